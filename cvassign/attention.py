@@ -1,0 +1,231 @@
+# LLM-assisted: prompts P1, P2, see report.md
+"""Scaled dot-product, multi-head and differential attention.
+
+Papers: "Attention Is All You Need" (arXiv 1706.03762, eq. 1), "An Image is Worth 16x16 Words"
+(arXiv 2010.11929, eqs. 5-8), "Differential Transformer" (arXiv 2410.05258, eqs. 1-3).
+
+Every module has two paths that compute the same function. The *fused* path hands the work to
+PyTorch's SDPA kernels, which never write the N x N weights to memory: it trains. The *explicit*
+path is the formula of the paper and returns the weights: it is for looking. Tests hold them equal.
+
+Shapes: B batch, N tokens, D embed_dim, H heads, d head size (D / H).
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LAMBDA_STD = 0.1  # the four lambda vectors start as N(0, 0.1), arXiv 2410.05258 section 3.1
+
+
+def scaled_dot_product_attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Attention(Q, K, V) = softmax(Q Kᵀ / √d) V, arXiv 1706.03762 eq. 1.
+
+    Args:
+        q: queries, (..., N, d).
+        k: keys, (..., M, d).
+        v: values, (..., M, dv).
+
+    Returns:
+        The output (..., N, dv) and the weights (..., N, M), whose rows sum to one.
+
+    Raises:
+        ValueError: if queries and keys differ in d, or keys and values in M.
+    """
+    if q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]:
+        raise ValueError(
+            f"expected q (..., N, d), k (..., M, d), v (..., M, dv); "
+            f"got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
+        )
+    # Divided by √d so that the scores keep unit variance whatever d is; else softmax saturates.
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (..., N, M)
+    weights = scores.softmax(dim=-1)
+    return weights @ v, weights
+
+
+def head_size(embed_dim: int, num_heads: int) -> int:
+    """The size d of a head; raises ValueError if the heads do not divide the embedding."""
+    if num_heads < 1 or embed_dim % num_heads:
+        raise ValueError(f"embed_dim {embed_dim} is not divisible by num_heads {num_heads}")
+    return embed_dim // num_heads
+
+
+class MultiHeadAttention(nn.Module):
+    """Multi-head self-attention, arXiv 2010.11929 eqs. 5-8.
+
+    Args:
+        embed_dim: D.
+        num_heads: H; each head has size d = D / H.
+        head_norm: RMSNorm on each head's output, as differential attention has it. Not part of
+            the ViT: the control that asks whether that norm alone explains a difference.
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int, *, head_norm: bool = False):
+        super().__init__()
+        self.num_heads = num_heads
+        d = head_size(embed_dim, num_heads)
+        self.qkv = nn.Linear(embed_dim, 3 * embed_dim)  # U_qkv, eq. 5: the three maps in one
+        self.norm = nn.RMSNorm(d, eps=1e-5) if head_norm else nn.Identity()
+        self.proj = nn.Linear(embed_dim, embed_dim)  # U_msa, eq. 8
+
+    def forward(self, x: Tensor, return_attention: bool = False):
+        """(B, N, D) -> (B, N, D), and the weights (B, H, N, N) if `return_attention`."""
+        B, N, D = x.shape
+        # (B, N, 3D) -> (3, B, H, N, d)
+        q, k, v = self.qkv(x).view(B, N, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        if return_attention:
+            heads, weights = scaled_dot_product_attention(q, k, v)
+        else:
+            heads, weights = F.scaled_dot_product_attention(q, k, v), None
+        # (B, H, N, d) -> (B, N, D): the heads side by side, then mixed by the projection.
+        out = self.proj(self.norm(heads).transpose(1, 2).reshape(B, N, D))
+        return (out, weights) if return_attention else out
+
+
+def lambda_init_of(layer: int) -> float:
+    """λ_init = 0.8 - 0.6 exp(-0.3 (l - 1)) for the layer l = 1 ... L (arXiv 2410.05258, eq. 3)."""
+    if layer < 1:
+        raise ValueError(f"layers are counted from 1, got layer {layer}")
+    return 0.8 - 0.6 * math.exp(-0.3 * (layer - 1))
+
+
+class MultiHeadDiffAttention(nn.Module):
+    """Multi-head differential attention, arXiv 2410.05258 eqs. 1-3.
+
+    DiffAttn = (softmax(Q1 K1ᵀ/√d) - λ softmax(Q2 K2ᵀ/√d)) V, two maps a head and V of width 2d.
+
+    Convention: `num_heads` is the number H of the ViT that this module replaces. As in the
+    authors' code the head size d = D / H stays and the number of heads is halved, so there are
+    H / 2 differential heads, H softmax maps, and the same weights as in `MultiHeadAttention`
+    but for 4 d numbers that make λ and 2 d of the norm. (timm instead takes H / 2 as its own
+    `num_heads`.) Images have no order in time: nothing is causal here.
+
+    Args:
+        embed_dim: D.
+        num_heads: H, even.
+        layer: l, counted from 1; sets λ_init.
+        head_norm: the per-head RMSNorm, one weight shared by the heads; False for the ablation.
+        lambda_init: a constant instead of the paper's schedule over layers.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        layer: int,
+        *,
+        head_norm: bool = True,
+        lambda_init: float | None = None,
+    ):
+        super().__init__()
+        d = head_size(embed_dim, num_heads)
+        if num_heads % 2:
+            raise ValueError(f"differential attention pairs heads: num_heads {num_heads} is odd")
+        self.num_heads = num_heads // 2
+        self.lambda_init = lambda_init_of(layer) if lambda_init is None else lambda_init
+        self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
+        self.lambda_q1, self.lambda_k1, self.lambda_q2, self.lambda_k2 = (
+            nn.Parameter(torch.randn(d) * LAMBDA_STD) for _ in range(4)
+        )
+        self.norm = nn.RMSNorm(2 * d, eps=1e-5) if head_norm else nn.Identity()
+        self.proj = nn.Linear(embed_dim, embed_dim)
+        # The float above is for reading; as a tensor it lets torch.compile share one graph among
+        # the layers, which a Python number that differs from layer to layer would not.
+        self.register_buffer("lambda_start", torch.tensor(self.lambda_init), persistent=False)
+
+    def current_lambda(self) -> Tensor:
+        """λ = exp(λq1·λk1) - exp(λq2·λk2) + λ_init: one scalar a layer, shared by its heads."""
+        # In fp32 even under autocast: the difference of two numbers near one loses digits.
+        first = (self.lambda_q1.float() * self.lambda_k1.float()).sum().exp()
+        second = (self.lambda_q2.float() * self.lambda_k2.float()).sum().exp()
+        return first - second + self.lambda_start
+
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries and keys (B, H/2, 2, N, d) and values (B, H/2, N, 2d) of the tokens (B, N, D)."""
+        B, N, _ = x.shape
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        q, k = (t.view(B, N, self.num_heads, 2, -1).permute(0, 2, 3, 1, 4) for t in (q, k))
+        return q, k, v.view(B, N, self.num_heads, -1).transpose(1, 2)
+
+    def attention_maps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The two softmax maps A1 and A2, each (B, H/2, N, N), and the scalar λ."""
+        q, k, v = self._split(x)
+        _, maps = scaled_dot_product_attention(q, k, v.unsqueeze(2))
+        return maps[:, :, 0], maps[:, :, 1], self.current_lambda()
+
+    def forward(self, x: Tensor, return_attention: bool = False):
+        """(B, N, D) -> (B, N, D), and the signed maps A1 - λA2 (B, H/2, N, N) if asked for."""
+        B, N, D = x.shape
+        q, k, v = self._split(x)
+        lam = self.current_lambda().to(v.dtype)
+        if return_attention:
+            _, maps = scaled_dot_product_attention(q, k, v.unsqueeze(2))
+            weights = maps[:, :, 0] - lam * maps[:, :, 1]  # subtracted after the softmax
+            heads = weights @ v  # (B, H/2, N, 2d)
+        else:
+            heads, weights = self._fused(q, k, v, lam), None
+        # The norm undoes the scale 1 - λ of the rows; × (1 - λ_init) brings gradients back to
+        # the size that they have in an ordinary Transformer (section 2.2 of the paper).
+        heads = self.norm(heads) * (1 - self.lambda_start).to(heads.dtype)
+        out = self.proj(heads.transpose(1, 2).reshape(B, N, D))
+        return (out, weights) if return_attention else out
+
+    def _fused(self, q: Tensor, k: Tensor, v: Tensor, lam: Tensor) -> Tensor:
+        """(A1 - λA2) V = A1 V - λ A2 V by one SDPA call over all 2 · H/2 maps."""
+        B, H, _, N, d = q.shape
+        # Fused kernels want queries, keys and values of one width: zeros change no dot product,
+        # and the scale is given, as it must not follow the padded width.
+        q, k = (F.pad(t, (0, d)).reshape(B, 2 * H, N, 2 * d) for t in (q, k))
+        v = v.unsqueeze(2).expand(B, H, 2, N, 2 * d).reshape(B, 2 * H, N, 2 * d)
+        out = F.scaled_dot_product_attention(q, k, v, scale=1 / math.sqrt(d))
+        first, second = out.view(B, H, 2, N, 2 * d).unbind(2)
+        return first - lam * second
+
+
+class MultiHeadDiffAttentionV2(nn.Module):
+    """The second version of differential attention (2026): a control of notebook 2.
+
+    Twice the query heads; the two maps of a pair share keys and values; λ = sigmoid(W_λ x), one
+    number per token and head; no per-head norm and no λ_init. Keys and values have H / 2 heads
+    (grouped queries), so that the weights are again 4 D² and the D x H of W_λ.
+
+    Args:
+        embed_dim: D.
+        num_heads: H, even: the number of the ViT that this module replaces, and of output heads.
+    """
+
+    def __init__(self, embed_dim: int, num_heads: int):
+        super().__init__()
+        self.head_dim = head_size(embed_dim, num_heads)
+        if num_heads % 2:
+            raise ValueError(f"two heads share keys and values: num_heads {num_heads} is odd")
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(embed_dim, 3 * embed_dim)  # 2D of queries, D/2 keys, D/2 values
+        self.to_lambda = nn.Linear(embed_dim, num_heads)
+        self.proj = nn.Linear(embed_dim, embed_dim)
+
+    def forward(self, x: Tensor, return_attention: bool = False):
+        """(B, N, D) -> (B, N, D), and the signed maps A1 - λA2 (B, H, N, N) if asked for."""
+        B, N, D = x.shape
+        H, d = self.num_heads, self.head_dim
+        q, k, v = self.qkv(x).split((2 * D, D // 2, D // 2), dim=-1)
+        q = q.view(B, N, 2 * H, d).transpose(1, 2)  # (B, 2H, N, d)
+        # Four query heads, that is two differential heads, read each key and value head.
+        k, v = (
+            t.view(B, N, H // 2, 1, d).expand(B, N, H // 2, 4, d).reshape(B, N, 2 * H, d)
+            for t in (k, v)
+        )
+        k, v = k.transpose(1, 2), v.transpose(1, 2)
+        lam = self.to_lambda(x).sigmoid().transpose(1, 2).unsqueeze(-1)  # (B, H, N, 1)
+        if return_attention:
+            _, maps = scaled_dot_product_attention(q, k, v)
+            maps = maps.view(B, H, 2, N, N)
+            weights = maps[:, :, 0] - lam * maps[:, :, 1]
+            heads = weights @ v[:, ::2]  # both maps of a pair see the same values
+        else:
+            pairs = F.scaled_dot_product_attention(q, k, v).view(B, H, 2, N, d)
+            heads, weights = pairs[:, :, 0] - lam * pairs[:, :, 1], None
+        out = self.proj(heads.transpose(1, 2).reshape(B, N, D))
+        return (out, weights) if return_attention else out

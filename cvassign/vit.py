@@ -1,0 +1,223 @@
+# LLM-assisted: prompts P1, P2, see report.md
+"""The Vision Transformer (arXiv 2010.11929), with ordinary or differential attention.
+
+image (B, 3, 32, 32) -> patch tokens (B, N, D) -> with CLS and positions (B, N+1, D)
+-> L encoder layers -> LayerNorm -> CLS -> logits (B, 10).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cvassign.attention import (
+    MultiHeadAttention,
+    MultiHeadDiffAttention,
+    MultiHeadDiffAttentionV2,
+    head_size,
+)
+from cvassign.positional import POSITIONS
+
+ATTENTIONS = ("standard", "diff", "diff_v2")
+INIT_STD = 0.02
+
+
+@dataclass(frozen=True)
+class ViTConfig:
+    """The shape of a Vision Transformer; the defaults are those of assignment 1.1."""
+
+    image_size: int = 32  # pixels a side; CIFAR-10 is never resized
+    patch_size: int = 4  # pixels a side of a patch; (32 / 4)² = 64 tokens
+    in_channels: int = 3
+    num_classes: int = 10
+    embed_dim: int = 192  # D, the width of a token
+    depth: int = 6  # L, the number of encoder layers
+    num_heads: int = 6  # H; differential attention makes H / 2 pairs of them
+    mlp_ratio: float = 4.0  # hidden width of the MLP, in units of D
+    position: str = "learned_1d"  # a key of positional.POSITIONS
+    attention: str = "standard"  # one of ATTENTIONS: the only difference between ViT and Diff-ViT
+    head_norm: bool | None = None  # per-head RMSNorm; None: off for standard, on for diff
+    lambda_init: float | None = None  # diff only: a constant instead of the schedule over layers
+    drop_path: float = 0.0  # stochastic depth: the last layer's rate, growing linearly from 0
+
+    def __post_init__(self) -> None:
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size {self.image_size} is not divisible by patch_size {self.patch_size}"
+            )
+        head_size(self.embed_dim, self.num_heads)  # raises if the heads do not fit
+        for value, known, what in (
+            (self.position, tuple(POSITIONS), "position"),
+            (self.attention, ATTENTIONS, "attention"),
+        ):
+            if value not in known:
+                raise ValueError(f"{what} must be one of {known}, got {value!r}")
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"drop_path must be in [0, 1), got {self.drop_path}")
+        if self.attention != "diff" and self.lambda_init is not None:
+            raise ValueError(f"lambda_init is for attention 'diff', got {self.attention!r}")
+        if self.attention == "diff_v2" and self.head_norm:
+            raise ValueError("the second version of differential attention has no head_norm")
+
+    @property
+    def grid(self) -> int:
+        """Patches a side."""
+        return self.image_size // self.patch_size
+
+
+class PatchEmbedding(nn.Module):
+    """Cuts the image into patches and maps each to D numbers (eq. 1): E x_p + b."""
+
+    def __init__(self, config: ViTConfig):
+        super().__init__()
+        # A convolution whose stride is its kernel sees every patch once: it is exactly the
+        # linear map of the flattened patch.
+        self.proj = nn.Conv2d(
+            config.in_channels, config.embed_dim, config.patch_size, stride=config.patch_size
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, S, S) -> (B, N, D), patches in raster order."""
+        return self.proj(images).flatten(2).transpose(1, 2)
+
+
+def make_attention(config: ViTConfig, layer: int) -> nn.Module:
+    """The attention module of layer 1 ... L that the configuration names."""
+    if config.attention == "diff":
+        head_norm = config.head_norm is not False
+        return MultiHeadDiffAttention(
+            config.embed_dim,
+            config.num_heads,
+            layer,
+            head_norm=head_norm,
+            lambda_init=config.lambda_init,
+        )
+    if config.attention == "diff_v2":
+        return MultiHeadDiffAttentionV2(config.embed_dim, config.num_heads)
+    return MultiHeadAttention(
+        config.embed_dim, config.num_heads, head_norm=bool(config.head_norm)
+    )
+
+
+class EncoderLayer(nn.Module):
+    """One pre-norm encoder layer (eqs. 2 and 3): x + MSA(LN(x)), then x + MLP(LN(x))."""
+
+    def __init__(self, config: ViTConfig, layer: int):
+        super().__init__()
+        D, hidden = config.embed_dim, int(config.embed_dim * config.mlp_ratio)
+        self.norm1 = nn.LayerNorm(D, eps=1e-6)
+        self.attention = make_attention(config, layer)
+        self.norm2 = nn.LayerNorm(D, eps=1e-6)
+        # One GELU, between the two linear maps; none after the second.
+        self.mlp = nn.Sequential(nn.Linear(D, hidden), nn.GELU(), nn.Linear(hidden, D))
+
+    def forward(self, x: Tensor, gates: Tensor | None = None, return_attention: bool = False):
+        """(B, N, D) -> (B, N, D), and the attention weights if `return_attention`.
+
+        Args:
+            x: tokens (B, N, D).
+            gates: (2, B, 1, 1), the factors of the two residual branches (stochastic depth).
+            return_attention: take the explicit path of the attention and return its weights.
+        """
+        branch = self.attention(self.norm1(x), return_attention)
+        branch, weights = branch if return_attention else (branch, None)
+        x = x + (branch if gates is None else gates[0] * branch)
+        branch = self.mlp(self.norm2(x))
+        x = x + (branch if gates is None else gates[1] * branch)
+        return (x, weights) if return_attention else x
+
+
+class VisionTransformer(nn.Module):
+    """The Vision Transformer of arXiv 2010.11929 section 3.1.
+
+    Args:
+        config: its shape, its positional embedding and its attention.
+    """
+
+    def __init__(self, config: ViTConfig):
+        super().__init__()
+        self.config = config
+        self.patch_embedding = PatchEmbedding(config)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.embed_dim))
+        self.position = POSITIONS[config.position](config.grid, config.embed_dim)
+        self.layers = nn.ModuleList(
+            EncoderLayer(config, layer) for layer in range(1, config.depth + 1)
+        )
+        self.norm = nn.LayerNorm(config.embed_dim, eps=1e-6)
+        self.head = nn.Linear(config.embed_dim, config.num_classes)
+        rates = torch.linspace(0, config.drop_path, config.depth)
+        self.register_buffer("drop_rates", rates.view(-1, 1, 1, 1, 1), persistent=False)
+        self.apply(self._init)
+        nn.init.trunc_normal_(self.cls_token, std=INIT_STD)
+
+    @staticmethod
+    def _init(module: nn.Module) -> None:
+        """Small normal weights and zero biases, as timm and DeiT initialise a ViT."""
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=INIT_STD)
+            nn.init.zeros_(module.bias)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """(B, C, S, S) -> tokens (B, N+1, D): patches, CLS in front, positions added (eq. 1)."""
+        expected = (self.config.in_channels, self.config.image_size, self.config.image_size)
+        if images.ndim != 4 or tuple(images.shape[1:]) != expected:
+            raise ValueError(f"expected images (B, {expected}), got {tuple(images.shape)}")
+        patches = self.patch_embedding(images)
+        cls = self.cls_token.to(patches.dtype).expand(len(images), -1, -1)
+        return self.position(torch.cat([cls, patches], dim=1))
+
+    def _residual_gates(self, batch: int) -> Tensor | None:
+        """Stochastic depth (arXiv 1603.09382): a branch is dropped for an image with the rate of
+        its layer, else scaled by 1 / (1 - rate) so that its mean stays. (L, 2, B, 1, 1)."""
+        if not self.training or self.config.drop_path == 0:
+            return None
+        shape = (self.config.depth, 2, batch, 1, 1)
+        kept = torch.rand(shape, device=self.drop_rates.device) >= self.drop_rates
+        return kept / (1 - self.drop_rates)
+
+    def forward(self, images: Tensor, return_attention: bool = False, keep: float = 1.0):
+        """Logits (B, num_classes); with `return_attention` also (L, B, H, N+1, N+1).
+
+        Args:
+            images: (B, C, S, S), normalised.
+            return_attention: also return the attention weights of every layer. For differential
+                attention these are the signed maps A1 - λA2, one for each pair of heads.
+            keep: share of the patch tokens that go through the encoder, drawn anew for each
+                image (PatchDropout, arXiv 2208.07220); the CLS token always stays.
+        """
+        x = self.embed(images)
+        if keep < 1:
+            x = keep_random_patches(x, keep)
+        gates = self._residual_gates(len(x))
+        maps = []
+        for i, layer in enumerate(self.layers):
+            gate = None if gates is None else gates[i].to(x.dtype)
+            if return_attention:
+                x, weights = layer(x, gate, return_attention=True)
+                maps.append(weights)
+            else:
+                x = layer(x, gate)
+        logits = self.head(self.norm(x[:, 0]))  # y = LN(z_L^0), eq. 4; only CLS is read
+        return (logits, torch.stack(maps)) if return_attention else logits
+
+    def lambdas(self) -> list[float]:
+        """λ of each layer as it is now; empty without (first-version) differential attention."""
+        return [
+            float(layer.attention.current_lambda().detach())
+            for layer in self.layers
+            if isinstance(layer.attention, MultiHeadDiffAttention)
+        ]
+
+
+def keep_random_patches(tokens: Tensor, keep: float) -> Tensor:
+    """CLS and a random share `keep` of the patches: (B, N+1, D) -> (B, round(keep N) + 1, D)."""
+    B, length, D = tokens.shape
+    count = max(1, round(keep * (length - 1)))
+    order = torch.rand(B, length - 1, device=tokens.device).argsort(dim=1)[:, :count] + 1
+    patches = tokens.gather(1, order.unsqueeze(-1).expand(B, count, D))
+    return torch.cat([tokens[:, :1], patches], dim=1)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """The number of trainable parameters."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
