@@ -1,0 +1,388 @@
+# LLM-assisted: prompts P1, see report.md
+"""CIFAR-10 augmentation of whole batches on the device, drawn anew for every image.
+
+torchvision has RandAugment and TrivialAugmentWide, but its classes draw ONE operation and ONE
+magnitude for all images of a tensor. Per image they would need a loop, 45,000 calls an epoch. Here
+the operations, magnitudes and semantics are torchvision's (the tests hold each one equal to it)
+and a batch is a fixed number of tensor operations: no loop, no transfer between host and device.
+
+Fourteen operations would mean fourteen versions of each image. But they are of three kinds, so
+every image goes through three steps, of which all but its own do nothing:
+
+    warp      shear, translate, rotate: each output pixel fetches a source pixel
+    blend     colour, sharpness: a step away from the grey, or from the smoothed, image
+    look up   the rest maps grey level to grey level: a table of 256 entries per image and channel
+
+All randomness comes from the generator that is passed in, so a resumed run repeats itself.
+B batch, S image side, K classes.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Generator, Tensor
+
+SIZE = 32  # S; torchvision's largest translation depends on it
+PAD = 4  # pixels an image moves at most when cropped from its zero-padded version
+BINS = 31  # magnitudes are numbered 0..30
+GREY = (0.2989, 0.587, 0.114)  # luma weights, ITU-R BT.601
+# Ordered by step: five warps, two blends, and from Identity on the tables.
+OPS = (
+    "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Color", "Sharpness",
+    "Identity", "Brightness", "Contrast", "Posterize", "Solarize", "AutoContrast", "Equalize",
+)  # fmt: skip
+SIGNED = OPS[:7] + ("Brightness", "Contrast")  # magnitude is negated for every other image
+
+DESCRIPTIONS = {
+    "none": "The images as they are.",
+    "crop": f"Pad {PAD} zeros on each side and crop {SIZE} x {SIZE} at a random place.",
+    "flip": "Mirror left and right with probability 1/2.",
+    "jitter": "Scale brightness, contrast, saturation by 0.6 to 1.4, turn the hue by up to 36°.",
+    "randaugment": "n random operations of 14, all of magnitude m of 30 (Cubuk et al., 2020).",
+    "trivialaugment": "One random operation of 14, of random magnitude (Müller & Hutter, 2021).",
+    "erasing": "With probability p a rectangle of 2-33 % is set to the mean (Zhong et al., 2020).",
+    "mixup": "A share p of the images is blended with another image (Zhang et al., 2018).",
+    "cutmix": "A share p of the images gets a box of another image (Yun et al., 2019).",
+}
+DEFAULTS = {name: () for name in DESCRIPTIONS} | {
+    "randaugment": (2, 9), "erasing": (0.25,), "mixup": (0.5,), "cutmix": (0.5,),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """The augmentations named in a spec; build it with `build_augmentation`.
+
+    Attributes:
+        parts: name -> numeric arguments, in any order; they are applied in the order of
+            `DESCRIPTIONS`, mixup and cutmix together.
+    """
+
+    parts: dict[str, tuple[float, ...]]
+
+    def pixels(self, images: Tensor, generator: Generator | None = None) -> Tensor:
+        """Crop, flip, colour jitter, RandAugment and TrivialAugment: (B, 3, S, S) uint8 -> same.
+
+        Raises:
+            ValueError: if the images are not uint8 of 3 x 32 x 32.
+        """
+        if images.dtype != torch.uint8 or images.shape[1:] != (3, SIZE, SIZE):
+            raise ValueError(
+                f"expected uint8 images (B, 3, {SIZE}, {SIZE}), "
+                f"got {images.dtype} of shape {tuple(images.shape)}"
+            )
+        if {"crop", "flip"} & self.parts.keys():
+            images = crop_flip(images, "crop" in self.parts, "flip" in self.parts, generator)
+        if "jitter" in self.parts:
+            images = colour_jitter(images, generator)
+        if "randaugment" in self.parts:
+            n, m = self.parts["randaugment"]
+            for _ in range(n):
+                images = random_op(images, generator, wide=False, level=m)
+        if "trivialaugment" in self.parts:
+            images = random_op(images, generator, wide=True)
+        return images
+
+    def erase(self, images: Tensor, generator: Generator | None = None) -> Tensor:
+        """Random erasing of normalised images (B, 3, S, S), in which 0 is the dataset's mean."""
+        if "erasing" not in self.parts:
+            return images
+        return random_erasing(images, *self.parts["erasing"], generator)
+
+    def mix(
+        self, images: Tensor, targets: Tensor, generator: Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Mixup and CutMix of images (B, 3, S, S) and of soft targets (B, K)."""
+        (mixup,), (cutmix,) = self.parts.get("mixup", (0,)), self.parts.get("cutmix", (0,))
+        if not mixup and not cutmix:
+            return images, targets
+        return mix(images, targets, mixup, cutmix, generator)
+
+
+def build_augmentation(spec: str) -> Augmentation:
+    """Reads names joined by "+", such as "crop+flip+randaugment(2,9)+erasing(0.25)+cutmix(0.5)".
+
+    Arguments: randaugment(n, m) applies n operations of magnitude m in 0..30; erasing(p), mixup(p)
+    and cutmix(p) take the share of images. Left out, they are those of `DEFAULTS`.
+
+    Raises:
+        ValueError: on an unknown or repeated name, a wrong number of arguments or one out of
+            range; the message lists the known names.
+    """
+    parts = {}
+    for term in spec.replace(" ", "").split("+"):
+        match = re.fullmatch(r"(\w+)(?:\(([\d.,]+)\))?", term)
+        name, given = match.groups() if match else (term, None)
+        if name not in DEFAULTS:
+            raise ValueError(f"unknown augmentation {term!r} in {spec!r}; known: {_signatures()}")
+        if name in parts:
+            raise ValueError(f"augmentation {name!r} comes twice in {spec!r}")
+        parts[name] = _arguments(name, given) if given else DEFAULTS[name]
+    if "none" in parts and len(parts) > 1:
+        raise ValueError(f"'none' cannot be joined with another augmentation, got {spec!r}")
+    if (total := sum(parts.get(n, (0,))[0] for n in ("mixup", "cutmix"))) > 1:
+        raise ValueError(f"shares of mixup and cutmix must sum to at most 1, got {total:g}")
+    return Augmentation(parts)
+
+
+def _arguments(name: str, given: str) -> tuple[float, ...]:
+    """The numbers between the parentheses; randaugment's are integers, the others' shares."""
+    try:
+        values = tuple((int if name == "randaugment" else float)(g) for g in given.split(","))
+    except ValueError:
+        values = ()
+    right_count = len(values) == len(DEFAULTS[name]) > 0
+    highest = (math.inf, BINS - 1) if name == "randaugment" else (1,)
+    if not right_count or not all(0 <= v <= h for v, h in zip(values, highest)):
+        raise ValueError(
+            f"bad arguments {name}({given}); known: {_signatures()}, "
+            f"with n and m integers, m in 0..{BINS - 1}, and p in 0..1"
+        )
+    return values
+
+
+def _signatures() -> str:
+    arguments = {0: "", 1: "(p)", 2: "(n,m)"}
+    return ", ".join(name + arguments[len(values)] for name, values in DEFAULTS.items())
+
+
+def crop_flip(images: Tensor, crop: bool, flip: bool, generator: Generator | None) -> Tensor:
+    """Random crop of the zero-padded image and random mirroring, as one warp."""
+    B, device = len(images), images.device
+    matrix = torch.eye(2, 3, device=device).repeat(B, 1, 1)
+    if flip:
+        matrix[:, 0, 0] = _random_sign(B, device, generator)
+    if crop:
+        shift = torch.randint(-PAD, PAD + 1, (B, 2), device=device, generator=generator)
+        matrix[:, :, 2] = shift.float()
+    return warp(images, matrix)
+
+
+def _random_sign(B: int, device: torch.device, generator: Generator | None) -> Tensor:
+    return torch.randint(2, (B,), device=device, generator=generator) * 2.0 - 1
+
+
+def random_op(
+    images: Tensor, generator: Generator | None, wide: bool, level: int | None = None
+) -> Tensor:
+    """One operation drawn per image, its magnitude number `level`, or drawn too if None."""
+    B, device = len(images), images.device
+    op = torch.randint(len(OPS), (B,), device=device, generator=generator)
+    if level is None:
+        level = torch.randint(BINS, (B,), device=device, generator=generator)
+    magnitudes, signed = magnitude_table(wide, device)
+    sign = torch.where(signed[op], _random_sign(B, device, generator), 1.0)
+    return apply_op(images, op, magnitudes[op, level] * sign)
+
+
+@lru_cache
+def magnitude_table(wide: bool, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Magnitudes (14, 31) of each operation and which are signed (14,), as torchvision's.
+
+    Args:
+        wide: ranges of TrivialAugmentWide, else those of RandAugment.
+    """
+    blend, bits = (0.99, 6) if wide else (0.9, 4)
+    shift = 32.0 if wide else 150 / 331 * SIZE  # pixels
+    upper = dict.fromkeys(OPS, 0.0) | {
+        "ShearX": 0.99 if wide else 0.3, "ShearY": 0.99 if wide else 0.3,
+        "TranslateX": shift, "TranslateY": shift, "Rotate": 135.0 if wide else 30.0,
+        "Brightness": blend, "Color": blend, "Contrast": blend, "Sharpness": blend,
+    }  # fmt: skip
+    rows = {op: torch.linspace(0, upper[op], BINS) for op in OPS}
+    rows["Posterize"] = (8 - torch.arange(BINS) / ((BINS - 1) / bits)).round()  # bits that stay
+    rows["Solarize"] = torch.linspace(1, 0, BINS)  # grey levels from here on are inverted
+    signed = torch.tensor([op in SIGNED for op in OPS])
+    return torch.stack([rows[op] for op in OPS]).to(device), signed.to(device)
+
+
+def apply_op(images: Tensor, op: Tensor, magnitude: Tensor) -> Tensor:
+    """Operation op[i] of magnitude[i] on image i.
+
+    Args:
+        images: (B, 3, S, S) uint8.
+        op: (B,) int64, indices into `OPS`.
+        magnitude: (B,) float32, in the units of `magnitude_table`.
+    """
+
+    def amount(name: str) -> Tensor:  # (B,): 0, which does nothing, where another op was drawn
+        return torch.where(op == OPS.index(name), magnitude, 0.0)
+
+    # Inverse maps, as a warp asks where a pixel comes from. Shears leave the upper left corner in
+    # place, hence the S/2: 0 is the centre here.
+    shear_x, shear_y, angle = amount("ShearX"), amount("ShearY"), amount("Rotate").deg2rad()
+    move_x = shear_x * (SIZE / 2) - amount("TranslateX").trunc()
+    move_y = shear_y * (SIZE / 2) - amount("TranslateY").trunc()
+    cos, sin = angle.cos(), angle.sin()
+    rows = (cos, shear_x - sin, move_x), (shear_y + sin, cos, move_y)
+    images = warp(images, torch.stack([torch.stack(row, -1) for row in rows], 1))
+
+    is_colour = (op == OPS.index("Color")).view(-1, 1, 1, 1)
+    degenerate = torch.where(is_colour, grey(images), smooth(images))
+    images = blend(images.float(), degenerate, amount("Color") + amount("Sharpness")).byte()
+
+    levels = images.flatten(2).long()  # (B, 3, S²), an index for the histogram and for the table
+    return look_up_tables(images, levels, op, magnitude).gather(2, levels).view_as(images)
+
+
+def warp(images: Tensor, matrix: Tensor) -> Tensor:
+    """Output pixel p is source pixel A p + t, rounded to the nearest; outside the image it is 0.
+
+    Args:
+        images: (B, 3, S, S) uint8.
+        matrix: (B, 2, 3), rows for x and y of [A | t], in pixels, 0 at the image's centre.
+    """
+    S = images.shape[-1]
+    p = torch.arange(S, device=images.device) - (S - 1) / 2  # (S,) pixel positions
+    m = matrix[..., None, None]  # (B, 2, 3, 1, 1)
+    # Written out and not a matrix product, which the GPU may compute in reduced precision.
+    source = m[:, :, 0] * p + m[:, :, 1] * p[:, None] + m[:, :, 2]  # (B, 2, S, S)
+    x, y = (source + (S - 1) / 2).round().long().unbind(1)
+    inside = (x >= 0) & (x < S) & (y >= 0) & (y < S)
+    index = (y.clamp(0, S - 1) * S + x.clamp(0, S - 1)).flatten(1)[:, None]  # (B, 1, S²)
+    fetched = images.flatten(2).gather(2, index.expand(-1, 3, -1)).view_as(images)
+    return fetched * inside[:, None]
+
+
+def blend(images: Tensor, degenerate: Tensor, amount: Tensor) -> Tensor:
+    """A step of amount (B,) away from a degenerate image, at -1 to it; floats in 0..255."""
+    return torch.addcmul(images, amount.view(-1, 1, 1, 1), images - degenerate).clamp_(0, 255)
+
+
+def grey(images: Tensor) -> Tensor:
+    """Luma in whole levels, (B, 1, S, S) float32."""
+    r, g, b = images.unbind(1)
+    return (r * GREY[0] + g * GREY[1] + b * GREY[2]).floor_()[:, None]
+
+
+def smooth(images: Tensor) -> Tensor:
+    """3 x 3 filter with weights 1, in the middle 5, over 13; the outermost pixels stay. float32"""
+    x = images.float()
+    inner = x[..., 1:-1, 1:-1]
+    rows = x[..., :-2, :] + x[..., 1:-1, :] + x[..., 2:, :]
+    box = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]  # sum of the nine
+    inner.copy_(((box + 4 * inner) / 13).round_())
+    return x
+
+
+def look_up_tables(images: Tensor, levels: Tensor, op: Tensor, magnitude: Tensor) -> Tensor:
+    """Per image and channel the new value of each grey level, (B, 3, 256) uint8.
+
+    Args:
+        images, levels: (B, 3, S, S) uint8 and the same as (B, 3, S²) int64.
+        op, magnitude: (B,), see `apply_op`; an operation that has no table gets Identity's.
+    """
+    B = len(images)
+    v = torch.arange(256, device=images.device, dtype=torch.float32)
+    m = magnitude.view(B, 1, 1)
+
+    mean = grey(images).mean((2, 3))[..., None]  # (B, 1, 1)
+    low, high = (x[..., None].float() for x in images.flatten(2).aminmax(dim=2))  # (B, 3, 1)
+    stretched = (v - low) / ((high - low) / 255).clamp(min=1e-6)
+
+    # PIL's equalisation: the cumulative histogram in steps of 1/255 of all pixels but the lightest
+    ones = levels.new_ones((), dtype=torch.int32).expand_as(levels)
+    counts = ones.new_zeros(B, 3, 256).scatter_add_(2, levels, ones)
+    below = counts.cumsum(2) - counts  # pixels darker than this level
+    step = (levels.shape[2] - counts.gather(2, high.long())) // 255
+    equalised = (below + step // 2) // step.clamp(min=1)
+
+    tables = {
+        "Identity": v,
+        "Brightness": v + m * v,
+        "Contrast": v + m * (v - mean),
+        "Posterize": v - v % 2 ** (8 - m).clamp(min=0),
+        "Solarize": torch.where(v >= 255 * m, 255 - v, v),
+        "AutoContrast": torch.where(high > low, stretched, v),
+        "Equalize": torch.where(step > 0, equalised, v),
+    }
+    first = OPS.index("Identity")
+    tables = torch.stack([tables[n].clamp(0, 255).byte().expand(B, 3, 256) for n in OPS[first:]])
+    return tables[(op - first).clamp(min=0), torch.arange(B, device=op.device)]
+
+
+def colour_jitter(images: Tensor, generator: Generator | None) -> Tensor:
+    """Brightness, contrast and saturation by a factor in [0.6, 1.4], hue by a tenth of a turn.
+
+    torchvision also shuffles the order of the four; here it is always this one.
+    """
+    u = torch.rand(4, len(images), device=images.device, generator=generator) * 2 - 1
+    x = images.float()
+    x = blend(x, torch.zeros_like(x), 0.4 * u[0])
+    x = blend(x, grey(x).mean((2, 3), keepdim=True), 0.4 * u[1])
+    x = blend(x, grey(x), 0.4 * u[2])
+    return turn_hue(x, 0.1 * u[3]).round().byte()
+
+
+def turn_hue(images: Tensor, turn: Tensor) -> Tensor:
+    """Adds turn (B,), a share of the colour circle, to the hue of images (B, 3, S, S) floats.
+
+    In HSV; each channel is a trapezoid over the six sectors of the circle, between the pixel's
+    largest and its smallest value.
+    """
+    r, g, b = images.unbind(1)
+    high = images.amax(1)
+    chroma = high - images.amin(1)
+    c = chroma.clamp(min=1e-6)  # a grey pixel has no hue, any will do
+    hue = torch.where(high == g, 2 + (b - r) / c, 4 + (r - g) / c)
+    hue = torch.where(high == r, (g - b) / c, hue) + 6 * turn.view(-1, 1, 1)  # in sixths
+    sector = torch.stack([(hue + k) % 6 for k in (5, 3, 1)], 1)  # (B, 3, S, S) for r, g, b
+    return high[:, None] - chroma[:, None] * torch.minimum(sector, 4 - sector).clamp(0, 1)
+
+
+def boxes(top: Tensor, left: Tensor, height: Tensor, width: Tensor, S: int) -> Tensor:
+    """True inside each image's rectangle: four (B,) in pixels -> (B, 1, S, S)."""
+    i = torch.arange(S, device=top.device)
+    top, left, height, width = (x[:, None] for x in (top, left, height, width))
+    rows = (i >= top) & (i < top + height)  # (B, S)
+    columns = (i >= left) & (i < left + width)
+    return (rows[:, :, None] & columns[:, None, :])[:, None]
+
+
+def random_erasing(images: Tensor, p: float, generator: Generator | None) -> Tensor:
+    """Sets a rectangle of 2-33 % area and aspect 0.3-3.3 to 0 in a share p of the images.
+
+    Where torchvision draws again until the rectangle fits, the aspect is drawn from what fits.
+    """
+    B, S = len(images), images.shape[-1]
+    u = torch.rand(5, B, device=images.device, generator=generator)
+    area = 0.02 + 0.31 * u[0]  # share of the image
+    # Height over width, uniform in its logarithm; between area and 1 / area no side exceeds S.
+    low = area.log().clamp(min=math.log(0.3))
+    high = area.log().neg().clamp(max=math.log(3.3))
+    aspect = torch.lerp(low, high, u[1]).exp()
+    height, width = (S * (area * aspect).sqrt()).round(), (S * (area / aspect).sqrt()).round()
+    top, left = (u[2] * (S + 1 - height)).floor(), (u[3] * (S + 1 - width)).floor()
+    erased = boxes(top, left, height, width, S) & (u[4] < p).view(B, 1, 1, 1)
+    return images.masked_fill(erased, 0.0)
+
+
+def mix(
+    images: Tensor, targets: Tensor, mixup: float, cutmix: float, generator: Generator | None
+) -> tuple[Tensor, Tensor]:
+    """Blends a share `mixup` of the images, and pastes a box into a share `cutmix`.
+
+    Both papers draw the ratio from Beta(1, 1) on CIFAR-10, which is uniform. Targets are weighted
+    by what is left of the image: for CutMix the pixels outside the box, clipped at the border.
+
+    Args:
+        images: (B, 3, S, S) floats.
+        targets: (B, K) floats, rows sum to 1.
+        mixup, cutmix: shares, mixup + cutmix <= 1.
+    """
+    B, S = len(images), images.shape[-1]
+    u = torch.rand(5, B, device=images.device, generator=generator)
+    partner, ratio, choice = u[0].argsort(), u[1], u[2].view(B, 1, 1, 1)
+
+    side = S * (1 - ratio).sqrt()
+    top, left = (S * u[3] - side / 2).round(), (S * u[4] - side / 2).round()
+    pasted = boxes(top, left, side.round(), side.round(), S)
+    # Weight of the image against its partner's, per pixel: (B, 1, S, S)
+    own = torch.where(choice < mixup + cutmix, (~pasted).float(), 1.0)
+    own = torch.where(choice < mixup, ratio.view(B, 1, 1, 1), own)
+    kept = own.mean((1, 2, 3))[:, None]  # (B, 1)
+    images = torch.lerp(images[partner], images, own.to(images.dtype))
+    return images, torch.lerp(targets[partner], targets, kept.to(targets.dtype))
