@@ -341,8 +341,9 @@ def nvidia_smi() -> str:
 
 
 def measure(
-    encoder: nn.Module, batch: Tensor, batch_sizes: list[int], runs: int = 100, log=print
-) -> dict:
+    encoder: nn.Module, batch: Tensor, batch_sizes: list[int], runs: int = 100,
+    limit_s: float = 60.0, log=print,
+) -> dict:  # fmt: skip
     """All measurements of this module for one encoder.
 
     Args:
@@ -371,7 +372,7 @@ def measure(
             for n in batch_sizes:
                 images = batch.repeat(-(-n // len(batch)), 1, 1, 1)[:n].to(dtype_of(model))
                 with numerics(precision):
-                    entry["time"].append(time_forward(model, images, runs))
+                    entry["time"].append(time_forward(model, images, runs, limit_s=limit_s))
                     entry["memory"].append(memory(model, images))
                 if n != batch_sizes[-1]:
                     del entry["memory"][-1]["timeline"]
@@ -431,6 +432,8 @@ def main(arguments: list[str] | None = None) -> Path:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch-sizes", default="1,8,64", help="by commas, ascending")
     parser.add_argument("--runs", type=int, default=100, help="timed runs")
+    parser.add_argument("--limit", type=float, default=60, help="seconds for the timed runs of one"
+                        " precision and batch size; the file says how many there were")  # fmt: skip
     parser.add_argument("--imagenet-weights", help="state dict of torchvision's resnet50")
     parser.add_argument("--clip-weights", help="state dict of open_clip's RN50 visual encoder")
     args = parser.parse_args(arguments)
@@ -444,7 +447,8 @@ def main(arguments: list[str] | None = None) -> Path:
     started = time.perf_counter()
     for name, (model, words) in encoders(args.imagenet_weights, args.clip_weights).items():
         print(f"{name}, weights: {words}, on {out['device']}", flush=True)
-        measured = measure(model.to(device), batch.to(device), sizes, args.runs)
+        measured = measure(model.to(device), batch.to(device), sizes, args.runs,
+                           args.limit)
         out["encoders"][name] = {"weights": words, "precisions": measured}
         model.cpu()
     out["seconds"] = round(time.perf_counter() - started, 1)
