@@ -1,0 +1,294 @@
+# LLM-assisted: prompts P1, P2, see report.md
+"""Rollout against its formula in plain loops; scores against a model whose curve is known."""
+
+import math
+import warnings
+
+import pytest
+import torch
+
+from cvassign import rollout
+from cvassign.vit import VisionTransformer, ViTConfig
+
+L, B, H, N = 3, 2, 4, 4
+T = N + 1
+
+
+def softmax_maps(layers=L, batch=B, heads=H, tokens=T, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(layers, batch, heads, tokens, tokens, generator=g).mul(2).softmax(-1)
+
+
+def signed_maps(lam=0.6, **shape):
+    """A1 - λA2, whose rows sum to 1 - λ; `lam` a number, or one for each layer."""
+    lam = torch.as_tensor(lam).view(-1, 1, 1, 1, 1)
+    return softmax_maps(seed=1, **shape) - lam * softmax_maps(seed=2, **shape)
+
+
+def by_loops(attentions, residual=True, fusion="mean", signed="normalise"):
+    """The formula, one number at a time, for one image: lists (L, H, T, T) -> (T, T)."""
+    fuse = {"mean": lambda v: sum(v) / len(v), "max": max, "min": min}[fusion]
+    tokens = range(len(attentions[0][0]))
+    result = [[float(i == j) for j in tokens] for i in tokens]
+    for heads in attentions:
+        step = []
+        for i in tokens:
+            row = []
+            for j in tokens:
+                values = [head[i][j] for head in heads]
+                if signed == "clamp":
+                    values = [max(v, 0.0) for v in values]
+                row.append(fuse(values))
+            row = [v / sum(row) for v in row]
+            if residual:
+                row = [0.5 * v + 0.5 * (i == j) for j, v in zip(tokens, row)]
+            step.append(row)
+        result = [
+            [sum(step[i][k] * result[k][j] for k in tokens) for j in tokens] for i in tokens
+        ]
+    return result
+
+
+def assert_is_formula(attentions, got, **options):
+    for b in range(attentions.shape[1]):
+        expected = torch.tensor(by_loops(attentions[:, b].tolist(), **options))
+        torch.testing.assert_close(got[b], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(got.sum(-1), torch.ones(got.shape[:2]), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("residual", (True, False))
+@pytest.mark.parametrize("fusion", ("mean", "max", "min"))
+def test_rollout_is_the_formula(fusion, residual):
+    attentions = softmax_maps()
+    got = rollout.attention_rollout(attentions, fusion, residual)
+    assert_is_formula(attentions, got, fusion=fusion, residual=residual)
+
+
+@pytest.mark.parametrize("layers", (1, 2, 7))
+def test_any_depth(layers):
+    attentions = softmax_maps(layers, batch=3)
+    assert_is_formula(attentions, rollout.attention_rollout(attentions))
+
+
+def test_the_order_of_layers_matters():
+    attentions = softmax_maps()
+    forward = rollout.attention_rollout(attentions)
+    assert (forward - rollout.attention_rollout(attentions.flip(0))).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("signed", ("normalise", "clamp"))
+def test_signed_rollout_is_the_formula(signed):
+    attentions = signed_maps([0.2, 0.5, 0.7])
+    assert (attentions < 0).any()
+    got = rollout.attention_rollout(attentions, signed=signed)
+    assert_is_formula(attentions, got, signed=signed)
+    assert (got < 0).any() == (signed == "normalise")
+
+
+def test_normalising_a_signed_map_divides_by_one_minus_lambda():
+    lam = 0.55
+    a1, a2 = softmax_maps(layers=1, seed=1), softmax_maps(layers=1, seed=2)
+    got = rollout.attention_rollout(a1 - lam * a2, signed="normalise")
+    signed = (a1 - lam * a2)[0].mean(1) / (1 - lam)
+    torch.testing.assert_close(got, 0.5 * torch.eye(T) + 0.5 * signed)
+
+
+@pytest.mark.parametrize("signed", ("normalise", "clamp"))
+def test_treatments_of_signed_maps_leave_ordinary_attention_alone(signed):
+    attentions = softmax_maps()
+    torch.testing.assert_close(
+        rollout.attention_rollout(attentions, signed=signed),
+        rollout.attention_rollout(attentions),
+    )
+
+
+def test_a_layer_with_lambda_above_one_is_clamped_with_a_warning():
+    attentions = signed_maps([0.3, 1.2, 1.0])
+    with pytest.warns(UserWarning, match=r"layers \[2, 3\]"):
+        got = rollout.attention_rollout(attentions, signed="normalise")
+    layers = [
+        rollout.attention_rollout(attentions[i : i + 1], signed=signed)
+        for i, signed in enumerate(("normalise", "clamp", "clamp"))
+    ]
+    torch.testing.assert_close(got, layers[2] @ layers[1] @ layers[0])
+    torch.testing.assert_close(got.sum(-1), torch.ones(B, T))
+
+
+def test_an_image_is_rolled_out_alike_in_every_batch():
+    attentions = signed_maps(0.5)
+    attentions[1, 0] -= 0.5  # the rows of one image in one layer now sum to less than zero
+    with pytest.warns(UserWarning, match=r"layers \[2\]"):
+        together = rollout.attention_rollout(attentions, signed="normalise")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        alone = rollout.attention_rollout(attentions[:, 1:], signed="normalise")
+    torch.testing.assert_close(together[1:], alone)
+
+
+def test_a_row_that_attends_to_nothing_keeps_its_token():
+    attentions = torch.full((1, 1, 1, T, T), -0.1)
+    got = rollout.attention_rollout(attentions, signed="clamp", residual=False)
+    torch.testing.assert_close(got[0], torch.eye(T))
+
+
+def test_negative_weights_and_wrong_rows_are_errors_by_default():
+    with pytest.raises(ValueError, match="smallest weight of -.*signed='normalise'"):
+        rollout.attention_rollout(signed_maps())
+    with pytest.raises(ValueError, match="rows that sum to 2 ... 2"):
+        rollout.attention_rollout(2 * softmax_maps())
+
+
+@pytest.mark.parametrize("function", (
+    rollout.attention_rollout, rollout.cls_attention, rollout.attention_entropy,
+    rollout.negative_share,
+))  # fmt: skip
+@pytest.mark.parametrize("shape", ((B, H, T, T), (L, B, H, T, N)))
+def test_wrong_shapes_are_named(function, shape):
+    with pytest.raises(ValueError, match=f"N\\+1.*{shape[-2]}, {shape[-1]}"):
+        function(torch.zeros(shape))
+
+
+def test_unknown_choices_name_the_known():
+    with pytest.raises(ValueError, match="'mean', 'max', 'min'.*'median'"):
+        rollout.attention_rollout(softmax_maps(), "median")
+    with pytest.raises(ValueError, match="'error', 'normalise', 'clamp'.*'abs'"):
+        rollout.attention_rollout(softmax_maps(), signed="abs")
+
+
+def test_cls_attention_and_rollout_map_are_the_row_of_cls_without_its_own_column():
+    attentions = softmax_maps()
+    got = rollout.cls_attention(attentions)
+    assert got.shape == (L, B, H, N)
+    for n in range(N):
+        assert torch.equal(got[..., n], attentions[..., 0, n + 1])
+    rolled = rollout.attention_rollout(attentions)
+    assert torch.equal(rollout.rollout_map(rolled), rolled[:, 0, 1:])
+    with pytest.raises(ValueError, match="B, N\\+1, N\\+1.*5, 5"):
+        rollout.rollout_map(rolled[0])
+
+
+def test_grid_is_in_raster_order():
+    maps = torch.arange(2 * 9).view(2, 9)
+    got = rollout.to_grid(maps)
+    assert got.shape == (2, 3, 3) and got[1, 2, 0] == maps[1, 6]
+    with pytest.raises(ValueError, match="N = 8"):
+        rollout.to_grid(torch.zeros(8))
+
+
+@pytest.mark.parametrize("attention", ("standard", "diff", "diff_v2"))
+def test_on_the_models_maps(attention):
+    torch.manual_seed(0)
+    config = ViTConfig(embed_dim=16, depth=2, num_heads=4, patch_size=8, attention=attention)
+    model = VisionTransformer(config).eval()
+    _, attentions = model(torch.randn(3, 3, 32, 32), return_attention=True)
+    signed = "error" if attention == "standard" else "normalise"
+    got = rollout.attention_rollout(attentions, signed=signed)
+    assert got.shape == (3, 17, 17)
+    torch.testing.assert_close(got.sum(-1), torch.ones(3, 17))
+
+
+def test_entropy_of_one_place_and_of_all_places():
+    one, uniform = torch.eye(T).expand(1, B, H, T, T), torch.full((1, B, H, T, T), 1 / T)
+    got = rollout.attention_entropy(torch.cat([one, uniform, -uniform]))
+    torch.testing.assert_close(got, torch.tensor([0.0, math.log(T), math.log(T)]))
+
+
+def test_entropy_is_the_mean_over_rows_of_the_formula():
+    attentions = signed_maps()
+    rows = attentions[1].reshape(-1, T).tolist()
+    entropies = []
+    for row in rows:
+        p = [abs(v) / sum(abs(u) for u in row) for v in row]
+        entropies.append(-sum(v * math.log(v) for v in p))
+    expected = sum(entropies) / len(entropies)
+    assert rollout.attention_entropy(attentions)[1] == pytest.approx(expected, rel=1e-5)
+
+
+def test_negative_share_counts_weights():
+    attentions = torch.ones(2, 1, 1, T, T)
+    attentions[1, 0, 0, 0, :3] = -1
+    torch.testing.assert_close(rollout.negative_share(attentions), torch.tensor([0, 3 / T**2]))
+
+
+# A model that reads one number: the share of patches that are not grey, weighted. With logits
+# (ln s, ln(1 - s)) the probability of class 0 is s itself, so each curve is a sum of weights.
+WEIGHTS = torch.tensor([0.1, 0.4, 0.2, 0.3])
+
+
+def weighing_model(images):
+    seen = (images[:, 0, ::2, ::2] != 0).flatten(1).float()  # 4 x 4 pixels, 2 x 2 patches
+    share = (seen * WEIGHTS).sum(1).clamp(1e-6, 1 - 1e-6)
+    return torch.stack([share.log(), (1 - share).log()], dim=1)
+
+
+IMAGES = torch.ones(2, 3, 4, 4)
+BEST_FIRST = [0.0, 0.4, 0.7, 0.9, 1.0]  # the weights, largest first, added up
+
+
+def test_scores_of_a_perfect_and_of_an_inverted_map():
+    maps = torch.stack([WEIGHTS, -WEIGHTS])
+    area = sum((a + b) / 2 for a, b in zip(BEST_FIRST, BEST_FIRST[1:])) / N
+    insertion = rollout.insertion_score(weighing_model, IMAGES, maps)
+    deletion = rollout.deletion_score(weighing_model, IMAGES, maps)
+    torch.testing.assert_close(insertion, torch.tensor([area, 1 - area]), rtol=0, atol=1e-5)
+    torch.testing.assert_close(deletion, torch.tensor([1 - area, area]), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", (1, 3, 1000))
+def test_curves_do_not_depend_on_the_batch_size(batch_size):
+    maps = torch.stack([WEIGHTS, WEIGHTS])
+    share, curve = rollout.perturbation_curve(
+        weighing_model, IMAGES, maps, insert=True, batch_size=batch_size
+    )
+    torch.testing.assert_close(share, torch.tensor([0, 0.25, 0.5, 0.75, 1]))
+    torch.testing.assert_close(curve, torch.tensor([BEST_FIRST] * 2), rtol=0, atol=1e-5)
+
+
+def test_fewer_steps_are_a_subset_of_the_curve():
+    maps = WEIGHTS.expand(2, N)
+    share, curve = rollout.perturbation_curve(weighing_model, IMAGES, maps, steps=2)
+    torch.testing.assert_close(share, torch.tensor([0, 0.5, 1]))
+    torch.testing.assert_close(curve[0], torch.tensor([1.0, 0.3, 0.0]), rtol=0, atol=1e-5)
+
+
+def test_given_labels_and_fill_are_used():
+    maps = WEIGHTS.expand(2, N)
+    labels = torch.tensor([0, 1])
+    other = rollout.deletion_score(weighing_model, IMAGES, maps, labels=labels)
+    assert other.sum() == pytest.approx(1, abs=1e-5)  # the two classes' probabilities add to one
+    kept = rollout.deletion_score(weighing_model, IMAGES, maps, fill=torch.ones(3, 1, 1))
+    torch.testing.assert_close(kept, torch.ones(2), rtol=0, atol=1e-5)  # nothing was taken away
+
+
+def test_the_predicted_class_is_that_of_the_whole_image():
+    maps = WEIGHTS.expand(2, N)
+    images = IMAGES.clone()
+    images[1, :, :, :2] = 0  # patches 0 and 2 are grey: share 0.7 - class 0; then patch 1 too
+    images[1, :, :2, 2:] = 0  # share 0.3 - class 1
+    predicted = rollout.deletion_score(weighing_model, images, maps)
+    given = rollout.deletion_score(weighing_model, images, maps, labels=torch.tensor([0, 1]))
+    torch.testing.assert_close(predicted, given)
+
+
+def test_a_random_order_scores_between_the_right_and_the_wrong_one():
+    n = 64
+    maps, images = WEIGHTS.expand(n, N), torch.ones(n, 3, 4, 4)
+    random = rollout.random_maps(maps, seed=3)
+    assert torch.equal(random, rollout.random_maps(maps, seed=3))
+    assert len(random.argsort(1).unique(dim=0)) > 10  # each image has its own order
+    score = rollout.insertion_score(weighing_model, images, random).mean()
+    assert score == pytest.approx(0.5, abs=0.03)  # the mean over all orders is exactly one half
+
+
+@pytest.mark.parametrize("images, maps", (
+    (torch.zeros(2, 3, 4, 4), torch.zeros(3, 4)), (torch.zeros(2, 3, 4, 4), torch.zeros(2, 9)),
+    (torch.zeros(2, 3, 4, 6), torch.zeros(2, 4)),
+))  # fmt: skip
+def test_maps_that_do_not_fit_the_images_are_errors(images, maps):
+    with pytest.raises(ValueError, match="expected images"):
+        rollout.deletion_score(weighing_model, images, maps)
+
+
+def test_maps_that_are_not_finite_are_errors():
+    with pytest.raises(ValueError, match="finite"):
+        rollout.deletion_score(weighing_model, IMAGES, torch.full((2, N), math.nan))
