@@ -92,7 +92,7 @@ def select(
 
     Args:
         first, second: (n,) bool, the models' hits.
-        per_branch: classes of one branch at most, so that ten come from five branches or more.
+        per_branch: classes of one branch at most; every branch gives one before any gives two.
 
     Returns:
         {class index: ([picture, picture], picture)}; fewer than `n_classes` when there are no more.
@@ -103,14 +103,14 @@ def select(
         if a != b:
             (only_first if a else only_second).setdefault(p.index, []).append(p)
     chosen, used = {}, {}
-    for index in sorted(only_first):
-        wins, losses = only_first[index], only_second.get(index, [])
-        branch = wins[0].branch
-        if len(wins) < 2 or not losses or used.get(branch, 0) >= per_branch:
-            continue
-        other = next((p for p in wins[1:] if p.style != wins[0].style), wins[1])
-        chosen[index] = ([wins[0], other], losses[0])
-        used[branch] = used.get(branch, 0) + 1
-        if len(chosen) == n_classes:
-            break
+    for turn in range(per_branch):
+        for index, wins in sorted(only_first.items()):
+            losses, branch = only_second.get(index, []), wins[0].branch
+            if index in chosen or len(wins) < 2 or not losses or used.get(branch, 0) > turn:
+                continue
+            if len(chosen) == n_classes:
+                return chosen
+            other = next((p for p in wins[1:] if p.style != wins[0].style), wins[1])
+            chosen[index] = ([wins[0], other], losses[0])
+            used[branch] = used.get(branch, 0) + 1
     return chosen
