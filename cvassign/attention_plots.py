@@ -1,0 +1,453 @@
+# LLM-assisted: prompts P1, P2, see report.md
+"""The figures of images, attention maps and positions: each takes arrays and returns a Figure.
+
+Images are CIFAR's uint8 pixels (B, 3, S, S), drawn pixel by pixel. A map has one number per
+patch, in raster order (B, N); it is smoothed to the image's size and laid over its grey version.
+A map without negative numbers goes from its own least to its own largest value. Where a model's
+maps are signed, all of them share one diverging scale centred at 0.
+
+Shapes: B batch, L layers, H heads, N = g² patches, S pixels a side, D embed_dim.
+"""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from PIL import Image
+
+from cvassign.plot_style import (
+    DASHES,
+    WIDTH,
+    band,
+    colour_of,
+    legend_below,
+    per_seed,
+    save,
+    show,
+    styled,
+    whole_ticks,
+    wrapped,
+)
+
+__all__ = [
+    "attention_statistics", "augmentation_preview", "captions", "confident_mistakes", "head_maps",
+    "layer_maps", "perturbation_curves", "position_grid", "position_similarity", "rollout_maps",
+    "save", "show",
+]  # fmt: skip
+
+SEQUENTIAL, DIVERGING = "inferno", "RdBu_r"
+OPACITY = 0.65  # of a map over its image
+GREY = (0.299, 0.587, 0.114)
+LEFT = {"rotation": 0, "ha": "right", "va": "center", "fontsize": 8}  # of a text before a row
+PER_BLOCK = 8  # images beside each other in the figures that have an image a column
+
+
+def _images(images) -> np.ndarray:
+    """Checked images as pyplot wants them: (B, 3, S, S) uint8 -> (B, S, S, 3)."""
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.uint8:
+        raise ValueError(
+            f"expected images (B, 3, S, S) of uint8, got {images.shape} of {images.dtype}"
+        )
+    return images.transpose(0, 2, 3, 1)
+
+
+def _grids(name: str, maps, shape: str, batch: int) -> np.ndarray:
+    """Checked maps on their patch grid; `shape` names the axes, for example "L, B, H, N"."""
+    maps = np.asarray(maps, dtype=float)
+    axes = shape.split(", ")
+    g = int(np.sqrt(maps.shape[-1]))
+    if maps.ndim != len(axes) or g * g != maps.shape[-1] or maps.shape[axes.index("B")] != batch:
+        raise ValueError(
+            f"expected maps of {name!r} ({shape}) with B = {batch} and N = g², got {maps.shape}"
+        )
+    return maps.reshape(*maps.shape[:-1], g, g)
+
+
+def captions(labels, predictions, classes: Sequence[str]) -> list[str]:
+    """ "cat ✓" for a right prediction, "cat ✗ dog" where the model says dog."""
+    return [
+        f"{classes[y]} ✓" if y == p else f"{classes[y]} ✗ {classes[p]}"
+        for y, p in zip(labels, predictions, strict=True)
+    ]
+
+
+def _two_lines(caption: str) -> str:
+    return caption.replace(" ✗ ", "\n✗ ")
+
+
+def _cells(
+    rows: int,
+    columns: int,
+    left: float,
+    text: float = 0.0,
+    group: int = 1,
+    between: float = 0.0,
+    top: float = 0.06,
+    bottom: float = 0.06,
+) -> tuple[Figure, np.ndarray]:
+    """Square cells without axes, close together; sizes of the margins in inches.
+
+    `text` is the height of the text above each row; `between` that after each `group` of rows.
+    Every size is known beforehand, so nothing has to be laid out: a grid of 150 axes would take
+    constrained layout many seconds.
+    """
+    gap = 0.06
+    side = min(1.15 if rows <= 10 else 0.9, (WIDTH - left - gap) / columns - gap)
+    width = left + columns * (side + gap) + gap
+    height = top + rows * (side + gap + text) + (rows // group - 1) * between + bottom
+    fig = plt.figure(figsize=(width, height), layout="none")
+    axes = np.empty((rows, columns), dtype=object)
+    for r, c in np.ndindex(rows, columns):
+        x = left + c * (side + gap)
+        y = height - top - r * (side + gap + text) - r // group * between - text - side
+        axes[r, c] = fig.add_axes((x / width, y / height, side / width, side / height))
+        axes[r, c].set(xticks=[], yticks=[])
+        axes[r, c].spines[:].set_visible(False)
+        axes[r, c].grid(False)
+    return fig, axes
+
+
+def _overlay(ax: Axes, image: np.ndarray, grid: np.ndarray, limit: float | None) -> None:
+    """A map (g, g) over a grey image (S, S, 3); `limit` of a signed map's scale, else None.
+
+    They are blended here, at the image's own S x S pixels: drawn smoothly at the figure's
+    resolution a grid of maps is megabytes. In 64 steps a colour, which no eye tells from 256.
+    """
+    S = len(image)
+    smooth = np.asarray(Image.fromarray(grid.astype(np.float32)).resize((S, S), Image.BICUBIC))
+    low, high = (grid.min(), grid.max()) if limit is None else (-limit, limit)
+    colours = plt.get_cmap(SEQUENTIAL if limit is None else DIVERGING)
+    heat = colours(Normalize(low, high, clip=True)(smooth))[..., :3]  # (S, S, 3) in 0 ... 1
+    # Paler than it is, so that the map's colours rule and the picture's outlines stay.
+    grey = 1 - 0.7 * (1 - image @ np.array(GREY) / 255)
+    blend = OPACITY * heat + (1 - OPACITY) * grey[..., None]
+    ax.imshow(np.round(blend * 63) / 63)
+
+
+def _limit(grids: np.ndarray) -> float | None:
+    """Half the width of the scale of signed maps, None for maps without negative numbers."""
+    if grids.min() >= 0:
+        return None
+    return float(np.quantile(np.abs(grids), 0.99)) or 1.0  # a few peaks do not pale all others
+
+
+def _scales(fig: Figure, limits: dict[str, float | None]) -> None:
+    """Colour bars in the lower margin: one for unsigned maps, one for each model's signed ones."""
+    bars = {} if all(limits.values()) else {"attention, each map on its own scale": None}
+    bars |= {f"signed attention, {name}": limit for name, limit in limits.items() if limit}
+    width, height = fig.get_size_inches()
+    each = (width - 0.6) / max(2, len(bars))
+    for i, (text, limit) in enumerate(bars.items()):
+        where = (0.3 + (i + 0.15) * each, 0.42, 0.7 * each, 0.09)  # inches
+        cax = fig.add_axes(np.divide(where, (width, height, width, height)))
+        norm = Normalize(0, 1) if limit is None else Normalize(-limit, limit)
+        colours = ScalarMappable(norm, SEQUENTIAL if limit is None else DIVERGING)
+        bar = fig.colorbar(colours, cax=cax, orientation="horizontal",
+                           extend="neither" if limit is None else "both")  # fmt: skip
+        bar.set_label(text, fontsize=8)
+        bar.outline.set_visible(False)
+        ticks = (0, 1) if limit is None else (-limit, 0, limit)
+        texts = [f"{t:.2g}".replace("-", "−") for t in ticks]
+        if limit is None:
+            texts = ["least", "largest"]
+        bar.set_ticks(ticks, labels=texts, fontsize=7.5)
+
+
+def _rows_of_maps(images, grids: dict[str, list[np.ndarray]], heads: list[str],
+                  texts: dict[str, Sequence[str]] | None, title: str) -> Figure:  # fmt: skip
+    """A row an image and model: the image, then the model's maps, a list of (B, g, g)."""
+    B = len(images)
+    texts = texts or {}
+    for name, text in texts.items():
+        if name not in grids or len(text) != B:
+            raise ValueError(
+                f"expected captions of {B} images for {list(grids)}, got {len(text)} for {name!r}"
+            )
+    limits = {name: _limit(np.stack(maps)) for name, maps in grids.items()}
+    fig, axes = _cells(B * len(grids), 1 + len(heads), left=1.0, group=len(grids),
+                       between=0.12 * (len(grids) > 1), top=0.62 if title else 0.3,
+                       bottom=0.6)  # fmt: skip
+    for row, (b, name) in enumerate((b, name) for b in range(B) for name in grids):
+        axes[row, 0].imshow(images[b])
+        lines = [name] if len(grids) > 1 else []
+        if name in texts:
+            lines.append(_two_lines(texts[name][b]))
+        axes[row, 0].set_ylabel("\n".join(lines), **LEFT)
+        for ax, grid in zip(axes[row, 1:], grids[name]):
+            _overlay(ax, images[b], grid[b], limits[name])
+        for ax in axes[row, 1 + len(grids[name]):]:
+            ax.set_visible(False)  # a Diff-ViT has half as many heads
+    for ax, head in zip(axes[0], ("image", *heads)):
+        ax.set_title(head, fontsize=9, pad=4)
+    _scales(fig, limits)
+    if title:
+        fig.suptitle(title, y=1 - 0.1 / fig.get_figheight(), va="top")
+    return fig
+
+
+@styled
+def head_maps(images, attention: dict, captions: dict | None = None, layer: int = -1,
+              title: str = "") -> Figure:  # fmt: skip
+    """CLS attention of every head of one layer, and the heads' mean.
+
+    Args:
+        images: (B, 3, S, S) uint8.
+        attention: {model: (L, B, H, N)} as `rollout.cls_attention` gives it, perhaps signed.
+        captions: {model: B texts}, see `captions`.
+        layer: index of the layer; the last by default.
+        title: of the figure.
+
+    Raises:
+        ValueError: if the shapes do not fit one another.
+    """
+    images = _images(images)
+    grids = {}
+    for name, maps in attention.items():
+        of_layer = _grids(name, maps, "L, B, H, N", len(images))[layer].swapaxes(0, 1)
+        grids[name] = [of_layer.mean(axis=0), *of_layer]
+    H = max(map(len, grids.values())) - 1
+    heads = ["mean", *(f"head {h + 1}" for h in range(H))]
+    return _rows_of_maps(images, grids, heads, captions, title)
+
+
+@styled
+def layer_maps(images, attention: dict, captions: dict | None = None, title: str = "") -> Figure:
+    """CLS attention in every layer, the mean over its heads. Arguments as for `head_maps`."""
+    images = _images(images)
+    grids = {
+        name: list(_grids(name, maps, "L, B, H, N", len(images)).mean(axis=2))
+        for name, maps in attention.items()
+    }
+    layers = [f"layer {i + 1}" for i in range(max(map(len, grids.values())))]
+    return _rows_of_maps(images, grids, layers, captions, title)
+
+
+@styled
+def rollout_maps(images, maps: dict, captions: Sequence[str] | None = None,
+                 title: str = "") -> Figure:  # fmt: skip
+    """Images in columns, under each its rollout by every model or treatment.
+
+    Args:
+        images: (B, 3, S, S) uint8.
+        maps: {name of the row: (B, N)} as `rollout.rollout_map` gives it, perhaps signed.
+        captions: B texts above the images.
+        title: of the figure.
+    """
+    images = _images(images)
+    B = len(images)
+    if captions is not None and len(captions) != B:
+        raise ValueError(f"expected captions of {B} images, got {len(captions)}")
+    grids = {name: _grids(name, m, "B, N", B) for name, m in maps.items()}
+    limits = {name: _limit(grid) for name, grid in grids.items()}
+    columns, height = min(B, PER_BLOCK), 1 + len(grids)  # rows of a block
+    blocks = -(-B // columns)
+    fig, axes = _cells(blocks * height, columns, left=1.0, group=height, between=0.4,
+                       top=0.65 if title else 0.38, bottom=0.6)  # fmt: skip
+    for b in range(blocks * columns):
+        column = axes[b // columns * height :, b % columns][:height]
+        if b >= B:
+            for ax in column:
+                ax.set_visible(False)
+            continue
+        column[0].imshow(images[b])
+        if captions is not None:
+            column[0].set_title(_two_lines(captions[b]), fontsize=7.5, pad=3)
+        for ax, (name, grid) in zip(column[1:], grids.items()):
+            _overlay(ax, images[b], grid[b], limits[name])
+        if b % columns == 0:
+            for ax, name in zip(column, ("image", *grids)):
+                ax.set_ylabel(wrapped(name, 16), **LEFT)
+    _scales(fig, limits)
+    if title:
+        fig.suptitle(title, y=1 - 0.1 / fig.get_figheight(), va="top")
+    return fig
+
+
+@styled
+def confident_mistakes(images, probabilities, labels, classes: Sequence[str], n: int = 16,
+                       title: str = "") -> Figure:  # fmt: skip
+    """The n images on which the model is most sure of a wrong class, the surest first.
+
+    Args:
+        images: (B, 3, S, S) uint8.
+        probabilities: (B, K).
+        labels: (B,) true classes.
+        classes: K names.
+        n: at most as many.
+        title: of the figure.
+    """
+    images, labels = _images(images), np.asarray(labels)
+    probabilities = np.asarray(probabilities, dtype=float)
+    if probabilities.shape != (len(images), len(classes)) or labels.shape != (len(images),):
+        raise ValueError(
+            f"expected probabilities ({len(images)}, {len(classes)}) and labels ({len(images)},), "
+            f"got {probabilities.shape} and {labels.shape}"
+        )
+    predicted = probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != labels)
+    wrong = wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")][:n]
+    if not len(wrong):
+        raise ValueError("expected at least one wrong prediction, got none")
+    columns = min(PER_BLOCK, len(wrong))
+    fig, axes = _cells(-(-len(wrong) // columns), columns, left=0.06, text=0.42,
+                       top=0.35 if title else 0.05)  # fmt: skip
+    for ax in axes.flat[len(wrong):]:
+        ax.set_visible(False)
+    for ax, i in zip(axes.flat, wrong):
+        ax.imshow(images[i])
+        says = f"{classes[predicted[i]]} {100 * probabilities[i].max():.1f} %"
+        ax.set_title(f"{says}\ntrue: {classes[labels[i]]}", fontsize=8, pad=3)
+    if title:
+        fig.suptitle(title, y=1 - 0.08 / fig.get_figheight(), va="top")
+    return fig
+
+
+@styled
+def augmentation_preview(augmented: dict, title: str = "") -> Figure:
+    """A row an augmentation, a column an image: {name: (B, 3, S, S) uint8}, the same images."""
+    rows = {name: _images(images) for name, images in augmented.items()}
+    shapes = {images.shape for images in rows.values()}
+    if len(shapes) != 1:
+        raise ValueError(f"expected the same images in every row, got shapes {sorted(shapes)}")
+    (B, *_), = shapes  # fmt: skip
+    fig, axes = _cells(len(rows), B, left=1.6, top=0.35 if title else 0.06)
+    for row, (name, images) in zip(axes, rows.items()):
+        for ax, image in zip(row, images):
+            ax.imshow(image)
+        row[0].set_ylabel(wrapped(name, 24), **LEFT)
+    if title:
+        fig.suptitle(title, y=1 - 0.08 / fig.get_figheight(), va="top")
+    return fig
+
+
+def _positions(positions) -> tuple[np.ndarray, int]:
+    """Checked embeddings (N, D) without the CLS token's, and g."""
+    positions = np.asarray(positions, dtype=float)
+    g = int(np.sqrt(len(positions)))
+    if positions.ndim != 2 or g * g != len(positions):
+        raise ValueError(
+            f"expected positions (N, D) of N = g² patches, without CLS; got {positions.shape}"
+        )
+    return positions, g
+
+
+def _cosines(positions: np.ndarray) -> np.ndarray:
+    """(N, D) -> (N, N)."""
+    unit = positions / np.linalg.norm(positions, axis=1, keepdims=True)
+    return unit @ unit.T
+
+
+@styled
+def position_similarity(positions, title: str = "") -> Figure:
+    """N x N similarity of the positions (N, D): dot products (left) and cosines (right)."""
+    positions, g = _positions(positions)
+    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 4.3))
+    for ax, values, name in zip(
+        axes, (positions @ positions.T, _cosines(positions)), ("dot product", "cosine similarity")
+    ):
+        limit = np.abs(values).max()
+        image = ax.imshow(values, cmap=DIVERGING, vmin=-limit, vmax=limit)
+        ticks = range(0, g * g, g)  # the first patch of every row of the image
+        ax.set_xticks(ticks, [str(t + 1) for t in ticks], fontsize=7)
+        ax.set_yticks(ticks, [str(t + 1) for t in ticks], fontsize=7)
+        ax.set(xlabel="patch, in raster order", ylabel="patch, in raster order")
+        ax.grid(False)
+        fig.colorbar(image, ax=ax, label=name, shrink=0.85)
+    fig.suptitle(title)
+    return fig
+
+
+@styled
+def position_grid(positions, title: str = "") -> Figure:
+    """Figure 7 of the ViT paper: for each patch the cosines of its position with all others.
+
+    Tile (row, column) of the g x g tiles belongs to the patch there; its pixel (i, j) is the
+    similarity of that patch's position to the one of patch (i, j). positions: (N, D).
+    """
+    positions, g = _positions(positions)
+    tiles = _cosines(positions).reshape(g, g, g, g)
+    period = g + max(1, g // 8)  # a tile and the gap after it
+    mosaic = np.full((g * period, g * period), np.nan)
+    for r, c in np.ndindex(g, g):
+        mosaic[r * period :, c * period :][:g, :g] = tiles[r, c]
+    mosaic = mosaic[: g - period or None, : g - period or None]  # no gap after the last
+    fig, ax = plt.subplots(figsize=(6.4, 5.4))
+    image = ax.imshow(mosaic, cmap="viridis", vmin=min(0.0, np.nanmin(mosaic)), vmax=1)
+    ticks = [i * period + (g - 1) / 2 for i in range(g)]
+    ax.set_xticks(ticks, range(1, g + 1))
+    ax.set_yticks(ticks, range(1, g + 1))
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.grid(False)
+    ax.set(xlabel="input patch column", ylabel="input patch row", title=title)
+    fig.colorbar(image, ax=ax, label="cosine similarity", shrink=0.85)
+    return fig
+
+
+@styled
+def attention_statistics(
+    entropy: dict, negative: dict, tokens: int | None = None, title: str = ""
+) -> Figure:
+    """Entropy of attention (left) and share of negative weights (right) by layer.
+
+    Args:
+        entropy: {model: (L,) or (seeds, L)} in nats, see `rollout.attention_entropy`.
+        negative: {model: (L,) or (seeds, L)}, 0 ... 1, see `rollout.negative_share`.
+        tokens: N+1; draws the entropy ln(N+1) of attention that is the same everywhere.
+        title: of the figure.
+    """
+    panels = [{m: per_seed(m, v) for m, v in part.items()} for part in (entropy, negative)]
+    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.3))
+    for ax, part, factor in zip(axes, panels, (1, 100)):
+        for i, (model, values) in enumerate(part.items()):
+            layers = range(1, values.shape[1] + 1)
+            band(ax, layers, factor * values, colour_of(model, i), marker="o", ms=4, label=model)
+        ax.set_xlabel("layer")
+        whole_ticks(ax)
+    if tokens is not None:
+        axes[0].axhline(np.log(tokens), color="0.4", lw=1, ls=DASHES[1])
+        axes[0].annotate(f"uniform: ln {tokens}", (1, np.log(tokens)), (0, -3), fontsize=8,
+                         color="0.3", textcoords="offset points", va="top",
+                         xycoords=("axes fraction", "data"), ha="right")  # fmt: skip
+    for ax in axes:
+        ax.set_ylim(0, 1.05 * ax.get_ylim()[1])
+    axes[0].set_ylabel("entropy of a row (nats)")
+    axes[1].set_ylabel("weights below zero (%)")
+    legend_below(fig)
+    fig.suptitle(title)
+    return fig
+
+
+@styled
+def perturbation_curves(share, deletion: dict, insertion: dict, title: str = "") -> Figure:
+    """Class probability while patches leave (left) or enter (right) images in a map's order.
+
+    Args:
+        share: (K,) of the patches, from `rollout.perturbation_curve`.
+        deletion: {name of the map: (B, K) probabilities}.
+        insertion: the same for patches that enter.
+        title: of the figure.
+    """
+    share = np.asarray(share, dtype=float)
+    panels = [
+        {name: per_seed(name, v, len(share)) for name, v in part.items()}
+        for part in (deletion, insertion)
+    ]
+    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.4), sharey=True)
+    for ax, part, what in zip(axes, panels, ("taken away", "put in")):
+        for i, (name, values) in enumerate(part.items()):
+            mean = values.mean(axis=0)  # over images: their spread is no error of the mean
+            area = np.trapezoid(mean, share)
+            ax.plot(100 * share, mean, color=colour_of(name, i), label=f"{name}: area {area:.3f}")
+        ax.set(xlabel=f"patches {what}, most important first (%)", ylim=(0, 1))
+    axes[0].set(ylabel="mean probability of the class", title="Deletion: lower is better")
+    axes[1].set(title="Insertion: higher is better")
+    axes[0].legend(loc="upper right")
+    axes[1].legend(loc="lower right")
+    fig.suptitle(title)
+    return fig

@@ -1,0 +1,250 @@
+# LLM-assisted: prompts P1, P2, P5, see report.md
+"""What is drawn is what was given: lines, dots, texts and colours are read back from the figure."""
+
+import numpy as np
+import pytest
+from matplotlib.colors import same_color
+from matplotlib.figure import Figure
+
+from cvassign import plots
+from cvassign.plot_style import COLOURS, MODEL_COLOURS
+
+EPOCHS, LAYERS = 5, 3
+
+
+def result(name="vit", label=None, attention="standard", seed=0, epochs=EPOCHS, **overrides):
+    """A result with a history that depends on its name, model and seed."""
+    rng = np.random.default_rng([seed, *name.encode(), *attention.encode()])
+    model = {"attention": attention, "embed_dim": 192, "depth": 6, "num_heads": 6,
+             "mlp_ratio": 4.0}  # fmt: skip
+    train = {"learning_rate": 1e-3, "batch_size": 256, "epochs": epochs}
+    history = {k: rng.random(epochs).tolist() for k in ("train_loss", "val_loss", "val_accuracy")}
+    if attention == "diff":
+        history["lambdas"] = rng.random((epochs, LAYERS)).tolist()
+    made = {
+        "name": name, "label": label or name, "preset": "cpu", "seed": seed, "epochs": epochs,
+        "config": {"model": model, "train": train}, "n_params": 2_700_000, "history": history,
+        "val_accuracy": 80 + 10 * rng.random(), "test_accuracy": 80 + 10 * rng.random(),
+    }  # fmt: skip
+    for key, value in overrides.items():
+        for part in (model, train, made):
+            if key in part:
+                part[key] = value
+    return made
+
+
+def three_seeds(*args, **kwargs):
+    return [result(*args, seed=seed, **kwargs) for seed in range(3)]
+
+
+def mean_of(results, *keys):
+    def pick(r):
+        for key in keys:
+            r = r[key]
+        return r
+
+    return np.mean([pick(r) for r in results], axis=0)
+
+
+def legend(fig):
+    return [t.get_text() for t in fig.legends[0].get_texts()]
+
+
+def test_loss_curves_draw_the_mean_of_the_seeds():
+    runs = {name: three_seeds(name) for name in ("patch 2", "patch 4")}
+    fig = plots.loss_curves(sum(runs.values(), []), "a title")
+    assert isinstance(fig, Figure) and len(fig.axes) == 2
+    assert fig.get_suptitle() == "a title"
+    for ax, key in zip(fig.axes, ("train_loss", "val_loss")):
+        for line, group in zip(ax.lines, runs.values(), strict=True):
+            np.testing.assert_allclose(line.get_xdata(), range(1, EPOCHS + 1))
+            np.testing.assert_allclose(line.get_ydata(), mean_of(group, "history", key))
+        assert len(ax.collections) == 2 and ax.get_xlabel() == "epoch"
+    assert fig.axes[0].get_ylabel() == "cross-entropy (nats)"
+    assert legend(fig) == ["patch 2 (3 seeds)", "patch 4 (3 seeds)"]
+
+
+def test_a_model_has_one_colour_and_a_label_one_dash():
+    runs = [
+        result(f"{a}-{label}", label, a) for a in ("standard", "diff") for label in ("p 2", "p 4")
+    ]
+    lines = plots.loss_curves(runs).axes[0].lines
+    for line, model in zip(lines, ("ViT", "ViT", "Diff-ViT", "Diff-ViT"), strict=True):
+        assert same_color(line.get_color(), MODEL_COLOURS[model])
+    assert [line.get_label() for line in lines] == [
+        "ViT, p 2", "ViT, p 4", "Diff-ViT, p 2", "Diff-ViT, p 4",
+    ]  # fmt: skip
+    assert lines[0].get_linestyle() == lines[2].get_linestyle() != lines[1].get_linestyle()
+
+
+def test_labels_of_one_model_do_not_borrow_a_models_colour():
+    lines = plots.loss_curves([result(f"run {i}") for i in range(len(COLOURS) + 2)]).axes[0].lines
+    styles = {(line.get_color(), line.get_linestyle()) for line in lines}
+    assert len(styles) == len(lines)
+    assert not {line.get_color() for line in lines} & set(MODEL_COLOURS.values())
+
+
+def test_a_single_run_has_its_models_colour():
+    line = plots.loss_curves([result("diff", attention="diff")]).axes[0].lines[0]
+    assert same_color(line.get_color(), MODEL_COLOURS["Diff-ViT"])
+
+
+def test_more_labels_than_can_be_told_apart_are_refused():
+    runs = [result(f"{a}-{i}", f"{i}", a) for a in ("standard", "diff") for i in range(5)]
+    with pytest.raises(ValueError, match="4 labels apart, got 5: loss_grid"):
+        plots.loss_curves(runs)
+
+
+def test_histories_must_fit():
+    with pytest.raises(ValueError, match=r"'a'.*'train_loss'.*\[4, 5\]"):
+        plots.loss_curves([result("a"), result("a", seed=1, epochs=4)])
+    with pytest.raises(ValueError, match="at least one result"):
+        plots.loss_curves([])
+    with pytest.raises(ValueError, match="'vit'.*'lambdas'"):
+        plots.lambda_curves([result()])
+
+
+def test_losses_that_were_not_finite_are_gaps():
+    run = result()
+    run["history"]["val_loss"][2] = None
+    drawn = plots.loss_curves([run]).axes[1].lines[0].get_ydata()
+    assert np.isnan(drawn).tolist() == [False, False, True, False, False]
+
+
+def test_loss_grid_has_a_panel_a_label_with_both_models():
+    labels = [f"aug {i}" for i in range(6)]
+    runs = {
+        (a, label): result(f"{a}-{label}", label, a)
+        for a in ("standard", "diff")
+        for label in labels
+    }
+    fig = plots.loss_grid(list(runs.values()))
+    assert [ax.get_title() for ax in fig.axes] == labels
+    for ax, label in zip(fig.axes, labels):
+        drawn = {line.get_label(): line.get_ydata() for line in ax.lines}
+        for attention, model in (("standard", "ViT"), ("diff", "Diff-ViT")):
+            history = runs[attention, label]["history"]
+            np.testing.assert_allclose(drawn[f"{model}, training"], history["train_loss"])
+            np.testing.assert_allclose(drawn[f"{model}, validation"], history["val_loss"])
+    assert len(legend(fig)) == 4
+
+
+@pytest.mark.parametrize("split, name", (("test", "test"), ("val", "validation")))
+def test_accuracy_dots_show_mean_deviation_and_seeds(split, name):
+    vit, diff = three_seeds("v", "patch 4"), three_seeds("d", "patch 4", "diff")
+    single = [result("p8", "patch 8")]
+    fig = plots.accuracy_dots(vit + diff + single, split)
+    (ax,) = fig.axes
+    assert ax.get_xlabel() == f"{name} accuracy (%)"
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["patch 4", "patch 8"]
+    means = [container.lines[0].get_xdata()[0] for container in ax.containers]
+    key = f"{split}_accuracy"
+    np.testing.assert_allclose(means, [mean_of(group, key) for group in (vit, diff, single)])
+    pale = [c.get_offsets()[:, 0] for c in ax.collections if len(c.get_offsets()) == 3]
+    np.testing.assert_allclose(pale, [[r[key] for r in group] for group in (vit, diff)])
+    std = np.std([r[key] for r in vit], ddof=1)
+    texts = [t.get_text() for t in ax.texts]
+    assert texts[0] == f"{means[0]:.2f} ± {std:.2f}  n = 3" and texts[2] == f"{means[2]:.2f}"
+    heights = [container.lines[0].get_ydata()[0] for container in ax.containers]
+    assert heights[0] < heights[1] < heights[2]  # ViT above Diff-ViT: the axis points down
+    assert ax.get_ylim()[0] > ax.get_ylim()[1] and legend(fig) == ["ViT", "Diff-ViT"]
+
+
+def search():
+    return [
+        result("a", n_params=1_000_000, learning_rate=1e-3, val_accuracy=81.0),
+        result("b", n_params=3_000_000, learning_rate=3e-3, val_accuracy=84.0, depth=9),
+        result("c", n_params=2_000_000, learning_rate=1e-3, val_accuracy=83.0, depth=4),
+        result("d", attention="diff", n_params=2_000_000, learning_rate=3e-4, val_accuracy=85.0),
+    ]
+
+
+def test_search_scatter_places_every_run_and_rings_the_best():
+    fig = plots.search_scatter(search(), x=("n_params", "learning_rate", "depth"))
+    assert [ax.get_xlabel() for ax in fig.axes] == [
+        "parameters (millions)", "peak learning rate", "layers L",
+    ]  # fmt: skip
+    assert fig.axes[0].get_ylabel() == "validation accuracy (%)"
+    expected = ([1, 3, 2, 2], [1e-3, 3e-3, 1e-3, 3e-4], [6, 9, 4, 6])
+    for ax, xs in zip(fig.axes, expected):
+        dots = [c.lines[0].get_xydata()[0] for c in ax.containers]
+        np.testing.assert_allclose(dots, list(zip(xs, (81, 84, 83, 85))))
+    assert [ax.get_xscale() for ax in fig.axes] == ["log", "log", "linear"]
+    assert legend(fig) == ["ViT; best (ring): b, 84.00 %", "Diff-ViT; best (ring): d, 85.00 %"]
+    with pytest.raises(ValueError, match="'width'.*n_params"):
+        plots.search_scatter(search(), x=("width",))
+
+
+def test_parallel_coordinates_meet_every_value_and_the_accuracy():
+    keys = ("depth", "learning_rate")
+    (ax,) = plots.parallel_coordinates(search(), keys).axes
+    lines = [line for line in ax.lines if len(line.get_xdata()) == 3]
+    # Worst first: a (81), c (83), b (84), d (85); the last is thick.
+    np.testing.assert_allclose([line.get_ydata()[2] for line in lines], [0, 0.5, 0.75, 1])
+    assert [line.get_linewidth() > 2 for line in lines] == [False, False, False, True]
+    depth = [line.get_ydata()[0] for line in lines]  # 6, 4, 9, 6 of the values (4, 6, 9)
+    assert [int(y * 3) for y in depth] == [1, 0, 2, 1]
+    assert depth[3] > depth[0]  # fanned out, the more accurate higher
+    assert [t.get_text() for t in ax.get_xticklabels()] == [*keys, "validation\naccuracy (%)"]
+    texts = {t.get_text() for t in ax.texts}
+    assert {"4", "6", "9", "0.0003", "0.001", "0.003", "81.0", "85.0"} <= texts
+    assert "thick: d, 85.00 %" in texts
+
+
+def test_confusion_matrix_prints_the_counts_and_colours_the_mistakes():
+    matrix = np.array([[90, 7, 3], [0, 95, 5], [20, 0, 80]])
+    fig = plots.confusion_matrix(matrix, ("cat", "dog", "ship"))
+    ax = fig.axes[0]
+    for text in ax.texts:
+        column, row = text.get_position()
+        assert int(text.get_text()) == matrix[row, column]
+    assert len(ax.texts) == 9
+    drawn = np.ma.filled(ax.images[0].get_array(), np.nan)
+    np.testing.assert_array_equal(np.isnan(drawn), np.eye(3, dtype=bool))
+    assert np.nanmax(drawn) == ax.images[0].norm.vmax == 20
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted class", "true class")
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["cat", "dog", "ship"]
+    with pytest.raises(ValueError, match=r"\(2, 2\) for 2 classes, got \(3, 3\)"):
+        plots.confusion_matrix(matrix, ("cat", "dog"))
+
+
+def test_lambda_curves_have_a_labelled_line_a_layer():
+    runs = three_seeds("diff", attention="diff")
+    fig = plots.lambda_curves(runs)
+    (ax,) = fig.axes
+    expected = mean_of(runs, "history", "lambdas")
+    drawn = np.array([line.get_ydata() for line in ax.lines]).T
+    np.testing.assert_allclose(drawn, expected)
+    assert [t.get_text() for t in ax.texts] == ["layer 1", "layer 2", "layer 3"]
+    assert ax.get_ylabel() == "λ"
+    both = plots.lambda_curves([*runs, result("constant", attention="diff")])
+    assert [ax.get_title() for ax in both.axes] == ["diff", "constant"]
+
+
+def test_labels_of_lines_that_end_alike_do_not_overlap():
+    places = plots._apart(np.array([0.5, 0.51, 0.1, 0.5]), 0.1)
+    ordered = np.sort(places)
+    assert (np.diff(ordered) >= 0.1 - 1e-6).all()
+    assert places[2] == places.min() and places[1] == places.max()
+    np.testing.assert_array_equal(plots._apart(np.array([3.0, 1, 2]), 0.5), [3, 1, 2])
+
+
+def test_robustness_curves_have_a_panel_a_corruption():
+    rng = np.random.default_rng(0)
+    names = [f"noise {i}" for i in range(5)]
+    accuracy = {m: {c: rng.random((3, 4)) for c in names} for m in ("ViT", "Diff-ViT")}
+    fig = plots.robustness_curves(accuracy, severities=(0, 1, 3, 5))
+    assert [ax.get_title() for ax in fig.axes] == names
+    for ax, c in zip(fig.axes, names):
+        for line, model in zip(ax.lines, accuracy, strict=True):
+            np.testing.assert_allclose(line.get_ydata(), accuracy[model][c].mean(0))
+            assert line.get_xdata().tolist() == [0, 1, 3, 5]
+            assert same_color(line.get_color(), MODEL_COLOURS[model])
+    assert fig.get_supylabel() == "test accuracy (%)" and legend(fig) == ["ViT", "Diff-ViT"]
+
+
+def test_robustness_curves_name_what_does_not_fit():
+    with pytest.raises(ValueError, match=r"ViT, fog of shape \(seeds, 5\), got \(3, 4\)"):
+        plots.robustness_curves({"ViT": {"fog": np.zeros((3, 4))}})
+    with pytest.raises(ValueError, match=r"\['fog'\].*\['jpeg'\] for 'Diff-ViT'"):
+        plots.robustness_curves({"ViT": {"fog": np.zeros(5)}, "Diff-ViT": {"jpeg": np.zeros(5)}})
