@@ -46,7 +46,6 @@ def styled(draw):
     def drawn(*args, **kwargs) -> Figure:
         with plt.rc_context(STYLE):
             figure = draw(*args, **kwargs)
-            figure.draw_without_rendering()  # ticks are made when drawn: here, in this style
         plt.close(figure)  # an open figure is shown by a notebook whether asked for or not
         return figure
 

@@ -114,6 +114,15 @@ def test_a_layer_with_lambda_above_one_is_clamped_with_a_warning():
     torch.testing.assert_close(got.sum(-1), torch.ones(B, T))
 
 
+def test_one_row_that_cannot_be_normalised_is_enough():
+    """In the second version of differential attention every token has its own λ."""
+    attentions = signed_maps(0.5)
+    attentions[1, :, :, 3] -= 0.5
+    with pytest.warns(UserWarning, match=r"layers \[2\]"):
+        got = rollout.attention_rollout(attentions, signed="normalise")
+    assert got.abs().max() < 3  # nothing was divided by almost nothing
+
+
 def test_an_image_is_rolled_out_alike_in_every_batch():
     attentions = signed_maps(0.5)
     attentions[1, 0] -= 0.5  # the rows of one image in one layer now sum to less than zero
