@@ -1,0 +1,131 @@
+# LLM-assisted: prompts P1, see report.md
+"""CIFAR-10 as tensors that live on the training device.
+
+The whole dataset is 184 MB as uint8, so it is moved once and stays: a batch is an index into a
+tensor, and no data loader has to keep up with the model.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cvassign import assets
+
+CLASSES = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
+# Per-channel mean and standard deviation over all pixels of the training images, in [0, 1]. Often
+# (0.2023, 0.1994, 0.2010) is given: that is the mean of each image's own deviation, which is less.
+MEAN = (0.4914, 0.4822, 0.4465)
+STD = (0.2470, 0.2435, 0.2616)
+VAL_PER_CLASS = 500  # 5,000 of the 50,000 training images validate; they are never trained on
+SPLIT_SEED = 0  # one split for every run: runs are compared on the same images
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images (n, 3, S, S) uint8 and labels (n,) int64 of one split, on one device."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: str | torch.device) -> "Split":
+        return Split(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Training, validation and test split."""
+
+    name: str
+    train: Split
+    val: Split
+    test: Split
+
+    def to(self, device: str | torch.device) -> "Dataset":
+        return Dataset(
+            self.name, self.train.to(device), self.val.to(device), self.test.to(device)
+        )
+
+
+def normalise(images: Tensor) -> Tensor:
+    """uint8 images (..., 3, S, S) -> float32 with zero mean and unit variance per channel."""
+    mean, std = _moments(images.device)
+    return (images.float() / 255 - mean) / std
+
+
+@lru_cache
+def _moments(device: torch.device) -> tuple[Tensor, Tensor]:
+    """MEAN and STD as (3, 1, 1) tensors, copied to a device once and not once a batch."""
+    return tuple(torch.tensor(m, device=device).view(3, 1, 1) for m in (MEAN, STD))
+
+
+def stratified_split(labels: Tensor, per_class: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of (training, validation): `per_class` random images of each class validate."""
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    parts = [shuffled[labels[shuffled] == c] for c in labels.unique()]
+    fewest = min(len(p) for p in parts)
+    if per_class >= fewest:
+        raise ValueError(f"a class has {fewest} images, cannot validate on {per_class} of them")
+    val = torch.cat([p[:per_class] for p in parts]).sort().values
+    train = torch.cat([p[per_class:] for p in parts]).sort().values
+    return train, val
+
+
+def _make_dataset(name: str, arrays, val_per_class: int) -> Dataset:
+    """A Dataset from x_train, y_train, x_test, y_test: NHWC uint8 images and labels."""
+    images, labels = (
+        {s: torch.from_numpy(np.ascontiguousarray(arrays[f"{k}_{s}"])) for s in ("train", "test")}
+        for k in "xy"
+    )
+    images = {s: x.permute(0, 3, 1, 2).contiguous() for s, x in images.items()}
+    labels = {s: y.long() for s, y in labels.items()}
+    train, val = stratified_split(labels["train"], val_per_class, SPLIT_SEED)
+    return Dataset(
+        name,
+        Split(images["train"][train], labels["train"][train]),
+        Split(images["train"][val], labels["train"][val]),
+        Split(images["test"], labels["test"]),
+    )
+
+
+@lru_cache(maxsize=1)
+def load_cifar10() -> Dataset:
+    """CIFAR-10 on the CPU: 45,000 training, 5,000 validation and 10,000 test images.
+
+    Raises:
+        cvassign.assets.AssetError: if no source has it; the message lists what was tried.
+    """
+    with np.load(assets.cifar10()) as arrays:
+        return _make_dataset("cifar10", arrays, VAL_PER_CLASS)
+
+
+@lru_cache(maxsize=1)
+def load_generated(train: int = 1000, test: int = 200) -> Dataset:
+    """A small dataset of CIFAR-10's shape for the `smoke` preset: never a source of results.
+
+    A class is the angle of a grating; frequency, phase, colour and noise vary.
+    """
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, n in (("train", train), ("test", test)):
+        labels = np.arange(n) % 10
+        angle = (labels * np.pi / 10)[:, None, None]
+        rows, columns = np.mgrid[:32, :32]
+        wave = rng.uniform(0.5, 0.9, (n, 1, 1)) * (
+            columns * np.cos(angle) + rows * np.sin(angle)
+        ) + rng.uniform(0, 2 * np.pi, (n, 1, 1))
+        colour = rng.uniform(20, 100, (n, 1, 1, 3))
+        pixels = 128 + colour * np.sin(wave)[..., None] + rng.normal(0, 20, (n, 32, 32, 3))
+        arrays[f"x_{split}"] = pixels.clip(0, 255).astype(np.uint8)
+        arrays[f"y_{split}"] = labels.astype(np.uint8)
+    return _make_dataset("generated", arrays, train // 50)
+
+
+DATASETS = {"cifar10": load_cifar10, "generated": load_generated}

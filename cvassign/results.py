@@ -1,0 +1,253 @@
+# LLM-assisted: prompts P1, P2, P5, see report.md
+"""Runs as data, results as data: a run is a name and two configurations, a result one JSON file.
+
+`run_or_load` is the only door: a notebook asks for a run and gets its result, from the file when
+it is there, else by training.
+"""
+
+import json
+import math
+import os
+import platform
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+from safetensors.torch import load_file, save_file
+
+from cvassign.data import DATASETS
+from cvassign.train import TrainConfig, Trainer, evaluate, pick_device
+from cvassign.vit import VisionTransformer, ViTConfig, count_parameters
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "results"  # committed: a JSON file a run, and the weights that figures need
+FORMAT = 1  # of the result files; a file with a higher number was written by a newer version
+REQUIRED = {
+    "format": int, "name": str, "section": str, "preset": str, "seed": int, "epochs": int,
+    "config": dict, "n_params": int, "history": dict, "val_accuracy": float,
+    "test_accuracy": float, "train_seconds": float, "images_per_second": float, "device": str,
+    "versions": dict,
+}  # fmt: skip
+
+
+class ResultError(ValueError):
+    """A result file that cannot be used; the message names the file and what is wrong."""
+
+
+class Busy(RuntimeError):
+    """Another process is training this run."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run, wholly described."""
+
+    name: str  # unique within a preset, for example "vit-patch-8"
+    section: str  # of the assignment, for example "1.2.1"
+    label: str  # what distinguishes it within its section, for example "patch 8"
+    preset: str  # "full", "cpu" or "smoke"
+    seed: int
+    model: ViTConfig
+    train: TrainConfig
+    dataset: str = "cifar10"  # a key of data.DATASETS
+
+    @property
+    def file_name(self) -> str:
+        """The result file: preset/name-sSEED.json."""
+        return f"{self.preset}/{self.name}-s{self.seed}.json"
+
+
+def write_json(obj, path: Path) -> None:
+    """Writes JSON atomically; numbers that are not finite become null."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(_finite(obj), indent=1, allow_nan=False) + "\n")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _finite(obj):
+    """`obj` with floats rounded to six digits, and None for those that are not finite."""
+    if isinstance(obj, dict):
+        return {k: _finite(v) for k, v in obj.items()}
+    if isinstance(obj, (list, tuple)):
+        return [_finite(v) for v in obj]
+    if isinstance(obj, float):
+        return float(f"{obj:.6g}") if math.isfinite(obj) else None
+    return obj
+
+
+def read_result(path: Path) -> dict:
+    """The result in a file.
+
+    Raises:
+        ResultError: if the file is missing, damaged, no result, or of a newer version.
+    """
+    try:
+        result = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ResultError(f"{path.name}: no readable result file: {error}") from error
+    if not isinstance(result, dict) or not isinstance(result.get("format"), int):
+        raise ResultError(f"{path.name}: not a result file of this project")
+    if result["format"] > FORMAT:
+        raise ResultError(
+            f"{path.name}: written by a newer version (format {result['format']}, this program "
+            f"reads {FORMAT}); update the program"
+        )
+    for key, kind in REQUIRED.items():
+        if not isinstance(result.get(key), (int, float) if kind is float else kind):
+            raise ResultError(
+                f"{path.name}: expected {key!r} to be {kind.__name__}, got {result.get(key)!r}"
+            )
+    return result
+
+
+def run_config(run: Run) -> dict:
+    """The part of a result that says what was run; two runs are the same if these are equal."""
+    return {"model": asdict(run.model), "train": asdict(run.train), "dataset": run.dataset}
+
+
+def load(run: Run, results: Path = RESULTS) -> dict | None:
+    """The stored result of `run`, or None if there is none.
+
+    Raises:
+        ResultError: if its file cannot be read, or holds a run of another configuration.
+    """
+    path = results / run.file_name
+    if not path.exists():
+        return None
+    result = read_result(path)
+    expected = json.loads(json.dumps(run_config(run)))
+    if result["config"] != expected:
+        changed = {
+            f"{part}.{k}": (result["config"].get(part, {}).get(k), v)
+            for part in ("model", "train")
+            for k, v in expected[part].items()
+            if result["config"].get(part, {}).get(k) != v
+        }
+        raise ResultError(
+            f"{path.name}: holds another configuration (stored, expected): {changed or 'dataset'}"
+        )
+    return result
+
+
+def run_or_load(
+    run: Run,
+    results: Path = RESULTS,
+    state: Path | None = None,
+    device: str | None = None,
+    progress: bool = True,
+    retrain: bool = False,
+) -> dict:
+    """The result of `run`: from its file if there is one, else by training it now.
+
+    Args:
+        run: what to run.
+        results: folder of the result files; weights go to its subfolder `weights`.
+        state: folder of the checkpoints of unfinished runs (default `checkpoints` beside it).
+        device: where to train; the default is a GPU if there is one.
+        progress: show a progress bar.
+        retrain: train even if there is a result.
+
+    Raises:
+        Busy: if another process is training the same run.
+        ResultError: if the stored result cannot be used.
+    """
+    stored = None if retrain else load(run, results)
+    if stored is not None:
+        return stored
+    state = state or ROOT / "checkpoints"
+    checkpoint = state / run.file_name.replace(".json", ".pt")
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{checkpoint}.lock")  # the system releases it when its process dies
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise Busy(f"{run.name} (seed {run.seed}) is being trained by another process") from error
+    with lock:
+        if not retrain and (stored := load(run, results)) is not None:
+            return stored  # finished by the process that held the lock before us
+        if retrain:
+            checkpoint.unlink(missing_ok=True)
+        where = pick_device(device)
+        data = DATASETS[run.dataset]().to(where)
+        trainer = Trainer(run.model, run.train, run.seed, data, checkpoint)
+        model = trainer.fit(progress)
+        result = _result(run, trainer, evaluate(model, data.test)[1])
+        save_weights(model, weights_path(run, results))
+        write_json(result, results / run.file_name)
+        checkpoint.unlink(missing_ok=True)
+    return result
+
+
+def _result(run: Run, trainer: Trainer, test_accuracy: float) -> dict:
+    device = trainer.device
+    return {
+        "format": FORMAT,
+        "name": run.name,
+        "section": run.section,
+        "label": run.label,
+        "preset": run.preset,
+        "seed": run.seed,
+        "epochs": run.train.epochs,
+        "config": run_config(run),
+        "n_params": count_parameters(trainer.model),
+        "history": trainer.history,
+        "val_accuracy": trainer.history["val_accuracy"][-1],
+        "test_accuracy": test_accuracy,
+        "train_seconds": sum(trainer.history["seconds"]),
+        "images_per_second": trainer.images_per_second,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else
+        f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    }  # fmt: skip
+
+
+def weights_path(run: Run, results: Path = RESULTS) -> Path:
+    """Where the trained weights of a run are stored, in half precision."""
+    return results / "weights" / run.file_name.replace(".json", ".safetensors")
+
+
+def save_weights(model: VisionTransformer, path: Path) -> None:
+    """Writes the model's weights in half precision, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file({k: v.half().cpu().contiguous() for k, v in model.state_dict().items()}, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_model(run: Run, results: Path = RESULTS) -> VisionTransformer:
+    """The trained model of a run, in fp32 on the CPU, in evaluation mode.
+
+    Raises:
+        ResultError: if its weights are not stored or do not fit.
+    """
+    path = weights_path(run, results)
+    try:
+        weights = load_file(path)
+        model = VisionTransformer(run.model)
+        model.load_state_dict({k: v.float() for k, v in weights.items()})
+    except Exception as error:  # missing, truncated, other shapes: each its own class
+        raise ResultError(f"{path.name}: no usable weights: {error}") from error
+    return model.eval()
+
+
+def load_all(runs: list[Run], results: Path = RESULTS) -> list[dict]:
+    """The stored results of those `runs` that have one; a damaged file is warned of and left out."""
+    found = []
+    for run in runs:
+        try:
+            result = load(run, results)
+        except ResultError as error:
+            warnings.warn(str(error), stacklevel=2)
+            continue
+        if result is not None:
+            found.append(result)
+    return found
