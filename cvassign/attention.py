@@ -5,8 +5,9 @@ Papers: "Attention Is All You Need" (arXiv 1706.03762, eq. 1), "An Image is Wort
 (arXiv 2010.11929, eqs. 5-8), "Differential Transformer" (arXiv 2410.05258, eqs. 1-3).
 
 Every module has two paths that compute the same function. The *fused* path hands the work to
-PyTorch's SDPA kernels, which never write the N x N weights to memory: it trains. The *explicit*
-path is the formula of the paper and returns the weights: it is for looking. Tests hold them equal.
+PyTorch's SDPA kernels, which never write the N x N weights to memory: it trains on a GPU, and
+predicts. The *explicit* path is the formula of the paper and returns the weights: it is for
+looking, and trains on a CPU (see `sdpa_pays`). Tests hold the two equal.
 
 Shapes: B batch, N tokens, D embed_dim, H heads, d head size (D / H).
 """
@@ -45,6 +46,16 @@ def scaled_dot_product_attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tenso
     return weights @ v, weights
 
 
+def sdpa_pays(x: Tensor) -> bool:
+    """Whether PyTorch's fused kernel is the faster path for the tokens x (B, N, D).
+
+    Not for training on a CPU: with the 17 to 65 tokens of a CIFAR-10 image, the backward pass of
+    its kernel takes about four times as long as that of the formula, whose N x N weights fit in
+    the cache here (`python -m cvassign.bench` measures it).
+    """
+    return x.is_cuda or not torch.is_grad_enabled()
+
+
 def head_size(embed_dim: int, num_heads: int) -> int:
     """The size d of a head; raises ValueError if the heads do not divide the embedding."""
     if num_heads < 1 or embed_dim % num_heads:
@@ -75,7 +86,7 @@ class MultiHeadAttention(nn.Module):
         B, N, D = x.shape
         # (B, N, 3D) -> (3, B, H, N, d)
         q, k, v = self.qkv(x).view(B, N, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        if return_attention:
+        if return_attention or not sdpa_pays(x):
             heads, weights = scaled_dot_product_attention(q, k, v)
         else:
             heads, weights = F.scaled_dot_product_attention(q, k, v), None
@@ -160,7 +171,7 @@ class MultiHeadDiffAttention(nn.Module):
         B, N, D = x.shape
         q, k, v = self._split(x)
         lam = self.current_lambda().to(v.dtype)
-        if return_attention:
+        if return_attention or not sdpa_pays(x):
             _, maps = scaled_dot_product_attention(q, k, v.unsqueeze(2))
             weights = maps[:, :, 0] - lam * maps[:, :, 1]  # subtracted after the softmax
             heads = weights @ v  # (B, H/2, N, 2d)
@@ -219,7 +230,7 @@ class MultiHeadDiffAttentionV2(nn.Module):
         )
         k, v = k.transpose(1, 2), v.transpose(1, 2)
         lam = self.to_lambda(x).sigmoid().transpose(1, 2).unsqueeze(-1)  # (B, H, N, 1)
-        if return_attention:
+        if return_attention or not sdpa_pays(x):
             _, maps = scaled_dot_product_attention(q, k, v)
             maps = maps.view(B, H, 2, N, N)
             weights = maps[:, :, 0] - lam * maps[:, :, 1]

@@ -52,6 +52,7 @@ class Run:
     model: ViTConfig
     train: TrainConfig
     dataset: str = "cifar10"  # a key of data.DATASETS
+    keep_weights: bool = True  # store the trained weights beside the result
 
     @property
     def file_name(self) -> str:
@@ -178,7 +179,8 @@ def run_or_load(
         trainer = Trainer(run.model, run.train, run.seed, data, checkpoint)
         model = trainer.fit(progress)
         result = _result(run, trainer, evaluate(model, data.test)[1])
-        save_weights(model, weights_path(run, results))
+        if run.keep_weights:
+            save_weights(model, weights_path(run, results))
         write_json(result, results / run.file_name)
         checkpoint.unlink(missing_ok=True)
     return result
@@ -240,7 +242,11 @@ def load_model(run: Run, results: Path = RESULTS) -> VisionTransformer:
 
 
 def load_all(runs: list[Run], results: Path = RESULTS) -> list[dict]:
-    """The stored results of those `runs` that have one; a damaged file is warned of and left out."""
+    """The stored results of those `runs` that have one, under the labels of `runs`.
+
+    A damaged file is warned of and left out. One result may serve several experiments (the
+    reference recipe is "patch 4" in one table), so the label is the run's, not the file's.
+    """
     found = []
     for run in runs:
         try:
@@ -249,5 +255,5 @@ def load_all(runs: list[Run], results: Path = RESULTS) -> list[dict]:
             warnings.warn(str(error), stacklevel=2)
             continue
         if result is not None:
-            found.append(result)
+            found.append(result | {"label": run.label, "section": run.section})
     return found

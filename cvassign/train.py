@@ -10,6 +10,7 @@ not.
 """
 
 import os
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,12 @@ from cvassign.data import Dataset, Split, normalise
 from cvassign.optim import build_optimizers, lr_factor
 from cvassign.vit import VisionTransformer, ViTConfig
 
+COMPILE_STEPS = {"cuda": 500, "cpu": 3000}  # shorter trainings are not worth compiling
 AUGMENT_CHUNK = 5000  # images augmented at once: few kernel launches, little memory
+# What is recorded of every epoch; "train_loss_tenths" are ten means along it, for short runs.
+HISTORY = (
+    "train_loss", "train_loss_tenths", "val_loss", "val_accuracy", "learning_rate", "seconds",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,12 @@ def autocast(device: torch.device) -> torch.autocast:
     """bf16 where the processor computes it faster than fp32: GPUs, and CPUs with AMX or AVX512."""
     fast = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.autocast(device.type, torch.bfloat16, enabled=fast)
+
+
+def compiling_pays(device: torch.device, steps: int) -> bool:
+    """Whether torch.compile earns back its minute: on a run of some length, with a compiler."""
+    compiler = device.type == "cuda" or shutil.which("g++") is not None
+    return compiler and steps >= COMPILE_STEPS[device.type]
 
 
 @torch.no_grad()
@@ -120,7 +132,8 @@ class Trainer:
         self.identity = repr((model_config, config, seed, data.name))
         torch.manual_seed(seed)
         self.model = VisionTransformer(model_config).to(self.device)
-        if self.device.type == "cuda":
+        self.steps = max(1, len(data.train) // config.batch_size)  # a last, short batch is left out
+        if compiling_pays(self.device, self.steps * config.epochs):
             # Layer by layer: the layers share one graph, so compiling takes seconds, not minutes.
             for layer in self.model.layers:
                 layer.compile(dynamic=False)
@@ -132,10 +145,7 @@ class Trainer:
             average = get_ema_multi_avg_fn(config.ema_decay)
             self.ema = AveragedModel(self.model, multi_avg_fn=average, use_buffers=False)
         self.augmentation = build_augmentation(config.augment)
-        self.steps = max(1, len(data.train) // config.batch_size)  # a last, short batch is left out
-        self.history: dict[str, list] = {
-            k: [] for k in ("train_loss", "val_loss", "val_accuracy", "learning_rate", "seconds")
-        }
+        self.history: dict[str, list] = {key: [] for key in HISTORY}
         if checkpoint is not None and checkpoint.exists():
             self._load()
 
@@ -152,8 +162,8 @@ class Trainer:
         ) as bar:
             while self.epoch < self.config.epochs:
                 start = time.perf_counter()
-                train_loss, rate = self._train_epoch(bar)
-                self._record(train_loss, rate, time.perf_counter() - start)
+                losses, rate = self._train_epoch(bar)
+                self._record(losses, rate, time.perf_counter() - start)
                 last = {k: v[-1] for k, v in self.history.items()}
                 bar.set_postfix(
                     epoch=self.epoch,
@@ -177,8 +187,8 @@ class Trainer:
         seconds = self.history["seconds"][1:] or self.history["seconds"]
         return self.steps * self.config.batch_size / (sum(seconds) / len(seconds))
 
-    def _train_epoch(self, bar: tqdm) -> tuple[float, float]:
-        """One pass over the training images; returns mean loss and the last learning rate."""
+    def _train_epoch(self, bar: tqdm) -> tuple[Tensor, float]:
+        """One pass over the training images: the loss of each step and the last learning rate."""
         c, train = self.config, self.data.train
         # Everything random in this epoch follows from the seed and the epoch's number.
         torch.manual_seed(1_000_003 * self.seed + self.epoch)
@@ -191,17 +201,17 @@ class Trainer:
 
         self.model.train()
         keep = c.keep if self.epoch < c.keep_epochs else 1.0
-        total, rate = torch.zeros((), device=self.device), 0.0
+        # The losses stay on the device: reading one would make the GPU wait for it.
+        losses, rate = torch.zeros(self.steps, device=self.device), 0.0
         for i in range(self.steps):
             batch = slice(i * c.batch_size, (i + 1) * c.batch_size)
             x = self.augmentation.erase(normalise(images[batch]), generator)
             x, y = self.augmentation.mix(x, labels[batch], generator)
             done = (self.epoch * self.steps + i + 1) / (c.epochs * self.steps)
             rate = c.learning_rate * lr_factor(done, c.warmup_epochs / c.epochs)
-            loss = self._step(x, y, rate, keep)
-            total += loss  # stays on the device: reading it here would make the GPU wait
+            losses[i] = self._step(x, y, rate, keep)
             bar.update()
-        return (total / self.steps).item(), rate
+        return losses.cpu(), rate
 
     def _step(self, x: Tensor, y: Tensor, rate: float, keep: float) -> Tensor:
         """One optimizer step on images x (B, 3, S, S) and soft targets y (B, K)."""
@@ -219,10 +229,11 @@ class Trainer:
             self.ema.update_parameters(self.model)
         return loss.detach()
 
-    def _record(self, train_loss: float, rate: float, seconds: float) -> None:
+    def _record(self, losses: Tensor, rate: float, seconds: float) -> None:
         val_loss, val_accuracy = evaluate(self.best_model, self.data.val)
-        values = (train_loss, val_loss, val_accuracy, rate, seconds)
-        for key, value in zip(list(self.history)[:5], values):
+        parts = [part.mean().item() for part in losses.tensor_split(min(10, len(losses)))]
+        values = (losses.mean().item(), parts, val_loss, val_accuracy, rate, seconds)
+        for key, value in zip(HISTORY, values):
             self.history[key].append(value)
         if lambdas := self.model.lambdas():
             self.history.setdefault("lambdas", []).append(lambdas)
