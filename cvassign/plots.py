@@ -82,6 +82,16 @@ def _histories(group: list[dict], key: str) -> np.ndarray:
     return np.array([result["history"][key] for result in group], dtype=float)
 
 
+def _loss(group: list[dict], split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Epochs (n,) and the loss of each seed (seeds, n); of training ten points an epoch."""
+    if split == "train" and all("train_loss_tenths" in r["history"] for r in group):
+        tenths = _histories(group, "train_loss_tenths")  # (seeds, epochs, up to ten)
+        epochs = np.arange(1, tenths[0].size + 1) / tenths.shape[2]
+        return epochs, tenths.reshape(len(tenths), -1)
+    values = _histories(group, f"{split}_loss")
+    return np.arange(1, values.shape[1] + 1), values
+
+
 def _styles(groups: list[list[dict]]) -> list[tuple]:
     """Colour, dashes and legend text of each group.
 
@@ -121,12 +131,13 @@ def loss_curves(results: Sequence[dict], title: str = "") -> Figure:
     groups = sorted(by_name(results), key=lambda g: list(MODELS.values()).index(model_of(g[0])))
     styles = _styles(groups)
     models = len({model_of(group[0]) for group in groups})
-    data = [{k: _histories(g, k) for k in ("train_loss", "val_loss")} for g in groups]
-    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.3), sharey=True)
-    for ax, key, name in zip(axes, ("train_loss", "val_loss"), ("Training", "Validation")):
-        for values, (colour, dash, text) in zip(data, styles):
-            epochs = range(1, values[key].shape[1] + 1)
-            band(ax, epochs, values[key], colour, linestyle=dash, label=text)
+    data = [{split: _loss(g, split) for split in ("train", "val")} for g in groups]
+    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.3), sharex=True, sharey=True)
+    for ax, split, name in zip(axes, ("train", "val"), ("Training", "Validation")):
+        for loss, (colour, dash, text) in zip(data, styles):
+            epochs, values = loss[split]
+            few = {"marker": "o", "ms": 4} if len(epochs) < 10 else {}
+            band(ax, epochs, values, colour, linestyle=dash, label=text, **few)
         ax.set(title=name, xlabel="epoch")
         whole_ticks(ax)
     axes[0].set_ylabel("cross-entropy (nats)")
@@ -142,15 +153,14 @@ def loss_grid(results: Sequence[dict], title: str = "", columns: int = 4) -> Fig
     For experiments of many configurations, and for ViT beside Diff-ViT in all of them.
     """
     groups = by_name(results)
-    histories = [
-        [_histories(group, key) for key in ("train_loss", "val_loss")] for group in groups
-    ]
+    histories = [[_loss(group, split) for split in ("train", "val")] for group in groups]
     fig, axes = panels(list(dict.fromkeys(label_of(g[0]) for g in groups)), columns, "epoch")
     for group, (train, val) in zip(groups, histories):
         ax, model = axes[label_of(group[0])], model_of(group[0])
-        colour, epochs = MODEL_COLOURS[model], range(1, val.shape[1] + 1)
-        band(ax, epochs, train, colour, ls=DASHES[1], lw=1.1, label=f"{model}, training")
-        band(ax, epochs, val, colour, label=f"{model}, validation")
+        colour = MODEL_COLOURS[model]
+        band(ax, *train, colour, ls=DASHES[1], lw=1.1, label=f"{model}, training")
+        few = {"marker": "o", "ms": 3} if len(val[0]) < 10 else {}
+        band(ax, *val, colour, label=f"{model}, validation", **few)
         whole_ticks(ax)
     legend_below(fig)
     fig.supylabel("cross-entropy (nats)", fontsize=9)
