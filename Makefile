@@ -1,0 +1,23 @@
+# LLM-assisted: prompts P1, P6, see report.md
+# make test | notebooks | report; PYTHON=python3 takes an environment that is already there.
+PYTHON ?= .venv/bin/python
+
+ifeq ($(PYTHON),.venv/bin/python)
+SETUP := .venv/installed
+endif
+
+.PHONY: test notebooks report
+
+test: $(SETUP)
+	$(PYTHON) -m pytest -q tests
+
+notebooks: $(SETUP)
+	$(PYTHON) -m nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+
+report: $(SETUP)
+	$(PYTHON) -m cvassign.report
+
+.venv/installed: requirements.txt
+	python3 -m venv .venv
+	.venv/bin/python -m pip install -q -r requirements.txt
+	touch $@
