@@ -12,6 +12,8 @@ Diff-ViT go through the same list; only `attention` differs. Presets say how lar
 import argparse
 import multiprocessing
 import os
+import re
+import signal
 import sys
 import traceback
 from dataclasses import asdict, dataclass
@@ -100,8 +102,7 @@ PRESETS = {
                 "crop+flip+randaugment(2,9)+cutmix",
             ),
             seeds={},
-            order=(("hyper", "vit"), *_both("best", "position", "patch"), ("hyper", "diff"),
-                   *_both("augment", "controls")),
+            order=_both("best", "reference", "patch", "position", "augment", "hyper", "controls"),
             on_best=False,
         ),
         Preset(
@@ -161,43 +162,50 @@ def _variants(preset: Preset, experiment: str) -> list[tuple[str, str, str, dict
         ]
     if experiment == "augment":
         return [
-            ("reference", "" if a == ref["augment"] else f"augment-{_slug(a)}", a, dict(augment=a))
+            ("reference", "" if a == ref["augment"] else _slug(dict(augment=a)), a, dict(augment=a))
             for a in preset.augments
         ]
     if experiment == "hyper":
         return [("reference", "", "reference", {})] + [
-            ("reference", f"{key.replace('_', '-')}-{_slug(value)}", f"{key} {value:g}"
-             if isinstance(value, float) else f"{key} {value}", {key: value})
-            for key, value in _hyperparameters(ref)
-        ]  # fmt: skip
+            ("reference", _slug(changes), _text(changes), changes)
+            for changes in _hyperparameters(ref)
+        ]
     raise ValueError(f"experiment must be one of {tuple(SECTIONS)}, got {experiment!r}")
 
 
-def _hyperparameters(ref: dict) -> list[tuple[str, object]]:
-    """(field, value): one thing changed at a time, up and down from the reference."""
-    D, L, H = ref["embed_dim"], ref["depth"], ref["num_heads"]
+def _hyperparameters(ref: dict) -> list[dict]:
+    """What is changed: one thing at a time, up and down from the reference."""
+    D, L, H, rate = ref["embed_dim"], ref["depth"], ref["num_heads"], ref["learning_rate"]
     return [
-        ("learning_rate", ref["learning_rate"] / 4),
-        ("learning_rate", ref["learning_rate"] / 2),
-        ("learning_rate", ref["learning_rate"] * 2),
-        ("batch_size", ref["batch_size"] // 2),
-        ("batch_size", ref["batch_size"] * 2),
-        ("optimizer", "adamw"),
-        ("embed_dim", _times(D, 0.5, 2 * H)),
-        ("embed_dim", _times(D, 1.5, 2 * H)),
-        ("depth", max(1, L // 2)),
-        ("depth", L + (L + 1) // 2),
-        ("num_heads", H // 3 + H // 3 % 2),
-        ("num_heads", H * 2),
-        ("mlp_ratio", ref["mlp_ratio"] / 2),
-        ("mlp_ratio", ref["mlp_ratio"] * 2),
+        dict(learning_rate=rate / 4),
+        dict(learning_rate=rate / 2),
+        dict(learning_rate=rate * 2),
+        dict(batch_size=ref["batch_size"] // 2),
+        dict(batch_size=ref["batch_size"] * 2),
+        dict(optimizer="adamw"),
+        dict(optimizer="adamw", learning_rate=rate / 4),  # AdamW's best rate is a lower one
+        dict(embed_dim=_times(D, 0.5, 2 * H)),
+        dict(embed_dim=_times(D, 1.5, 2 * H)),
+        dict(depth=max(1, L // 2)),
+        dict(depth=L + (L + 1) // 2),
+        dict(num_heads=H // 3 + H // 3 % 2),
+        dict(num_heads=H * 2),
+        dict(mlp_ratio=ref["mlp_ratio"] / 2),
+        dict(mlp_ratio=ref["mlp_ratio"] * 2),
     ]
 
 
-def _slug(value) -> str:
-    """A value as a part of a file name."""
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    return text.replace("+", "-").replace("(", "").replace(")", "").replace(",", "-")
+def _text(changes: dict) -> str:
+    """Changes as a label: "learning_rate 0.004"."""
+    return ", ".join(
+        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in changes.items()
+    )
+
+
+def _slug(changes: dict) -> str:
+    """Changes as a part of a file name: "learning-rate-0.004"."""
+    return re.sub(r"[^a-z0-9.]+", "-", _text(changes)).strip("-")
 
 
 def _controls(preset: Preset) -> list[tuple[str, str, str, dict]]:
@@ -346,6 +354,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result files")
     parser.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
     given = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends the pool's processes as well
     runs = all_runs(given.preset, given.section, given.model)
     if not runs:
         parser.error(f"no run of section {given.section!r}")
