@@ -1,0 +1,321 @@
+# LLM-assisted: prompts P1, P2, see report.md
+"""Attention against torch's and timm's, and the fused path against the formula."""
+
+import math
+
+import pytest
+import timm.layers
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from cvassign import attention
+from cvassign.attention import (
+    MultiHeadAttention,
+    MultiHeadDiffAttention,
+    MultiHeadDiffAttentionV2,
+    lambda_init_of,
+    scaled_dot_product_attention,
+)
+
+B, N, D, H = 3, 7, 24, 4
+CLOSE = dict(rtol=1e-5, atol=1e-5)
+KINDS = {
+    "standard": lambda: MultiHeadAttention(D, H),
+    "standard with norm": lambda: MultiHeadAttention(D, H, head_norm=True),
+    "diff": lambda: MultiHeadDiffAttention(D, H, layer=3),
+    "diff without norm": lambda: MultiHeadDiffAttention(D, H, layer=3, head_norm=False),
+    "diff constant": lambda: MultiHeadDiffAttention(D, H, layer=3, lambda_init=0.8),
+    "diff_v2": lambda: MultiHeadDiffAttentionV2(D, H),
+}
+DIFF = [name for name in KINDS if name.startswith("diff")]
+
+
+def made(kind: str, seed: int = 0) -> nn.Module:
+    """A module whose every parameter is random: at the start biases and norms are no test."""
+    torch.manual_seed(seed)
+    module = KINDS[kind]()
+    with torch.no_grad():
+        for p in module.parameters():
+            p.add_(0.3 * torch.randn_like(p))
+    return module
+
+
+def tokens(seed: int = 1) -> torch.Tensor:
+    return torch.randn(B, N, D, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def path(monkeypatch):
+    """Forces the fused or the explicit path, and counts the calls of torch's fused kernel."""
+    calls = []
+    fused = F.scaled_dot_product_attention
+
+    def counted(*args, **kwargs):
+        calls.append(args[0].shape)
+        return fused(*args, **kwargs)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", counted)
+
+    def force(name: str) -> list:
+        monkeypatch.setattr(attention, "sdpa_pays", lambda x: name == "fused")
+        calls.clear()
+        return calls
+
+    return force
+
+
+@pytest.mark.parametrize("dv", (6, 9))
+def test_sdpa_is_torchs(dv):
+    g = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(B, H, n, d, generator=g) for n, d in ((N, 6), (5, 6), (5, dv)))
+    out, weights = scaled_dot_product_attention(q, k, v)
+    torch.testing.assert_close(out, F.scaled_dot_product_attention(q, k, v), **CLOSE)
+    assert weights.shape == (B, H, N, 5) and (weights > 0).all()
+    torch.testing.assert_close(weights.sum(-1), torch.ones(B, H, N), **CLOSE)
+
+
+def test_sdpa_is_the_formula_by_loops():
+    q, k, v = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(0)).double()
+    out, weights = scaled_dot_product_attention(q, k, v)
+    for i in range(4):
+        scores = [math.exp(sum(a * b for a, b in zip(q[i], kj)) / math.sqrt(6)) for kj in k]
+        row = [s / sum(scores) for s in scores]
+        assert weights[i].tolist() == pytest.approx(row)
+        assert out[i].tolist() == pytest.approx(
+            [sum(w * v[j, c].item() for j, w in enumerate(row)) for c in range(6)]
+        )
+
+
+@pytest.mark.parametrize("q, k, v", (
+    ((2, 4, 6), (2, 4, 5), (2, 4, 6)), ((2, 4, 6), (2, 4, 6), (2, 3, 6)),
+))  # fmt: skip
+def test_sdpa_names_shapes_that_do_not_fit(q, k, v):
+    with pytest.raises(ValueError) as error:
+        scaled_dot_product_attention(*map(torch.zeros, (q, k, v)))
+    assert all(str(shape) in str(error.value) for shape in (q, k, v))
+
+
+def test_multi_head_attention_is_torchs_at_copied_weights():
+    ours = made("standard")
+    theirs = nn.MultiheadAttention(D, H, batch_first=True)
+    theirs.load_state_dict({
+        "in_proj_weight": ours.qkv.weight, "in_proj_bias": ours.qkv.bias,
+        "out_proj.weight": ours.proj.weight, "out_proj.bias": ours.proj.bias,
+    })  # fmt: skip
+    x = tokens()
+    expected, expected_weights = theirs(x, x, x, average_attn_weights=False)
+    out, weights = ours(x, return_attention=True)
+    torch.testing.assert_close(out, expected, **CLOSE)
+    torch.testing.assert_close(weights, expected_weights, **CLOSE)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fused_is_explicit_gradients_too(kind, path):
+    module, target = made(kind), tokens(2)
+    results = {}
+    for name in ("fused", "explicit"):
+        calls = path(name)
+        module.zero_grad()
+        x = tokens().requires_grad_()
+        out = module(x)
+        (out * target).mean().backward()
+        assert bool(calls) == (name == "fused")  # each path was really taken
+        results[name] = [out.detach(), x.grad] + [p.grad for p in module.parameters()]
+    for fused, explicit in zip(*results.values()):
+        assert explicit.abs().max() > 0
+        torch.testing.assert_close(fused, explicit, **CLOSE)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_asking_for_the_weights_does_not_change_the_output(kind, path):
+    module, x = made(kind), tokens()
+    path("fused")
+    out, weights = module(x, return_attention=True)
+    torch.testing.assert_close(module(x), out, **CLOSE)
+    heads = H // 2 if kind.startswith("diff") and kind != "diff_v2" else H
+    assert weights.shape == (B, heads, N, N)
+
+
+def test_the_formula_trains_on_a_cpu_and_the_kernel_predicts():
+    x = tokens()
+    assert not attention.sdpa_pays(x)
+    with torch.no_grad():
+        assert attention.sdpa_pays(x)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tokens_are_a_set_and_images_do_not_mix(kind):
+    """Not causal, no order, no neighbour in the batch: permuted tokens give permuted outputs."""
+    module, x = made(kind), tokens()
+    order = torch.randperm(N, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(module(x[:, order]), module(x)[:, order], **CLOSE)
+    torch.testing.assert_close(module(x[1:2]), module(x)[1:2], **CLOSE)
+
+
+@pytest.mark.parametrize("layer", (1, 2, 6))
+def test_diff_attention_is_timms_at_mapped_weights(layer):
+    """timm counts differential heads, that is H / 2, and layers from 0."""
+    torch.manual_seed(0)
+    ours = MultiHeadDiffAttention(D, H, layer)
+    with torch.no_grad():
+        for p in ours.parameters():
+            p.add_(0.3 * torch.randn_like(p))
+    theirs = timm.layers.DiffAttention(D, H // 2, qkv_bias=True, depth=layer - 1)
+    theirs.load_state_dict(
+        {k.replace("norm.", "sub_norm."): v for k, v in ours.state_dict().items()}
+    )
+    assert ours.lambda_init == pytest.approx(theirs.lambda_init)
+    assert not torch.allclose(ours.norm.weight, torch.ones(()))  # the norm's weight is tested too
+    x = tokens()
+    torch.testing.assert_close(ours(x, return_attention=True)[0], theirs(x), **CLOSE)
+    theirs.fused_attn = False
+    torch.testing.assert_close(ours(x), theirs(x), **CLOSE)
+
+
+# 0.8 - 0.6 exp(-0.3 (l - 1)) for l = 1 ... 12, worked out in decimal arithmetic to five digits.
+LAMBDA_INIT = (0.2, 0.35551, 0.47071, 0.55606, 0.61928, 0.66612,
+               0.70082, 0.72653, 0.74557, 0.75968, 0.77013, 0.77787)  # fmt: skip
+
+
+@pytest.mark.parametrize("layer, expected", enumerate(LAMBDA_INIT, 1))
+def test_lambda_init_table(layer, expected):
+    assert lambda_init_of(layer) == pytest.approx(expected, abs=6e-6)
+    module = MultiHeadDiffAttention(D, H, layer)
+    assert module.lambda_init == lambda_init_of(layer)
+    assert module.lambda_start.item() == pytest.approx(expected, abs=6e-6)
+
+
+def test_lambda_is_the_papers_formula():
+    module = made("diff")
+    q1, k1, q2, k2 = (
+        getattr(module, f"lambda_{name}").tolist() for name in ("q1", "k1", "q2", "k2")
+    )
+    expected = (
+        math.exp(sum(a * b for a, b in zip(q1, k1)))
+        - math.exp(sum(a * b for a, b in zip(q2, k2)))
+        + lambda_init_of(3)
+    )
+    assert abs(expected - lambda_init_of(3)) > 0.01  # the vectors matter in this case
+    assert module.current_lambda().item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_lambda_vectors_start_as_the_paper_says():
+    torch.manual_seed(0)
+    modules = [MultiHeadDiffAttention(64, 2, layer=1) for _ in range(50)]
+    values = torch.cat([
+        getattr(m, f"lambda_{name}").detach() for m in modules for name in ("q1", "k1", "q2", "k2")
+    ])  # fmt: skip
+    assert values.mean().item() == pytest.approx(0, abs=0.005)
+    assert values.std().item() == pytest.approx(0.1, rel=0.05)
+
+
+def test_lambda_vectors_get_gradient():
+    for name in ("fused", "explicit"):
+        module = MultiHeadDiffAttention(D, H, layer=1)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(attention, "sdpa_pays", lambda x: name == "fused")
+            (module(tokens()) * tokens(2)).sum().backward()
+        for vector in ("q1", "k1", "q2", "k2"):
+            gradient = getattr(module, f"lambda_{vector}").grad
+            assert gradient is not None and (gradient != 0).all(), (name, vector)
+
+
+@pytest.mark.parametrize("kind", [k for k in DIFF if k != "diff_v2"])
+def test_rows_of_the_signed_map_sum_to_one_minus_lambda(kind):
+    module, x = made(kind), tokens()
+    _, weights = module(x, return_attention=True)
+    first, second, lam = module.attention_maps(x)
+    assert (weights < 0).any()
+    expected = (1 - lam).expand(B, H // 2, N)
+    torch.testing.assert_close(weights.sum(-1), expected, **CLOSE)
+    torch.testing.assert_close(weights, first - lam * second, **CLOSE)
+    for softmax_map in (first, second):
+        torch.testing.assert_close(softmax_map.sum(-1), torch.ones(B, H // 2, N), **CLOSE)
+    assert (first - second).abs().max() > 0.05  # two maps, not one twice
+
+
+def test_diff_attention_is_the_equation_head_by_head():
+    """Eqs. 1-3 written out: slices of the queries, keys and values, one head after the other."""
+    module, x = made("diff"), tokens()
+    d = D // H
+    q, k, v = (x @ w.T + b for w, b in zip(module.qkv.weight.chunk(3), module.qkv.bias.chunk(3)))
+    lam, heads = module.current_lambda(), []
+    for h in range(H // 2):
+        cut = slice(2 * d * h, 2 * d * (h + 1))
+        q1, q2 = q[..., cut].split(d, dim=-1)
+        k1, k2 = k[..., cut].split(d, dim=-1)
+        a1 = (q1 @ k1.mT / math.sqrt(d)).softmax(-1)
+        a2 = (q2 @ k2.mT / math.sqrt(d)).softmax(-1)
+        head = (a1 - lam * a2) @ v[..., cut]
+        head = head / (head.square().mean(-1, keepdim=True) + 1e-5).sqrt() * module.norm.weight
+        heads.append(head * (1 - lambda_init_of(3)))
+    expected = torch.cat(heads, -1) @ module.proj.weight.T + module.proj.bias
+    torch.testing.assert_close(module(x), expected, **CLOSE)
+
+
+@pytest.mark.parametrize("name", ("fused", "explicit"))
+def test_without_lambda_and_norm_it_is_attention_on_the_first_halves(name, path, monkeypatch):
+    module, x = made("diff without norm"), tokens()
+    path(name)
+    monkeypatch.setattr(module, "current_lambda", lambda: torch.zeros(()))
+    q, k, v = module.qkv(x).view(B, N, 3, H // 2, 2 * D // H).permute(2, 0, 3, 1, 4)
+    first_half = D // H
+    heads = F.scaled_dot_product_attention(q[..., :first_half], k[..., :first_half], v)
+    heads = heads * (1 - lambda_init_of(3))
+    torch.testing.assert_close(
+        module(x), module.proj(heads.transpose(1, 2).reshape(B, N, D)), **CLOSE
+    )
+
+
+def test_second_version_is_its_equation_head_by_head():
+    """2H query heads; output head i subtracts map 2i + 1 from map 2i; four share keys, values."""
+    module, x = made("diff_v2"), tokens()
+    d = D // H
+    q, k, v = module.qkv(x).split((2 * D, D // 2, D // 2), dim=-1)
+    lam = 1 / (1 + torch.exp(-(x @ module.to_lambda.weight.T + module.to_lambda.bias)))
+    heads, maps = [], []
+    for i in range(H):
+        shared = slice(d * (i // 2), d * (i // 2 + 1))
+        a1, a2 = (
+            (q[..., d * j : d * (j + 1)] @ k[..., shared].mT / math.sqrt(d)).softmax(-1)
+            for j in (2 * i, 2 * i + 1)
+        )
+        maps.append(a1 - lam[:, :, i, None] * a2)
+        heads.append(maps[-1] @ v[..., shared])
+    out, weights = module(x, return_attention=True)
+    torch.testing.assert_close(weights, torch.stack(maps, 1), **CLOSE)
+    torch.testing.assert_close(out, module.proj(torch.cat(heads, -1)), **CLOSE)
+    torch.testing.assert_close(weights.sum(-1), 1 - lam.mT, **CLOSE)
+
+
+def test_weights_are_those_of_multi_head_attention_but_for_lambda_and_norm():
+    def count(module):
+        return sum(p.numel() for p in module.parameters())
+
+    d, base = D // H, count(MultiHeadAttention(D, H))
+    assert base == 4 * D * D + 4 * D
+    assert count(MultiHeadAttention(D, H, head_norm=True)) == base + d
+    assert count(MultiHeadDiffAttention(D, H, 1)) == base + 4 * d + 2 * d
+    assert count(MultiHeadDiffAttention(D, H, 1, head_norm=False)) == base + 4 * d
+    assert count(MultiHeadDiffAttentionV2(D, H)) == base + D * H + H
+
+
+@pytest.mark.parametrize("make", (
+    lambda: MultiHeadAttention(10, 4), lambda: MultiHeadDiffAttention(10, 4, 1),
+    lambda: MultiHeadDiffAttentionV2(10, 4),
+))  # fmt: skip
+def test_heads_that_do_not_divide_the_embedding_are_errors(make):
+    with pytest.raises(ValueError, match="embed_dim 10 .* num_heads 4"):
+        make()
+
+
+def test_other_impossible_heads_and_layers_are_errors():
+    with pytest.raises(ValueError, match="embed_dim 12 .* num_heads 0"):
+        MultiHeadAttention(12, 0)
+    with pytest.raises(ValueError, match="num_heads 3 is odd"):
+        MultiHeadDiffAttention(12, 3, 1)
+    with pytest.raises(ValueError, match="num_heads 3 is odd"):
+        MultiHeadDiffAttentionV2(12, 3)
+    with pytest.raises(ValueError, match="from 1, got layer 0"):
+        MultiHeadDiffAttention(12, 2, 0)

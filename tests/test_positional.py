@@ -1,0 +1,102 @@
+# LLM-assisted: prompts P1, see report.md
+"""Each positional embedding against its formula in plain loops."""
+
+import math
+
+import pytest
+import torch
+
+from cvassign.positional import POSITIONS, Learned1D, Learned2D, NoPosition, Sinusoidal
+
+GRID, D = 3, 8
+N = GRID * GRID
+
+
+def tokens() -> torch.Tensor:
+    return torch.randn(2, N + 1, D, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_four_of_the_assignment():
+    assert POSITIONS == {
+        "none": NoPosition, "learned_1d": Learned1D, "learned_2d": Learned2D,
+        "sinusoidal": Sinusoidal,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name in POSITIONS if name != "none"])
+def test_the_table_is_added_to_every_image(name):
+    module, x = POSITIONS[name](GRID, D), tokens()
+    table = module.table()
+    assert table.shape == (N + 1, D)
+    for image, out in zip(x, module(x)):
+        torch.testing.assert_close(out, image + table)
+    assert len(torch.unique(table, dim=0)) == N + 1  # no two places alike
+
+
+def test_none_changes_nothing():
+    module, x = NoPosition(GRID, D), tokens()
+    assert torch.equal(module(x), x)
+    assert module.table() is None and not list(module.parameters())
+
+
+@pytest.mark.parametrize("name, count", (
+    ("none", 0), ("learned_1d", (N + 1) * D), ("learned_2d", 2 * GRID * D // 2 + D),
+    ("sinusoidal", 0),
+))  # fmt: skip
+def test_parameters_and_their_gradient(name, count):
+    module = POSITIONS[name](GRID, D)
+    assert sum(p.numel() for p in module.parameters()) == count
+    if count:
+        (module(tokens()) * tokens()).sum().backward()
+        assert all((p.grad != 0).all() for p in module.parameters())
+
+
+@pytest.mark.parametrize("name", ("learned_1d", "learned_2d"))
+def test_learned_positions_start_small(name):
+    torch.manual_seed(0)
+    table = POSITIONS[name](16, 64).table()
+    assert table.std().item() == pytest.approx(0.02, rel=0.1)
+    assert table.mean().item() == pytest.approx(0, abs=0.002)
+
+
+def test_2d_is_the_x_of_the_column_and_the_y_of_the_row():
+    """Patches come in raster order: N = row · grid + column."""
+    module = Learned2D(GRID, D)
+    table = module.table()
+    assert torch.equal(table[0], module.cls[0])
+    for row in range(GRID):
+        for column in range(GRID):
+            place = table[1 + row * GRID + column]
+            assert torch.equal(place[: D // 2], module.x[column])
+            assert torch.equal(place[D // 2 :], module.y[row])
+
+
+def test_the_cls_vector_of_2d_is_its_own():
+    module = Learned2D(GRID, D)
+    module.table()[0].sum().backward()
+    assert (module.cls.grad == 1).all()
+    assert not module.x.grad.any() and not module.y.grad.any()
+
+
+@pytest.mark.parametrize("grid, dim", ((GRID, D), (8, 192), (16, 6)))
+def test_sinusoidal_is_the_formula(grid, dim):
+    table = Sinusoidal(grid, dim).table()
+    for p in range(grid * grid + 1):
+        expected = []
+        for i in range(dim // 2):
+            angle = p / 10000 ** (2 * i / dim)
+            expected += [math.sin(angle), math.cos(angle)]
+        # fp32 carries an angle of up to 256 rad to about 2e-5 rad.
+        assert table[p].tolist() == pytest.approx(expected, abs=5e-5)
+    assert table[0].tolist() == [0.0, 1.0] * (dim // 2)  # CLS is p = 0
+
+
+def test_sinusoidal_is_fixed_and_not_stored():
+    module = Sinusoidal(GRID, D)
+    assert not list(module.parameters()) and not module.state_dict()
+
+
+@pytest.mark.parametrize("name", ("learned_2d", "sinusoidal"))
+def test_an_odd_embedding_is_an_error(name):
+    with pytest.raises(ValueError, match="embed_dim 7 is odd"):
+        POSITIONS[name](GRID, 7)

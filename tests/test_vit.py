@@ -1,0 +1,323 @@
+# LLM-assisted: prompts P1, P2, see report.md
+"""The Vision Transformer against timm's, its parameters counted, its random parts measured."""
+
+from dataclasses import replace
+
+import pytest
+import timm
+import torch
+
+from cvassign import attention, vit
+from cvassign.attention import (
+    MultiHeadAttention,
+    MultiHeadDiffAttention,
+    MultiHeadDiffAttentionV2,
+    lambda_init_of,
+)
+from cvassign.positional import POSITIONS
+from cvassign.vit import (
+    EncoderLayer,
+    VisionTransformer,
+    ViTConfig,
+    count_parameters,
+    keep_random_patches,
+)
+
+SMALL = ViTConfig(embed_dim=24, depth=3, num_heads=4, mlp_ratio=2.0, patch_size=8)
+T = SMALL.grid**2 + 1  # tokens, CLS included
+KINDS = [replace(SMALL, attention=a) for a in vit.ATTENTIONS]
+
+
+def made(config: ViTConfig = SMALL, noise: float = 0.1) -> VisionTransformer:
+    """A model whose every parameter is random: at the start biases are zero and norms one."""
+    torch.manual_seed(0)
+    model = VisionTransformer(config).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(noise * torch.randn_like(p))
+    return model
+
+
+def pictures(n: int = 4, size: int = 32) -> torch.Tensor:
+    return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+
+def timms(config: ViTConfig) -> timm.models.VisionTransformer:
+    return timm.models.VisionTransformer(
+        img_size=config.image_size, patch_size=config.patch_size, num_classes=config.num_classes,
+        embed_dim=config.embed_dim, depth=config.depth, num_heads=config.num_heads,
+        mlp_ratio=config.mlp_ratio,
+    ).eval()  # fmt: skip
+
+
+TIMM_NAMES = {
+    "position.weight": "pos_embed", "patch_embedding.proj": "patch_embed.proj",
+    "layers.": "blocks.", "attention.": "attn.", "mlp.0": "mlp.fc1", "mlp.2": "mlp.fc2",
+}  # fmt: skip
+
+
+def to_timm(name: str) -> str:
+    for ours, theirs in TIMM_NAMES.items():
+        name = name.replace(ours, theirs)
+    return name
+
+
+@pytest.mark.parametrize("config", (
+    SMALL, ViTConfig(depth=2), ViTConfig(patch_size=2, embed_dim=48, depth=2, num_heads=3),
+))  # fmt: skip
+@pytest.mark.parametrize("fused", (True, False))
+def test_it_is_timms_at_copied_weights(config, fused, monkeypatch):
+    monkeypatch.setattr(attention, "sdpa_pays", lambda x: fused)
+    ours, theirs = made(config, noise=0.05), timms(config)
+    weights = {to_timm(name): value for name, value in ours.state_dict().items()}
+    weights["pos_embed"] = weights["pos_embed"][None]
+    theirs.load_state_dict(weights)  # strict: no parameter more or less
+    x = pictures(2)
+    with torch.no_grad():
+        expected, logits = theirs(x), ours(x)
+    assert expected.std() > 0.1  # not two constants
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("config, count", (
+    (ViTConfig(), 2_693_578),
+    (ViTConfig(embed_dim=192, depth=9, num_heads=12, mlp_ratio=2.0), 2_697_610),
+    (ViTConfig(patch_size=2, embed_dim=96, depth=4, num_heads=6, position="learned_2d",
+               attention="diff"), 451_882),
+))  # fmt: skip
+def test_parameter_counts_are_pinned(config, count):
+    """The counts by hand: stem, CLS, positions, layers, final norm, head."""
+    D, L, hidden = config.embed_dim, config.depth, int(config.embed_dim * config.mlp_ratio)
+    d = D // config.num_heads
+    positions = (config.grid**2 + 1) * D
+    if config.position == "learned_2d":
+        positions = 2 * config.grid * D // 2 + D
+    layer = 2 * 2 * D + 4 * D * D + 4 * D + 2 * D * hidden + hidden + D
+    layer += 4 * d + 2 * d if config.attention == "diff" else 0
+    by_hand = (3 * config.patch_size**2 + 1) * D + D + positions + L * layer + 2 * D + 10 * D + 10
+    model = VisionTransformer(config)
+    assert count_parameters(model) == by_hand == count
+    if config.attention == "standard":
+        assert sum(p.numel() for p in timms(config).parameters()) == count
+
+
+def test_frozen_parameters_are_not_counted():
+    model = VisionTransformer(SMALL)
+    before = count_parameters(model)
+    model.head.requires_grad_(False)
+    assert count_parameters(model) == before - 24 * 10 - 10
+
+
+@pytest.mark.parametrize("config", KINDS, ids=vit.ATTENTIONS)
+def test_attention_is_a_second_output_on_request(config):
+    model, x = made(config), pictures()
+    with torch.no_grad():
+        logits, maps = model(x, return_attention=True)
+        torch.testing.assert_close(model(x), logits, rtol=1e-5, atol=1e-5)
+    heads = 2 if config.attention == "diff" else 4
+    assert maps.shape == (3, 4, heads, T, T)
+    sums = maps.sum(-1)
+    if config.attention == "standard":
+        torch.testing.assert_close(sums, torch.ones_like(sums))
+    if config.attention == "diff":
+        assert len(set(model.lambdas())) == 3
+        for layer, lam in zip(sums, model.lambdas()):
+            torch.testing.assert_close(layer, torch.full_like(layer, 1 - lam))
+
+
+@pytest.mark.parametrize("config", KINDS, ids=vit.ATTENTIONS)
+@pytest.mark.parametrize("position", POSITIONS)
+def test_every_parameter_gets_a_gradient(config, position):
+    model = made(replace(config, position=position)).train()
+    model(pictures()).square().sum().backward()
+    assert not [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+
+
+def test_patches_are_in_raster_order():
+    model, x = made(), pictures()
+    with torch.no_grad():
+        stem = model.patch_embedding(x)
+    for n in range(T - 1):
+        row, column = divmod(n, SMALL.grid)
+        patch = x[:, :, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8].flatten(1)
+        weight = model.patch_embedding.proj.weight.flatten(1)
+        expected = patch @ weight.T + model.patch_embedding.proj.bias
+        torch.testing.assert_close(stem[:, n], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_cls_comes_first_and_positions_after_the_stem():
+    model, x = made(), pictures()
+    got = model.embed(x)
+    table = model.position.table()
+    torch.testing.assert_close(got[:, 0], (model.cls_token[0, 0] + table[0]).expand(4, -1))
+    torch.testing.assert_close(got[:, 1:], model.patch_embedding(x) + table[1:])
+
+
+def test_without_positions_the_patches_are_a_bag():
+    x = pictures()
+    shuffled = torch.cat([x[..., 16:, :], x[..., :16, :]], dim=-2)  # the halves change places
+    with torch.no_grad():
+        for position in POSITIONS:
+            model = made(replace(SMALL, position=position))
+            same = torch.allclose(model(x), model(shuffled), rtol=1e-4, atol=1e-5)
+            assert same == (position == "none"), position
+
+
+@pytest.mark.parametrize("changes, kind, norm", (
+    ({}, MultiHeadAttention, False), ({"head_norm": False}, MultiHeadAttention, False),
+    ({"head_norm": True}, MultiHeadAttention, True),
+    ({"attention": "diff"}, MultiHeadDiffAttention, True),
+    ({"attention": "diff", "head_norm": False}, MultiHeadDiffAttention, False),
+    ({"attention": "diff", "head_norm": True}, MultiHeadDiffAttention, True),
+))  # fmt: skip
+def test_the_config_names_the_attention(changes, kind, norm):
+    for layer in VisionTransformer(replace(SMALL, **changes)).layers:
+        assert type(layer.attention) is kind
+        assert isinstance(layer.attention.norm, torch.nn.RMSNorm) == norm
+
+
+def test_layers_are_counted_from_one():
+    layers = VisionTransformer(replace(SMALL, attention="diff")).layers
+    assert [x.attention.lambda_init for x in layers] == [lambda_init_of(i) for i in (1, 2, 3)]
+    constant = VisionTransformer(replace(SMALL, attention="diff", lambda_init=0.5)).layers
+    assert [x.attention.lambda_init for x in constant] == [0.5] * 3
+    second = VisionTransformer(replace(SMALL, attention="diff_v2")).layers
+    assert all(type(x.attention) is MultiHeadDiffAttentionV2 for x in second)
+
+
+def test_only_the_attention_differs_between_vit_and_diff_vit():
+    def rest(config):
+        weights = VisionTransformer(config).state_dict()
+        return {k: v.shape for k, v in weights.items() if ".attention." not in k}
+
+    assert rest(KINDS[0]) == rest(KINDS[1]) == rest(KINDS[2])
+
+
+def test_lambdas_are_those_of_the_layers():
+    model = made(KINDS[1])
+    assert model.lambdas() == [x.attention.current_lambda().item() for x in model.layers]
+    assert made(KINDS[0]).lambdas() == made(KINDS[2]).lambdas() == []
+
+
+def test_weights_start_small_and_biases_at_zero():
+    torch.manual_seed(0)
+    model = VisionTransformer(ViTConfig(depth=2))
+    for name, p in model.named_parameters():
+        if name.startswith("layers.") and name.endswith("weight") and p.ndim == 2:
+            assert p.std().item() == pytest.approx(0.02, rel=0.05), name
+        if name.startswith("layers.") and name.endswith("bias"):
+            assert not p.any(), name
+    assert model.cls_token.std().item() == pytest.approx(0.02, rel=0.2)
+
+
+@pytest.mark.parametrize("changes, words", (
+    (dict(patch_size=5), "image_size 32 .* patch_size 5"),
+    (dict(embed_dim=25), "embed_dim 25 .* num_heads 4"),
+    (dict(num_heads=5), "embed_dim 24 .* num_heads 5"),
+    (dict(num_heads=0), "embed_dim 24 .* num_heads 0"),
+    (dict(position="3d"), "none.*learned_1d.*learned_2d.*sinusoidal.*'3d'"),
+    (dict(attention="linear"), "standard.*diff.*diff_v2.*'linear'"),
+    (dict(drop_path=1.0), r"\[0, 1\), got 1.0"),
+    (dict(drop_path=-0.1), r"\[0, 1\), got -0.1"),
+    (dict(lambda_init=0.8), "'diff', got 'standard'"),
+    (dict(attention="diff_v2", lambda_init=0.8), "'diff', got 'diff_v2'"),
+    (dict(attention="diff_v2", head_norm=True), "no head_norm"),
+))  # fmt: skip
+def test_impossible_configurations_are_errors(changes, words):
+    with pytest.raises(ValueError, match=words):
+        replace(SMALL, **changes)
+
+
+@pytest.mark.parametrize("changes, words", (
+    (dict(attention="diff", embed_dim=24, num_heads=3), "num_heads 3 is odd"),
+    (dict(attention="diff_v2", embed_dim=24, num_heads=3), "num_heads 3 is odd"),
+    (dict(position="learned_2d", embed_dim=25, num_heads=5), "D/2 .* embed_dim 25 is odd"),
+    (dict(position="sinusoidal", embed_dim=25, num_heads=5), "embed_dim 25 is odd"),
+))  # fmt: skip
+def test_impossible_models_are_errors(changes, words):
+    with pytest.raises(ValueError, match=words):
+        VisionTransformer(replace(SMALL, **changes))
+
+
+@pytest.mark.parametrize("shape", ((2, 3, 28, 32), (2, 1, 32, 32), (3, 32, 32)))
+def test_images_of_another_shape_are_errors(shape):
+    with pytest.raises(ValueError) as error:
+        made()(torch.zeros(shape))
+    assert "3, 32, 32" in str(error.value) and str(shape) in str(error.value)
+
+
+@pytest.mark.parametrize("keep, count", ((0.25, 16), (0.5, 32), (0.999, 64), (0.001, 1)))
+def test_patches_are_kept_at_random_and_cls_always(keep, count):
+    torch.manual_seed(0)
+    tokens = torch.arange(65.0).expand(50, 65).unsqueeze(-1).repeat(1, 1, 2)  # its own number
+    kept = keep_random_patches(tokens, keep)
+    assert kept.shape == (50, count + 1, 2)
+    assert torch.equal(kept[..., 0], kept[..., 1])  # whole tokens, not single numbers
+    assert (kept[:, 0] == 0).all()
+    patches = kept[:, 1:, 0].sort(dim=1).values
+    assert (patches.diff(dim=1) > 0).all() and (patches > 0).all()  # none twice, CLS not again
+    if count < 64:
+        assert len(patches.unique(dim=0)) > 20  # drawn anew for each image
+
+
+def test_every_patch_is_kept_equally_often():
+    torch.manual_seed(0)
+    tokens = torch.arange(17.0).expand(8000, 17).unsqueeze(-1)
+    counts = keep_random_patches(tokens, 0.25)[:, 1:].flatten().long().bincount(minlength=17)[1:]
+    assert counts.sum() == 8000 * 4
+    assert (counts / 8000 - 0.25).abs().max() < 0.025  # five standard deviations
+
+
+def test_kept_patches_keep_their_positions():
+    model, x, seen = made(), pictures(), []
+    model.layers[0].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    with torch.no_grad():
+        all_tokens = model.embed(x)
+        model(x, keep=0.5)
+    assert seen[0].shape == (4, T // 2 + 1, 24)
+    for image, kept in zip(all_tokens, seen[0]):
+        same = (kept.unsqueeze(1) == image.unsqueeze(0)).all(-1)
+        assert same.any(1).all() and same[0, 0]
+
+
+def test_stochastic_depth_keeps_the_mean_and_grows_with_the_layer():
+    torch.manual_seed(0)
+    model = VisionTransformer(replace(SMALL, drop_path=0.4)).train()
+    gates = model._residual_gates(20_000)
+    assert gates.shape == (3, 2, 20_000, 1, 1)
+    for layer, rate in zip(gates, (0.0, 0.2, 0.4)):
+        assert layer.mean().item() == pytest.approx(1, abs=0.03)
+        assert (layer == 0).float().mean().item() == pytest.approx(rate, abs=0.02)
+        kept = layer[layer > 0]
+        torch.testing.assert_close(kept, torch.full_like(kept, 1 / (1 - rate)))
+    # Both branches of a layer, and two layers, are drawn by themselves.
+    dropped = (gates == 0).float().flatten(2)
+    assert (dropped[2, 0] * dropped[2, 1]).mean().item() == pytest.approx(0.16, abs=0.02)
+    assert (dropped[1, 0] * dropped[2, 0]).mean().item() == pytest.approx(0.08, abs=0.02)
+
+
+def test_a_dropped_branch_leaves_the_tokens():
+    torch.manual_seed(0)
+    layer, x = EncoderLayer(SMALL, 1), torch.randn(3, T, 24)
+    gates = torch.tensor([[0.0, 2.0, 0.0], [0.0, 0.0, 2.0]]).view(2, 3, 1, 1)
+    out = layer(x, gates)
+    torch.testing.assert_close(out[0], x[0])
+    torch.testing.assert_close(out[1], x[1] + 2 * layer.attention(layer.norm1(x))[1])
+    torch.testing.assert_close(out[2], x[2] + 2 * layer.mlp(layer.norm2(x))[2])
+
+
+def test_training_predicts_on_average_what_evaluation_does():
+    """With one random branch at the end of the network, the mean over draws is exact."""
+    model, x = made(replace(SMALL, depth=2, drop_path=0.5)), pictures(1)
+    tokens = []
+    model.layers[1].register_forward_hook(lambda module, given, out: tokens.append(out[:, 0]))
+    with torch.no_grad():
+        for p in model.layers[1].mlp.parameters():
+            p.zero_()  # only the attention of the last layer, dropped half the time, is left
+        assert torch.equal(model(x), model(x))  # nothing is random in evaluation
+        model.train()
+        model(x.expand(2000, -1, -1, -1))
+    expected, drawn = tokens[0][0], tokens[-1]
+    error = drawn.std(0) / 2000**0.5
+    assert error.max() > 0
+    assert ((drawn.mean(0) - expected).abs() < 5 * error + 1e-5).all()
