@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from IPython.display import Code, Markdown, display
+from IPython.display import Markdown, display
 
 from cvassign.experiments import MODELS, all_runs, experiment_runs, run_all, stored
 from cvassign.plots import by_name
@@ -33,7 +33,8 @@ def say(text: str) -> None:
 
 def source(*things) -> None:
     """Shows the source of functions and classes, with syntax colours."""
-    display(Code("\n\n".join(inspect.getsource(thing) for thing in things), language="python"))
+    # Fenced Markdown and not IPython's Code: every viewer gives it a code font and colours.
+    say("\n".join(f"```python\n{inspect.getsource(thing)}```" for thing in things))
 
 
 class Stored:
