@@ -102,7 +102,7 @@ PRESETS = {
                 "crop+flip+randaugment(2,9)+cutmix",
             ),
             seeds={},
-            order=_both("best", "reference", "patch", "position", "augment", "hyper", "controls"),
+            order=_both("best", "reference", "patch", "position", "augment", "controls", "hyper"),
             on_best=False,
         ),
         Preset(
