@@ -177,21 +177,21 @@ def _hyperparameters(ref: dict) -> list[dict]:
     """What is changed: one thing at a time, up and down from the reference."""
     D, L, H, rate = ref["embed_dim"], ref["depth"], ref["num_heads"], ref["learning_rate"]
     return [
-        dict(learning_rate=rate / 4),
-        dict(learning_rate=rate / 2),
+        dict(embed_dim=_times(D, 1.5, 2 * H)),
+        dict(depth=L + (L + 1) // 2),
         dict(learning_rate=rate * 2),
+        dict(learning_rate=rate / 2),
+        dict(num_heads=H * 2),
+        dict(mlp_ratio=ref["mlp_ratio"] * 2),
         dict(batch_size=ref["batch_size"] // 2),
-        dict(batch_size=ref["batch_size"] * 2),
-        dict(optimizer="adamw"),
         dict(optimizer="adamw", learning_rate=rate / 4),  # AdamW's best rate is a lower one
         dict(embed_dim=_times(D, 0.5, 2 * H)),
-        dict(embed_dim=_times(D, 1.5, 2 * H)),
         dict(depth=max(1, L // 2)),
-        dict(depth=L + (L + 1) // 2),
         dict(num_heads=H // 3 + H // 3 % 2),
-        dict(num_heads=H * 2),
         dict(mlp_ratio=ref["mlp_ratio"] / 2),
-        dict(mlp_ratio=ref["mlp_ratio"] * 2),
+        dict(batch_size=ref["batch_size"] * 2),
+        dict(learning_rate=rate / 4),
+        dict(optimizer="adamw"),
     ]
 
 
