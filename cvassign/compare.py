@@ -1,0 +1,395 @@
+# LLM-assisted: prompts P2, P6, see report.md
+"""Is the Diff-ViT better than the ViT? Paired differences, their intervals, and what they mean.
+
+Three things make an accuracy uncertain: which images happened to be in the test set, which random
+numbers happened to start and order the training, and which configuration was chosen. An interval
+covers the one over which it is taken, and no other; so each carries the name of what it is over.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from cvassign.data import Dataset
+from cvassign.experiments import MODELS, experiment_runs
+from cvassign.plots import by_name
+from cvassign.results import RESULTS, ResultError, Run, load_all, load_model, weights_path
+from cvassign.train import predict
+from cvassign.vit import VisionTransformer
+
+NAMES = ("ViT", "Diff-ViT")  # of MODELS, as figures and tables show them
+LEVEL = 0.95  # of every interval
+TEST_IMAGES = 10_000  # of CIFAR-10
+COVERS = {
+    "seeds": "what other seeds would change, on these test images",
+    "images": "what other test images would change, with these trained weights; not other seeds",
+    "configurations": "what other configurations and their training noise would change; not other "
+    "test images",
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean paired difference, second minus first, with its 95 % interval."""
+
+    mean: float  # percentage points
+    low: float
+    high: float
+    n: int  # pairs
+    over: str  # of what: a key of COVERS
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval leaves zero out."""
+        return self.low > 0 or self.high < 0
+
+    def __str__(self) -> str:
+        return f"{signed(self.mean)} [{signed(self.low)}, {signed(self.high)}]"
+
+
+def signed(value: float) -> str:
+    """ "+0.21" or "−0.21", with a true minus sign."""
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def t_quantile(p: float, df: int) -> float:
+    """The p-quantile (0.5 < p < 1) of Student's t distribution with df degrees of freedom.
+
+    By summing the density: scipy has it, but would be a dependency for one number.
+    """
+    if df < 1 or not 0.5 < p < 0.999:
+        raise ValueError(f"expected df >= 1 and 0.5 < p < 0.999, got {df} and {p}")
+    # With t = tan(a) √df the half line becomes 0 ... π/2, and the density cos(a)^(df-1).
+    a = np.linspace(0, np.pi / 2, 200_001)
+    density = np.cos(a) ** (df - 1)
+    area = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2)])
+    return float(np.sqrt(df) * np.tan(np.interp(2 * p - 1, area / area[-1], a)))
+
+
+def _paired(first, second, fewest: int) -> np.ndarray:
+    """second - first as float (n,); ValueError if they are not n >= fewest pairs."""
+    first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    if first.shape != second.shape or first.ndim != 1 or len(first) < fewest:
+        raise ValueError(
+            f"expected two arrays (n,) of n >= {fewest} pairs, got {first.shape}, {second.shape}"
+        )
+    return second - first
+
+
+def _t_interval(first, second, over: str) -> Difference:
+    d = _paired(first, second, 2)
+    half = t_quantile((1 + LEVEL) / 2, len(d) - 1) * d.std(ddof=1) / np.sqrt(len(d))
+    return Difference(float(d.mean()), float(d.mean() - half), float(d.mean() + half), len(d), over)
+
+
+def over_seeds(first, second) -> Difference:
+    """Paired t interval over seeds of two accuracies (percent), each (seeds,).
+
+    A seed gives both models the same order of images and the same augmentations, so what it does
+    to both cancels. The interval leaves zero out exactly when a paired t test rejects at 5 %. Not
+    a bootstrap: resampling three values gives intervals that are far too narrow.
+    """
+    return _t_interval(first, second, "seeds")
+
+
+def over_configurations(first, second) -> Difference:
+    """Paired t interval over configurations of two accuracies (percent), each (configurations,)."""
+    return _t_interval(first, second, "configurations")
+
+
+def paired_bootstrap(first, second, draws: int = 10_000, seed: int = 0) -> Difference:
+    """Percentile bootstrap over test images.
+
+    Args:
+        first: (images,) 1 where the first model is right, else 0; or shares between 0 and 1.
+        second: the same of the second model, on the same images.
+        draws: resamples.
+        seed: of the resampling.
+
+    Raises:
+        ValueError: if they are not pairs.
+    """
+    values, counts = np.unique(_paired(first, second, 1).round(12), return_counts=True)
+    n = int(counts.sum())
+    # Drawing n images with replacement and counting their values is a multinomial draw.
+    drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=draws)
+    means = 100 * drawn @ values / n
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Difference(float(100 * values @ counts / n), float(low), float(high), n, "images")
+
+
+def from_accuracies(first: float, second: float, images: int = TEST_IMAGES) -> Difference:
+    """Interval over test images when only two accuracies (percent) are known.
+
+    As if each model had been tested on images of its own. Both saw the same ones and mostly fail
+    on the same, so the true interval is narrower: this one errs on the side of "not clear".
+    """
+    p, q = first / 100, second / 100
+    if not (0 <= p <= 1 and 0 <= q <= 1) or images < 1:
+        raise ValueError(f"expected percentages and images >= 1, got {first}, {second}, {images}")
+    half = 100 * 1.96 * np.sqrt((p * (1 - p) + q * (1 - q)) / images)
+    d = second - first
+    return Difference(d, float(d - half), float(d + half), images, "images")
+
+
+def of_runs(first: Sequence[dict], second: Sequence[dict], images: int = TEST_IMAGES) -> Difference:
+    """The difference in test accuracy of two groups of results that differ in their seeds.
+
+    Over seeds when two or more are common to both, else over test images.
+
+    Raises:
+        ValueError: if no seed is common.
+    """
+    one, two = ({r["seed"]: r["test_accuracy"] for r in group} for group in (first, second))
+    seeds = sorted(one.keys() & two.keys())
+    if not seeds:
+        raise ValueError(f"no common seed: {sorted(one)} and {sorted(two)}")
+    pairs = [one[s] for s in seeds], [two[s] for s in seeds]
+    return over_seeds(*pairs) if len(seeds) > 1 else from_accuracies(*pairs[0], *pairs[1], images)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The stored results of one experiment of both models, of one preset."""
+
+    experiment: str
+    preset: str
+    vit: list[dict]
+    diff: list[dict]
+    total: int  # runs that the experiment has, stored or not
+
+    @property
+    def both(self) -> list[dict]:
+        """All results, as the figures take them."""
+        return [*self.vit, *self.diff]
+
+    @property
+    def rows(self) -> list["Row"]:
+        """The results side by side, see `rows`."""
+        return rows(self.vit, self.diff)
+
+    @property
+    def caption(self) -> str:
+        """Preset, epochs, seeds and how much is done, as the result files say."""
+        if not self.both:
+            return (f"No run of this experiment is stored yet; to train them: `python -m "
+                    f"cvassign.experiments run --preset {self.preset}`.")  # fmt: skip
+        epochs = " or ".join(map(str, sorted({r["epochs"] for r in self.both})))
+        seeds = sorted({r["seed"] for r in self.both})
+        device = ", ".join(dict.fromkeys(r["device"] for r in self.both))
+        return (
+            f"Preset `{self.preset}`: {epochs} epochs, seed{'s' * (len(seeds) > 1)} "
+            f"{', '.join(map(str, seeds))}, {device}; {len(self.both)} of {self.total} runs "
+            "are done."
+        )
+
+
+def stored_pair(
+    experiment: str, presets: Sequence[str] = ("full", "cpu"), results: Path = RESULTS
+) -> Pair:
+    """The results of both models in one experiment, both of the same preset.
+
+    `experiments.stored` chooses a preset for each model alone; while runs are being made those
+    may differ, and then nothing could be compared. Taken is the first preset that is complete
+    for both models, else the one with the most runs that both have.
+    """
+    found = []
+    for preset in presets:
+        runs = [experiment_runs(experiment, model, preset) for model in MODELS]
+        got = [load_all(r, results) for r in runs]
+        pair = Pair(experiment, preset, *got, sum(map(len, runs)))
+        if len(pair.both) == pair.total:
+            return pair
+        common = set.intersection(*({(r["label"], r["seed"]) for r in g} for g in got))
+        found.append(((len(common), len(pair.both)), pair))
+    return max(found, key=lambda f: f[0])[1]
+
+
+def stored_models(
+    presets: Sequence[str] = ("full", "cpu"), results: Path = RESULTS
+) -> dict[str, tuple[Run, VisionTransformer]]:
+    """A trained ViT and the Diff-ViT beside it, seed 0: {"ViT": (run, model), "Diff-ViT": ...}.
+
+    Of the best recipe if the weights of both are stored, else of the reference recipe.
+
+    Raises:
+        ResultError: if neither recipe has the weights of both.
+    """
+    for experiment in ("best", "reference"):
+        for preset in presets:
+            runs = [experiment_runs(experiment, model, preset)[0] for model in MODELS]
+            if all(weights_path(run, results).exists() for run in runs):
+                return {n: (run, load_model(run, results)) for n, run in zip(NAMES, runs)}
+    raise ResultError(
+        "no weights of both models with the same recipe; to train them: python -m "
+        f"cvassign.experiments run --preset {presets[-1]}"
+    )
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration of an experiment: its results of both models, perhaps none yet."""
+
+    label: str
+    first: list[dict]  # ViT, a result a seed
+    second: list[dict]  # Diff-ViT
+    difference: Difference | None  # None unless both have a common seed
+
+
+def rows(
+    first: Sequence[dict], second: Sequence[dict], images: int = TEST_IMAGES
+) -> list[Row]:
+    """The results of the two models side by side, by label, in the order of first appearance."""
+    groups = [{g[0]["label"]: g for g in by_name(part)} if part else {} for part in (first, second)]
+    found = []
+    for label in dict.fromkeys([*groups[0], *groups[1]]):
+        one, two = (group.get(label, []) for group in groups)
+        both = _common(one, two)
+        found.append(Row(label, one, two, of_runs(one, two, images) if both else None))
+    return found
+
+
+def mean_std(values: Sequence[float]) -> str:
+    """ "91.20 ± 0.13", "91.20" of a single value, "–" of none."""
+    values = np.asarray(values, dtype=float)
+    if not len(values):
+        return "–"
+    text = f"{values.mean():.2f}"
+    return text if len(values) == 1 else f"{text} ± {values.std(ddof=1):.2f}"
+
+
+def table(compared: Sequence[Row], names: tuple[str, str] = NAMES) -> pd.DataFrame:
+    """A row a configuration: parameters and accuracies (percent, mean ± std) of both models, the
+    number of seeds, and the difference in test accuracy with its interval."""
+    lines = []
+    for row in compared:
+        line = {"": row.label}
+        sides = tuple(zip(names, (row.first, row.second)))
+        for name, group in sides:
+            line[f"{name} parameters"] = f"{group[0]['n_params']:,}" if group else "–"
+        for key, text in (("val_accuracy", "validation %"), ("test_accuracy", "test %")):
+            for name, group in sides:
+                line[f"{name} {text}"] = mean_std([r[key] for r in group])
+        line["n"] = " / ".join(str(n) for n in dict.fromkeys((len(row.first), len(row.second))))
+        line["difference [95 %]"] = "–" if row.difference is None else str(row.difference)
+        lines.append(line)
+    return pd.DataFrame(lines).set_index("")
+
+
+def control_table(results: Sequence[dict], bases: Sequence[str] = NAMES) -> pd.DataFrame:
+    """A row a configuration, with its difference in test accuracy to each of the `bases`.
+
+    Args:
+        results: of all configurations.
+        bases: labels among them.
+    """
+    groups = {g[0]["label"]: g for g in by_name(results)}
+    lines = []
+    for label, group in groups.items():
+        line = {
+            "": label, "parameters": f"{group[0]['n_params']:,}",
+            "validation %": mean_std([r["val_accuracy"] for r in group]),
+            "test %": mean_std([r["test_accuracy"] for r in group]), "n": len(group),
+        }  # fmt: skip
+        for base in bases:
+            known = label != base and _common(groups.get(base, []), group)
+            line[f"minus {base} [95 %]"] = str(of_runs(groups[base], group)) if known else "–"
+        lines.append(line)
+    return pd.DataFrame(lines).set_index("")
+
+
+def control(results: Sequence[dict], base: str, label: str) -> str:
+    """What one change does, in a sentence: the configuration `label` against `base`."""
+    groups = {g[0]["label"]: g for g in by_name(results)} if results else {}
+    one, two = groups.get(base, []), groups.get(label, [])
+    if not _common(one, two):
+        return f"{label} against {base}: not trained yet."
+    return sentence(of_runs(one, two), (base, label))
+
+
+def _common(first: Sequence[dict], second: Sequence[dict]) -> bool:
+    """Whether the two groups share a seed."""
+    return bool({r["seed"] for r in first} & {r["seed"] for r in second})
+
+
+def largest_parameter_gap(compared: Sequence[Row]) -> float:
+    """The largest difference of the two models' parameter counts, in percent of the first's."""
+    gaps = [
+        abs(row.second[0]["n_params"] / row.first[0]["n_params"] - 1)
+        for row in compared
+        if row.first and row.second
+    ]
+    return 100 * max(gaps, default=float("nan"))
+
+
+def verdict(compared: Sequence[Row], names: tuple[str, str] = NAMES) -> str:
+    """What the differences of a table mean, in sentences that the numbers write themselves."""
+    pairs = [row for row in compared if row.difference is not None]
+    if not pairs:
+        return f"No configuration has been trained with both {names[0]} and {names[1]} yet."
+    text = []
+    if len(pairs) > 1:
+        one, two = ([np.mean([r["test_accuracy"] for r in g]) for g in side]
+                    for side in ([p.first for p in pairs], [p.second for p in pairs]))  # fmt: skip
+        mean = over_configurations(one, two)
+        text.append(f"Over the {len(pairs)} configurations: {sentence(mean, names)}")
+    for winner, side in ((names[1], 1), (names[0], -1)):
+        clear = [p for p in pairs if p.difference.clear and side * p.difference.mean > 0]
+        if clear:
+            shown = "; ".join(f"{p.label} ({p.difference})" for p in clear)
+            text.append(f"**{winner}** is clearly ahead in {len(clear)} of {len(pairs)}: {shown}.")
+    unclear = [p for p in pairs if not p.difference.clear]
+    if unclear:
+        what = "all" if len(unclear) == len(pairs) else "the other"
+        text.append(f"In {what} {len(unclear)} the interval holds zero: no difference is shown."
+                    if len(pairs) > 1 else sentence(pairs[0].difference, names))  # fmt: skip
+    if len(pairs) >= 5:
+        text.append(f"Of {len(pairs)} intervals at 95 % about {(1 - LEVEL) * len(pairs):.1f} "
+                    "leave zero out by chance alone.")  # fmt: skip
+    kinds = dict.fromkeys(p.difference.over for p in pairs)
+    text.append("A row's interval covers " + "; ".join(COVERS[k] for k in kinds) + ".")
+    return " ".join(text)
+
+
+def sentence(d: Difference, names: tuple[str, str] = NAMES) -> str:
+    """One difference in words, with its interval and what that is over."""
+    over = f"95 % interval over {d.n:,} {d.over} {signed(d.low)} to {signed(d.high)}"
+    if not d.clear:
+        return (f"{names[1]} minus {names[0]} is {signed(d.mean)} points ({over}): this cannot "
+                "tell the two apart.")  # fmt: skip
+    better, worse = names if d.mean < 0 else names[::-1]
+    return f"{better} is {abs(d.mean):.2f} points above {worse} ({over})."
+
+
+def pick_images(model: nn.Module, data: Dataset, logits: Tensor | None = None) -> Tensor:
+    """Twelve test images by rule: the first of each class that the model gets right, then its two
+    most confident mistakes.
+
+    Args:
+        model: a classifier of the dataset's images.
+        data: its test split is taken.
+        logits: (images, K) of the model on the test split, if they are known already.
+
+    Returns:
+        Their indices in the test split: ten in the order of the classes (the first of a class if
+        none of it is right), then two, fewer if the model makes fewer mistakes.
+    """
+    labels = data.test.labels.cpu()
+    logits = predict(model, data.test.images) if logits is None else logits
+    if len(logits) != len(labels):
+        raise ValueError(f"expected logits of {len(labels)} test images, got {len(logits)}")
+    confidence, said = logits.float().cpu().softmax(1).max(1)
+    right = said == labels
+    picked = []
+    for c in labels.unique():
+        of_class = labels == c
+        wanted = of_class & right if (of_class & right).any() else of_class
+        picked.append(int(wanted.nonzero()[0]))
+    surest = torch.where(right, -1.0, confidence).argsort(descending=True, stable=True)
+    mistakes = [i for i in surest.tolist() if not right[i] and i not in picked]
+    return torch.tensor(picked + mistakes[:2])

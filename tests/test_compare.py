@@ -1,0 +1,254 @@
+# LLM-assisted: prompts P2, P6, see report.md
+"""Intervals against scipy's and against their coverage; tables and sentences against numbers."""
+
+import numpy as np
+import pytest
+import torch
+
+from cvassign import compare
+from cvassign.data import Dataset, Split
+from cvassign.experiments import experiment_runs
+from cvassign.results import ResultError, run_config, save_weights, weights_path, write_json
+from cvassign.vit import VisionTransformer
+
+
+def result(label="patch 4", accuracy=80.0, seed=0, n_params=1000, model="vit"):
+    return {"name": f"{model}-{label}", "label": label, "preset": "cpu", "seed": seed,
+            "n_params": n_params, "val_accuracy": accuracy + 1, "test_accuracy": accuracy}  # fmt: skip
+
+
+@pytest.mark.parametrize("df", (1, 2, 9, 30, 200))
+@pytest.mark.parametrize("p", (0.6, 0.95, 0.975, 0.99))
+def test_t_quantile_is_scipys(p, df):
+    stats = pytest.importorskip("scipy.stats")
+    assert compare.t_quantile(p, df) == pytest.approx(stats.t.ppf(p, df), rel=1e-4)
+
+
+def test_t_quantile_known_without_scipy():
+    # For two degrees of freedom the quantile has a closed form: (2p - 1) / √(2p (1 - p)).
+    for p in (0.6, 0.9, 0.975):
+        assert compare.t_quantile(p, 2) == pytest.approx((2 * p - 1) / np.sqrt(2 * p * (1 - p)))
+    with pytest.raises(ValueError, match="df >= 1"):
+        compare.t_quantile(0.975, 0)
+
+
+def test_over_seeds_is_a_paired_t_interval():
+    vit, diff = np.array([90.0, 91.0, 89.5]), np.array([90.4, 91.1, 90.3])
+    d = compare.over_seeds(vit, diff)
+    change = diff - vit
+    half = 4.302653 * change.std(ddof=1) / np.sqrt(3)
+    assert (d.mean, d.n, d.over) == (pytest.approx(change.mean()), 3, "seeds")
+    assert (d.low, d.high) == pytest.approx((change.mean() - half, change.mean() + half))
+    assert not d.clear
+    assert compare.over_seeds([90, 91, 92], [91.0, 92.01, 92.99]).clear
+
+
+def test_the_bootstrap_is_close_to_the_normal_interval_of_paired_differences():
+    rng = np.random.default_rng(0)
+    first = rng.random(5000) < 0.8
+    second = np.where(rng.random(5000) < 0.9, first, rng.random(5000) < 0.85)
+    d = compare.paired_bootstrap(first, second)
+    change = second.astype(float) - first
+    assert d.mean == pytest.approx(100 * change.mean())
+    half = 196 * change.std() / np.sqrt(5000)
+    assert d.high - d.mean == pytest.approx(half, rel=0.05)
+    assert d.mean - d.low == pytest.approx(half, rel=0.05)
+    assert (d.n, d.over) == (5000, "images")
+    # Pairing pays: the images that both get right or wrong say nothing of the difference.
+    apart = compare.from_accuracies(100 * first.mean(), 100 * second.mean(), 5000)
+    assert apart.mean == pytest.approx(d.mean)
+    assert apart.high - apart.low > 1.5 * (d.high - d.low)
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say():
+    rng = np.random.default_rng(1)
+    covered = 0
+    for _ in range(400):  # p = 0.70 and 0.72, so the truth is +2
+        first, second = rng.random(1000) < 0.70, rng.random(1000) < 0.72
+        d = compare.paired_bootstrap(first, second, draws=500)
+        covered += d.low <= 2 <= d.high
+    assert 0.91 <= covered / 400 <= 0.98
+    covered = 0
+    for _ in range(400):
+        d = compare.over_seeds(rng.normal(90, 0.3, 3), rng.normal(90.5, 0.3, 3))
+        covered += d.low <= 0.5 <= d.high
+    assert 0.92 <= covered / 400 <= 0.98
+
+
+def test_a_bootstrap_of_shares_uses_their_values():
+    d = compare.paired_bootstrap([0.0, 0.2, 0.4], [0.2, 0.4, 0.6])
+    assert (d.mean, d.low, d.high) == pytest.approx((20, 20, 20))
+
+
+@pytest.mark.parametrize("first, second", (([1, 0], [1]), ([], []), ([[1]], [[1]])))
+def test_what_is_no_pair_is_an_error(first, second):
+    with pytest.raises(ValueError, match="pairs"):
+        compare.paired_bootstrap(first, second)
+
+
+def test_accuracies_out_of_range_are_an_error():
+    with pytest.raises(ValueError, match="percentages"):
+        compare.from_accuracies(101, 90)
+
+
+def test_runs_are_compared_over_common_seeds_else_over_images():
+    vit = [result(accuracy=a, seed=s) for s, a in enumerate((90, 91, 92))]
+    diff = [result(accuracy=a, seed=s) for s, a in ((1, 92.0), (2, 93.5), (3, 50.0))]
+    d = compare.of_runs(vit, diff)
+    assert (d.over, d.n, d.mean) == ("seeds", 2, 1.25)
+    d = compare.of_runs(vit[:1], [result(accuracy=90.5)], images=400)
+    assert (d.over, d.n, d.mean) == ("images", 400, 0.5)
+    with pytest.raises(ValueError, match="no common seed"):
+        compare.of_runs(vit[:1], diff)
+
+
+@pytest.fixture
+def compared():
+    vit = [result("patch 4", 80, s, 1000) for s in (0, 1)] + [result("patch 8", 70)]
+    diff = [result("patch 4", 82 + s / 10, s, 1009) for s in (0, 1)]
+    diff += [result("patch 2", 60, n_params=1020)]
+    return compare.rows(vit, diff)
+
+
+def test_a_table_has_a_row_for_every_label_and_dashes_for_what_is_not_done(compared):
+    table = compare.table(compared)
+    assert list(table.index) == ["patch 4", "patch 8", "patch 2"]
+    assert table.loc["patch 4"].tolist() == [
+        "1,000", "1,009", "81.00 ± 0.00", "83.05 ± 0.07", "80.00 ± 0.00", "82.05 ± 0.07", "2",
+        str(compare.over_seeds([80, 80], [82, 82.1])),
+    ]  # fmt: skip
+    assert table.loc["patch 8"].tolist() == [
+        "1,000", "–", "71.00", "–", "70.00", "–", "1 / 0", "–"]  # fmt: skip
+    assert table.loc["patch 2", "n"] == "0 / 1"
+    assert compare.largest_parameter_gap(compared) == pytest.approx(0.9)
+    assert np.isnan(compare.largest_parameter_gap(compared[1:]))
+
+
+def test_the_verdict_names_who_is_ahead_where_and_what_is_not_covered():
+    vit = [result(k, a) for k, a in (("a", 80), ("b", 80), ("c", 80))]
+    diff = [result(k, a) for k, a in (("a", 85), ("b", 80.1), ("c", 70))]
+    text = compare.verdict(compare.rows(vit, diff))
+    assert "**Diff-ViT** is clearly ahead in 1 of 3: a (+5.00" in text
+    assert "**ViT** is clearly ahead in 1 of 3: c (−10.00" in text
+    assert "In the other 1 the interval holds zero" in text
+    assert "not other seeds" in text
+    mean = compare.over_configurations([80, 80, 80], [85, 80.1, 70])
+    assert compare.sentence(mean) in text and "cannot tell" in compare.sentence(mean)
+
+
+def test_the_verdict_of_one_row_and_of_none():
+    one = compare.rows([result(accuracy=80)], [result(accuracy=85)])
+    assert compare.verdict(one).startswith("**Diff-ViT** is clearly ahead in 1 of 1")
+    same = compare.rows([result(accuracy=80)], [result(accuracy=80.1)])
+    assert "cannot tell the two apart" in compare.verdict(same)
+    assert "yet" in compare.verdict(compare.rows([result()], []))
+    assert "leave zero out by chance" in compare.verdict(
+        compare.rows([result(str(i)) for i in range(6)], [result(str(i)) for i in range(6)])
+    )
+
+
+def test_a_sentence_says_which_is_better():
+    better = compare.Difference(1.5, 1.0, 2.0, 3, "seeds")
+    assert compare.sentence(better).startswith("Diff-ViT is 1.50 points above ViT")
+    worse = compare.Difference(-1.5, -2.0, -1.0, 3, "seeds")
+    assert compare.sentence(worse).startswith("ViT is 1.50 points above Diff-ViT")
+    assert "3 seeds −2.00 to −1.00" in compare.sentence(worse)
+
+
+def test_controls_are_compared_with_each_base():
+    runs = [result("ViT", 80, s) for s in (0, 1)] + [result("Diff-ViT", 82, s) for s in (0, 1)]
+    runs += [result("no norm", 81, s) for s in (0, 1)] + [result("no seed", 81, 7)]
+    table = compare.control_table(runs)
+    assert list(table.index) == ["ViT", "Diff-ViT", "no norm", "no seed"]
+    assert table["minus ViT [95 %]"].tolist() == [
+        "–", "+2.00 [+2.00, +2.00]", "+1.00 [+1.00, +1.00]", "–"]  # fmt: skip
+    assert table["minus Diff-ViT [95 %]"].tolist()[1:3] == ["–", "−1.00 [−1.00, −1.00]"]
+    assert compare.control(runs, "Diff-ViT", "no norm").startswith(
+        "Diff-ViT is 1.00 points above no norm (95 % interval over 2 seeds")  # fmt: skip
+    assert "not trained" in compare.control(runs, "ViT", "no seed")
+    assert "not trained" in compare.control([], "ViT", "Diff-ViT")
+
+
+def store(folder, runs, count=None):
+    for run in runs[:count]:
+        made = {
+            "format": 1, "name": run.name, "section": run.section, "preset": run.preset,
+            "seed": run.seed, "epochs": 1, "config": run_config(run), "n_params": 1,
+            "history": {}, "val_accuracy": 50.0, "test_accuracy": 50.0, "train_seconds": 1.0,
+            "images_per_second": 1.0, "device": "a CPU", "versions": {},
+        }  # fmt: skip
+        write_json(made, folder / run.file_name)
+
+
+def test_a_pair_is_of_one_preset(tmp_path):
+    for model in ("vit", "diff"):
+        store(tmp_path, experiment_runs("patch", model, "cpu"))
+    store(tmp_path, experiment_runs("patch", "vit", "full"))  # complete, but for one model only
+    pair = compare.stored_pair("patch", results=tmp_path)
+    assert (pair.preset, len(pair.vit), len(pair.diff), pair.total) == ("cpu", 3, 3, 6)
+    assert {r["preset"] for r in pair.both} == {"cpu"}
+    assert [row.difference.mean for row in pair.rows] == [0, 0, 0]
+    assert "Preset `cpu`: 1 epochs, seed 0, a CPU; 6 of 6 runs" in pair.caption
+    store(tmp_path, experiment_runs("patch", "diff", "full"))
+    assert compare.stored_pair("patch", results=tmp_path).preset == "full"
+
+
+def test_an_incomplete_pair_is_the_one_with_most_in_common(tmp_path):
+    store(tmp_path, experiment_runs("patch", "vit", "full"))
+    for model in ("vit", "diff"):
+        store(tmp_path, experiment_runs("patch", model, "cpu"), 1)
+    pair = compare.stored_pair("patch", results=tmp_path)
+    assert (pair.preset, len(pair.vit), len(pair.diff)) == ("cpu", 1, 1)
+    assert "2 of 6 runs" in pair.caption
+    none = compare.stored_pair("patch", results=tmp_path / "none")
+    assert (none.both, none.rows) == ([], []) and "is stored yet" in none.caption
+
+
+def test_models_are_of_one_recipe(tmp_path):
+    def keep(experiment, *models):
+        for model in models:
+            run = experiment_runs(experiment, model, "smoke")[0]
+            save_weights(VisionTransformer(run.model), weights_path(run, tmp_path))
+
+    with pytest.raises(ResultError, match="to train them"):
+        compare.stored_models(("smoke",), tmp_path)
+    keep("reference", "vit", "diff")
+    keep("best", "vit")  # alone: nothing to compare it with
+    found = compare.stored_models(("smoke",), tmp_path)
+    assert [run.name for run, _ in found.values()] == ["vit-reference", "diff-reference"]
+    keep("best", "diff")
+    found = compare.stored_models(("smoke",), tmp_path)
+    assert list(found) == ["ViT", "Diff-ViT"]
+    assert [model.config.attention for _, model in found.values()] == ["standard", "diff"]
+    assert {run.name for run, _ in found.values()} == {"vit-best", "diff-best"}
+
+
+def dataset(labels):
+    labels = torch.tensor(labels)
+    split = Split(torch.zeros(len(labels), 3, 32, 32, dtype=torch.uint8), labels)
+    return Dataset("made", split, split, split)
+
+
+def test_images_are_picked_by_the_rule():
+    labels = [1, 0, 0, 1, 2, 2, 0]
+    said = [0, 0, 0, 1, 1, 0, 1]  # wrong: 0, 4, 5, 6; class 2 is never right
+    sure = [2.0, 1, 1, 1, 9, 0.5, 3]
+    logits = torch.zeros(7, 3)
+    logits[range(7), said] = torch.tensor(sure)
+    picked = compare.pick_images(None, dataset(labels), logits)
+    assert picked.tolist() == [1, 3, 4, 6, 0]  # first right 0, 1; first of 2; surest other mistakes
+
+
+def test_fewer_mistakes_give_fewer_images():
+    logits = torch.eye(2)
+    assert compare.pick_images(None, dataset([0, 1]), logits).tolist() == [0, 1]
+    with pytest.raises(ValueError, match="2 test images"):
+        compare.pick_images(None, dataset([0, 1]), torch.eye(3))
+
+
+def test_the_model_is_asked_when_no_logits_are_given():
+    class Says(torch.nn.Module):
+        def forward(self, x):
+            return torch.tensor([[0.0, 1.0]]).expand(len(x), 2)
+
+    assert compare.pick_images(Says(), dataset([0, 0, 1, 1])).tolist() == [0, 2, 1]
