@@ -1,0 +1,462 @@
+# LLM-assisted: prompts P6, see report.md
+"""How fast it all is, measured side by side on one machine and stored as JSON.
+
+    python -m cvassign.bench [--out results/bench] [--device cpu|cuda] [--quick]
+
+Who is compared takes turns in one process, several rounds long: a machine's clock and its other
+work drift, and a ratio of two things that were measured a second apart does not. Stored are the
+seconds of every round; a ratio is the median of the rounds' ratios.
+
+The loop "as usually written" (torchvision's CIFAR10 and transforms, a DataLoader, timm's model,
+fp32) runs with GOMP_SPINCOUNT=0 as all else here (see `cvassign/__init__.py`), which helps it.
+"""
+
+import argparse
+import itertools
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import VisionTransformer as TimmViT
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision import transforms
+from torchvision.datasets import CIFAR10
+from tqdm.auto import tqdm
+
+from cvassign.attention import scaled_dot_product_attention
+from cvassign.data import DATASETS, MEAN, STD, Dataset, Split, normalise
+from cvassign.experiments import experiment_runs
+from cvassign.optim import build_optimizers
+from cvassign.precision import describe
+from cvassign.results import RESULTS, write_json
+from cvassign.rollout import attention_rollout, cls_attention, rollout_map
+from cvassign.train import COMPILE_STEPS, TrainConfig, Trainer, compiling_pays, pick_device
+from cvassign.vit import VisionTransformer, ViTConfig, count_parameters
+
+FORMAT = 1  # of the file
+LEAST_ROUNDS = 3  # a median of fewer says nothing
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured."""
+
+    rounds: int  # at most, of each comparison
+    seconds: float  # after which a comparison starts no further round
+    steps: int  # optimizer steps a round
+    images: int  # of one call that looks at attention
+    matrix: int  # side of the matrices whose product gives the machine's peak
+    batch: int | None = None  # images a step; None: the preset's
+    compile: bool = True  # also measure compiled layers, where a long run has them
+
+
+SIZES = {
+    "cpu": Size(rounds=7, seconds=40, steps=8, images=50, matrix=2048),
+    "cuda": Size(rounds=9, seconds=25, steps=60, images=200, matrix=8192),
+    "quick": Size(rounds=3, seconds=1, steps=2, images=4, matrix=256, batch=8, compile=False),
+}
+
+
+def synchronise(device: torch.device) -> None:
+    """A GPU works on while Python goes on: no clock may be read before it is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def alternate(candidates: dict[str, Callable[[], float]], size: Size) -> dict[str, list[float]]:
+    """The seconds of each candidate in every round, after one round that does not count.
+
+    Args:
+        candidates: name -> a function that does its work once and returns the seconds it took.
+        size: gives the number of rounds.
+
+    Returns:
+        name -> as many seconds as there were rounds, at least `LEAST_ROUNDS`.
+    """
+    names = list(candidates)
+    for name in names:
+        candidates[name]()  # compiles, fills caches, starts workers
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    started = time.perf_counter()
+    for turn in range(size.rounds):
+        if turn >= LEAST_ROUNDS and time.perf_counter() - started > size.seconds:
+            break
+        # To and fro, so that nobody always comes after the same one.
+        for name in names if turn % 2 == 0 else reversed(names):
+            seconds[name].append(candidates[name]())
+    return seconds
+
+
+def summary(values: list[float]) -> dict:
+    """Median and spread: {"median", "min", "max", "rounds"}."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values),
+            "rounds": values}  # fmt: skip
+
+
+def rates(seconds: dict[str, list[float]], amount: float) -> dict[str, dict]:
+    """Each candidate's amount a second (images, FLOP) by round."""
+    return {name: summary([amount / s for s in part]) for name, part in seconds.items()}
+
+
+def ratio(seconds: dict[str, list[float]], slow: str, fast: str) -> dict:
+    """How many times the seconds of `fast` those of `slow` are, round by round."""
+    return summary([a / b for a, b in zip(seconds[slow], seconds[fast], strict=True)])
+
+
+# ----------------------------------------------------------------------- the training loops
+
+
+def timm_of(config: ViTConfig) -> TimmViT:
+    """timm's Vision Transformer of the same shape: the same parameters, initialised anew."""
+    return TimmViT(
+        img_size=config.image_size, patch_size=config.patch_size, num_classes=config.num_classes,
+        embed_dim=config.embed_dim, depth=config.depth, num_heads=config.num_heads,
+        mlp_ratio=config.mlp_ratio,
+    )  # fmt: skip
+
+
+def usual_loop(config: ViTConfig, batch_size: int, split: Split, device: torch.device,
+               workers: int) -> Iterator[None]:  # fmt: skip
+    """Training as it is usually written; each `next` is one optimizer step.
+
+    torchvision's CIFAR10 decodes nothing either: it keeps all pixels and makes a PIL image of one
+    when asked. Its constructor wants the official archives, whichever way our pixels came; so it
+    is passed over, and the pixels are put where it would have put them.
+    """
+    dataset = CIFAR10.__new__(CIFAR10)
+    dataset.data = split.images.permute(0, 2, 3, 1).numpy()  # (n, 32, 32, 3) uint8
+    dataset.targets = split.labels.tolist()
+    dataset.target_transform = None
+    dataset.transform = transforms.Compose([
+        transforms.RandomCrop(config.image_size, padding=4), transforms.RandomHorizontalFlip(),
+        transforms.ToTensor(), transforms.Normalize(MEAN, STD),
+    ])  # fmt: skip
+    loader = torch.utils.data.DataLoader(
+        dataset, batch_size, shuffle=True, num_workers=workers, drop_last=True,
+        pin_memory=device.type == "cuda", persistent_workers=workers > 0,
+    )  # fmt: skip
+    model = timm_of(config).to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
+    loss_function = nn.CrossEntropyLoss()
+    model.train()
+    running_loss = 0.0
+    while True:
+        for images, labels in loader:
+            images, labels = images.to(device), labels.to(device)
+            optimizer.zero_grad()
+            loss = loss_function(model(images), labels)
+            loss.backward()
+            optimizer.step()
+            running_loss += loss.item()
+            yield
+
+
+class TimmInOurLoop(nn.Module):
+    """timm's model with the three things that our Trainer asks of a model."""
+
+    def __init__(self, config: ViTConfig):
+        super().__init__()
+        self.config, self.layers = config, []
+        self.vit = timm_of(config)
+
+    def forward(self, images: Tensor, keep: float = 1.0) -> Tensor:
+        return self.vit(images)
+
+    def lambdas(self) -> list[float]:
+        return []
+
+
+def our_loop(config: ViTConfig, train: TrainConfig, data: Dataset, steps: int,
+             timm: bool = False, compiled: bool = False) -> Callable[[], float]:  # fmt: skip
+    """A round of our Trainer: its augmentation and `steps` steps; returns the seconds.
+
+    Args:
+        config: the model's shape.
+        train: the recipe.
+        data: on the training device.
+        steps: optimizer steps a round.
+        timm: train timm's model instead of ours.
+        compiled: compile our model's layers, as `Trainer` does for a run of some length.
+    """
+    device = data.train.images.device
+    n = steps * train.batch_size
+    if n > len(data.train):
+        raise ValueError(f"{steps} steps want {n} training images, got {len(data.train)}")
+    part = Split(data.train.images[:n], data.train.labels[:n])
+    trainer = Trainer(config, replace(train, epochs=1), 0, replace(data, train=part))
+    if timm:
+        trainer.model = TimmInOurLoop(config).to(device)
+        trainer.optimizers = build_optimizers(
+            trainer.model, train.optimizer, train.learning_rate, train.weight_decay
+        )
+    elif compiled:
+        for layer in trainer.model.layers:
+            layer.compile(dynamic=False)
+    silent = tqdm(disable=True)
+
+    def one_round() -> float:
+        synchronise(device)
+        start = time.perf_counter()
+        trainer._train_epoch(silent)  # ends with reading the losses, which waits for the device
+        return time.perf_counter() - start
+
+    return one_round
+
+
+def training(config: ViTConfig, train: TrainConfig, data: Dataset, size: Size, workers: int) -> dict:
+    """Images a second of the usual loop, of timm's model in our loop, and of ours."""
+    device = data.train.images.device
+    steps = usual_loop(config, train.batch_size, data.train.to("cpu"), device, workers)
+    queued = 2 * workers  # batches that the workers made while others were measured
+
+    def usual() -> float:
+        for _ in range(queued + 1):
+            next(steps)
+        synchronise(device)
+        start = time.perf_counter()
+        for _ in range(size.steps):
+            next(steps)
+        synchronise(device)
+        return time.perf_counter() - start
+
+    whole = replace(train, optimizer="adamw", keep=1.0, keep_epochs=0)  # the same arithmetic
+    candidates = {
+        "usual loop, timm's model": usual,
+        "our loop, timm's model": our_loop(config, whole, data, size.steps, timm=True),
+        "our loop, our model": our_loop(config, whole, data, size.steps),
+    }
+    ours = "our loop, our model"
+    if size.compile and compiling_pays(device, COMPILE_STEPS[device.type]):
+        ours = "our loop, our model, compiled"
+        candidates[ours] = our_loop(config, whole, data, size.steps, compiled=True)
+    if train.keep < 1:
+        thinned = replace(train, optimizer="adamw", keep_epochs=1)
+        name = f"our loop, our model, {train.keep:.0%} of the patches"
+        candidates[name] = our_loop(config, thinned, data, size.steps)
+    seconds = alternate(candidates, size)
+    steps.close()  # ends the loader's workers
+    images = size.steps * train.batch_size
+    return {
+        "images_per_second": rates(seconds, images),
+        "ours": ours,  # what a long run uses here
+        "ours_to_usual": ratio(seconds, "usual loop, timm's model", ours),
+        "loop_alone": ratio(seconds, "usual loop, timm's model", "our loop, timm's model"),
+        "model_alone": ratio(seconds, "our loop, timm's model", ours),
+        "workers": workers,
+    }
+
+
+def costs(configs: dict[str, ViTConfig], train: TrainConfig, data: Dataset, size: Size,
+          compiled: bool) -> dict:  # fmt: skip
+    """Training time of an image by configuration: {name: {"ms_per_image": summary, ...}}."""
+    whole = replace(train, keep=1.0, keep_epochs=0)
+    candidates = {n: our_loop(c, whole, data, size.steps, compiled=compiled)
+                  for n, c in configs.items()}  # fmt: skip
+    seconds = alternate(candidates, size)
+    images = size.steps * train.batch_size
+    device = data.train.images.device
+    return {
+        "seconds": seconds,
+        "rows": {
+            name: {
+                "patch_size": c.patch_size, "depth": c.depth, "attention": c.attention,
+                "tokens": c.grid**2 + 1,
+                "n_params": count_parameters(VisionTransformer(c)),
+                "flop_per_image": training_flop(c, device),
+                "ms_per_image": summary([1000 * s / images for s in seconds[name]]),
+            }
+            for name, c in configs.items()
+        },
+    }  # fmt: skip
+
+
+def training_flop(config: ViTConfig, device: torch.device) -> int:
+    """Floating-point operations of one image forward and backward, by torch's counter: matrix
+    products only, a multiplication and an addition counted as two."""
+    model = VisionTransformer(config).to(device)
+    images = torch.zeros(2, config.in_channels, config.image_size, config.image_size, device=device)
+    with FlopCounterMode(display=False) as counter:
+        model(images).sum().backward()
+    return counter.get_total_flops() // len(images)
+
+
+# ------------------------------------------------------------------ peak, kernels, looking
+
+
+def peak(size: Size, device: torch.device) -> dict:
+    """FLOP a second of one square matrix product, by type: what this machine can do at most."""
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        a = torch.randn(size.matrix, size.matrix, device=device, dtype=dtype)
+        seconds = alternate({"product": timed(lambda: a @ a, device)}, size)
+        found[str(dtype).removeprefix("torch.")] = rates(seconds, 2 * size.matrix**3)["product"]
+    return found
+
+
+def timed(f: Callable[[], object], device: torch.device) -> Callable[[], float]:
+    """f as `alternate` wants it."""
+
+    def once() -> float:
+        synchronise(device)
+        start = time.perf_counter()
+        f()
+        synchronise(device)
+        return time.perf_counter() - start
+
+    return once
+
+
+def attention_kernels(config: ViTConfig, batch: int, size: Size, device: torch.device) -> dict:
+    """PyTorch's fused attention (SDPA) against the formula, forward and backward, by tokens."""
+    H, d = config.num_heads, config.embed_dim // config.num_heads
+    found = {}
+    for tokens in (17, 65, 257):  # patch 8, 4, 2
+        q, k, v = (torch.randn(batch, H, tokens, d, device=device, requires_grad=True)
+                   for _ in range(3))  # fmt: skip
+        grad = torch.randn(batch, H, tokens, d, device=device)
+        paths = {"formula": lambda: scaled_dot_product_attention(q, k, v)[0],
+                 "sdpa": lambda: F.scaled_dot_product_attention(q, k, v)}  # fmt: skip
+
+        def backward(path: Callable[[], Tensor]) -> Callable[[], float]:
+            def once() -> float:
+                out = path()
+                return timed(lambda: torch.autograd.grad(out, (q, k, v), grad), device)()
+
+            return once
+
+        candidates = {f"{n} forward": timed(path, device) for n, path in paths.items()}
+        candidates |= {f"{n} backward": backward(path) for n, path in paths.items()}
+        seconds = alternate(candidates, size)
+        found[str(tokens)] = {
+            "milliseconds": {n: summary([1000 * s for s in part]) for n, part in seconds.items()},
+            "sdpa_to_formula": {
+                way: ratio(seconds, f"sdpa {way}", f"formula {way}")
+                for way in ("forward", "backward")
+            },
+        }
+    return {"batch": batch, "heads": H, "head_size": d, "tokens": found}
+
+
+def looking(config: ViTConfig, data: Dataset, size: Size) -> dict:
+    """Milliseconds an image: a prediction, its CLS maps, its rollout."""
+    device = data.train.images.device
+    model = VisionTransformer(config).to(device).eval()
+    images = data.train.images[: size.images]
+
+    def maps() -> Tensor:
+        return model(normalise(images), return_attention=True)[1]
+
+    def rollout() -> Tensor:
+        return rollout_map(attention_rollout(maps()))
+
+    with torch.no_grad():
+        seconds = alternate({
+            "prediction": timed(lambda: model(normalise(images)), device),
+            "CLS maps": timed(lambda: cls_attention(maps()), device),
+            "rollout": timed(rollout, device),
+        }, size)  # fmt: skip
+    return {n: summary([1000 * s / len(images) for s in part]) for n, part in seconds.items()}
+
+
+# -------------------------------------------------------------------------------- all of it
+
+
+def bench(device: torch.device, quick: bool = False, log: Callable = print) -> dict:
+    """Every measurement of this module on one device, as the file has it."""
+    started = time.perf_counter()
+    load = os.getloadavg()[0]
+    size = SIZES["quick" if quick else device.type]
+    preset = "smoke" if quick else "full" if device.type == "cuda" else "cpu"
+    run = experiment_runs("reference", "vit", preset)[0]
+    config, train = run.model, replace(run.train, label_smoothing=0.0, augment="crop+flip")
+    if size.batch:
+        train = replace(train, batch_size=size.batch)
+    data = DATASETS[run.dataset]().to(device)
+    workers = 0 if quick else min(4, os.cpu_count() or 1)
+    # Comparisons of our own models with each other do not wait for the compiler on a CPU.
+    compiled = device.type == "cuda" and size.compile
+    found = {
+        "format": FORMAT, **describe(device), "quick": quick, "load_before": load,
+        "cores": os.cpu_count(), "preset": preset, "model": asdict(config),
+        "batch_size": train.batch_size, "steps_per_round": size.steps,
+    }  # fmt: skip
+
+    def done(name: str) -> None:
+        log(f"{time.perf_counter() - started:6.1f} s  {name}", flush=True)
+
+    found["peak"] = peak(size, device)
+    done("peak of the matrix product")
+    found["training"] = training(config, train, data, size, workers)
+    done("training loops")
+    models = {"ViT": config, "Diff-ViT": replace(config, attention="diff")}
+    found["models"] = costs(models, train, data, size, compiled)
+    found["models"]["diff_to_vit"] = ratio(found["models"]["seconds"], "Diff-ViT", "ViT")
+    done("ViT and Diff-ViT")
+    few = replace(size, steps=max(1, size.steps // 2))
+    L = config.depth
+    grown = {f"patch {p}": replace(config, patch_size=p) for p in (8, 4, 2)}
+    grown |= {f"depth {n}": replace(config, depth=n) for n in (max(1, L // 2), 2 * L)}
+    found["growth"] = costs(grown, train, data, few, compiled)
+    done("patch size and depth")
+    found["attention"] = attention_kernels(config, train.batch_size, size, device)
+    done("attention kernels")
+    found["looking"] = looking(config, data, size)
+    done("CLS maps and rollout")
+    speed = found["training"]["images_per_second"][found["training"]["ours"]]["median"]
+    achieved = speed * training_flop(config, device)
+    found["share_of_peak"] = {
+        "flop_per_second": achieved,
+        **{dtype: achieved / p["median"] for dtype, p in found["peak"].items()},
+    }
+    found["seconds"] = time.perf_counter() - started
+    return found
+
+
+def show(found: dict) -> None:
+    """Prints the main numbers."""
+    t = found["training"]
+    rows = [(n, f"{r['median']:.0f} images/s") for n, r in t["images_per_second"].items()]
+    rows += [
+        (label, f"{r['median']:.2f} ({r['min']:.2f} to {r['max']:.2f})")
+        for label, r in (
+            ("ours / usual", t["ours_to_usual"]),
+            ("Diff-ViT / ViT, time of a step", found["models"]["diff_to_vit"]),
+            *((f"SDPA / formula, backward, {n} tokens", k["sdpa_to_formula"]["backward"])
+              for n, k in found["attention"]["tokens"].items()),
+        )
+    ]  # fmt: skip
+    rows += [(f"{n}, an image", f"{r['median']:.3f} ms") for n, r in found["looking"].items()]
+    rows += [(f"share of the {d} peak", f"{s:.1%}")
+             for d, s in itertools.islice(found["share_of_peak"].items(), 1, None)]  # fmt: skip
+    for name, text in rows:
+        print(f"{name:48} {text}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m cvassign.bench", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("--out", type=Path, default=RESULTS / "bench", help="folder of the file")
+    parser.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
+    parser.add_argument("--quick", action="store_true",
+                        help="seconds, on tiny generated data: shows that it runs, no result")
+    given = parser.parse_args(arguments)
+    device = pick_device(given.device)
+    if given.quick and given.out == RESULTS / "bench":
+        parser.error("--quick measures nothing: give it a folder of its own with --out")
+    found = bench(device, given.quick)
+    path = given.out / f"{device.type}.json"
+    write_json(found, path)
+    show(found)
+    print(f"{path.name} written in {found['seconds']:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
