@@ -1,0 +1,402 @@
+# LLM-assisted: prompts P1, P2, P5, see report.md
+"""The trainer learns, repeats itself, survives kill -9, and does what its configuration says."""
+
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cvassign import train
+from cvassign.data import Dataset, Split, load_generated, normalise
+from cvassign.optim import lr_factor
+from cvassign.train import HISTORY, TrainConfig, Trainer, evaluate, predict, save_atomically
+from cvassign.vit import VisionTransformer, ViTConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+MODEL = ViTConfig(embed_dim=16, depth=2, num_heads=2, mlp_ratio=2.0, patch_size=8)
+CONFIG = TrainConfig(epochs=3, batch_size=32, warmup_epochs=1, augment="none")
+# Everything that draws random numbers or keeps a state between steps.
+ALL = TrainConfig(
+    epochs=6, batch_size=32, optimizer="muon", learning_rate=3e-3, warmup_epochs=1,
+    augment="crop+flip+randaugment(2,9)+erasing+mixup+cutmix", ema_decay=0.9, keep=0.5,
+    keep_epochs=3,
+)  # fmt: skip
+ALL_MODEL = replace(MODEL, attention="diff", drop_path=0.2)
+
+
+def tiny(n: int = 96) -> Dataset:
+    """A few generated pictures, without a test split: training has no business with one."""
+    data = load_generated()
+    cut = [Split(s.images[:n], s.labels[:n]) for s in (data.train, data.val)]
+    return Dataset("tiny", *cut, test=None)
+
+
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """All that a trainer has learned: the model, its average and the optimizers' state."""
+    found = {f"model.{k}": v for k, v in trainer.model.state_dict().items()}
+    if trainer.ema is not None:
+        found |= {f"ema.{k}": v for k, v in trainer.ema.state_dict().items()}
+    for i, optimizer in enumerate(trainer.optimizers):
+        for j, state in optimizer.state_dict()["state"].items():
+            found |= {f"optimizer {i}.{j}.{k}": v for k, v in state.items()}
+    return {k: v.clone() for k, v in found.items()}
+
+
+def assert_same(first: Trainer, second: Trainer) -> None:
+    """Bit for bit; of the history all but the seconds."""
+    a, b = weights(first), weights(second)
+    assert a.keys() == b.keys()
+    assert not [k for k in a if not torch.equal(a[k], b[k])]
+    for key in first.history.keys() - {"seconds"}:
+        assert first.history[key] == second.history[key], key
+
+
+def fitted(*args, **options) -> Trainer:
+    trainer = Trainer(*args, **options)
+    trainer.fit(progress=False)
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def uninterrupted() -> Trainer:
+    return fitted(ALL_MODEL, ALL, 1, tiny())
+
+
+@pytest.mark.parametrize("optimizer, attention", (
+    ("adamw", "standard"), ("muon", "standard"), ("adamw", "diff"),
+))  # fmt: skip
+def test_it_overfits_a_tiny_set(optimizer, attention):
+    model = replace(MODEL, embed_dim=32, attention=attention)
+    config = replace(CONFIG, epochs=60, optimizer=optimizer, learning_rate=5e-3,
+                     label_smoothing=0.0, weight_decay=0.0)  # fmt: skip
+    data = tiny(64)
+    trainer = fitted(model, config, 0, data)
+    losses = trainer.history["train_loss"]
+    assert losses[0] == pytest.approx(math.log(10), rel=0.15)  # it starts by guessing
+    assert losses[-1] < 0.1
+    assert evaluate(trainer.model, data.train)[1] == 100
+
+
+def test_generated_data_are_learned_in_seconds():
+    """The smoke preset's pictures can be told apart, and unseen ones as well."""
+    model = replace(MODEL, embed_dim=24, num_heads=4, attention="diff", patch_size=4)
+    config = replace(
+        CONFIG, epochs=4, batch_size=64, optimizer="muon", learning_rate=5e-3, warmup_epochs=0.5
+    )
+    trainer = fitted(model, config, 0, load_generated())
+    assert evaluate(trainer.model, load_generated().test)[1] > 60  # a guess gets 10
+
+
+def test_a_seed_repeats_itself_whatever_happened_before(uninterrupted):
+    torch.manual_seed(99)
+    torch.randn(5)
+    assert_same(uninterrupted, fitted(ALL_MODEL, ALL, 1, tiny()))
+
+
+def test_another_seed_differs_in_weights_and_order():
+    first, second = (fitted(MODEL, replace(CONFIG, epochs=1), seed, tiny()) for seed in (0, 1))
+    assert not torch.equal(first.model.head.weight, second.model.head.weight)
+    assert first.history["train_loss"] != second.history["train_loss"]
+
+
+# A process that trains up to a chosen moment and waits there for its end.
+CHILD = """
+import os, sys, time
+from pathlib import Path
+import torch
+threads, tests, checkpoint, moment = sys.argv[1:]
+torch.set_num_threads(int(threads))
+sys.path.insert(0, tests)
+import test_train as t
+
+def wait_for_the_end():
+    print("ready", flush=True)
+    time.sleep(600)
+
+real_step, real_save, steps = t.Trainer._step, torch.save, []
+
+def step(trainer, *args):
+    steps.append(args)
+    if moment == "in the second epoch" and len(steps) == trainer.steps + 2:
+        wait_for_the_end()
+    return real_step(trainer, *args)
+
+def save(state, path):
+    real_save(state, path)
+    if moment == "saving the third" and len(state["history"]["train_loss"]) == 3:
+        os.truncate(path, path.stat().st_size // 2)
+        wait_for_the_end()
+
+t.Trainer._step, torch.save = step, save
+t.fitted(t.ALL_MODEL, t.ALL, 1, t.tiny(), checkpoint=Path(checkpoint))
+"""
+
+
+def killed(checkpoint: Path, moment: str) -> None:
+    """Trains in another process and ends that by kill -9 at the moment."""
+    threads, tests = str(torch.get_num_threads()), str(Path(__file__).parent)
+    command = [sys.executable, "-c", CHILD, threads, tests, str(checkpoint), moment]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    with process:
+        assert process.stdout.readline() == "ready\n"
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_a_run_killed_twice_ends_as_if_nothing_had_happened(uninterrupted, tmp_path):
+    checkpoint = tmp_path / "run.pt"
+    killed(checkpoint, "in the second epoch")
+    assert len(torch.load(checkpoint)["history"]["train_loss"]) == 1
+    killed(checkpoint, "saving the third")
+    assert list(tmp_path.glob("*.tmp"))  # half of the file is there, under another name
+    resumed = Trainer(ALL_MODEL, ALL, 1, tiny(), checkpoint)
+    assert resumed.epoch == 2  # no more than the epoch at work was lost
+    resumed.fit(progress=False)
+    assert_same(uninterrupted, resumed)
+
+
+def test_ctrl_c_loses_only_the_epoch_it_stops(uninterrupted, tmp_path, monkeypatch):
+    checkpoint = tmp_path / "run.pt"
+    trainer = Trainer(ALL_MODEL, ALL, 1, tiny(), checkpoint)
+    real, calls = trainer._step, []
+
+    def interrupted(*args):
+        calls.append(1)
+        if len(calls) == 4 * trainer.steps + 2:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(trainer, "_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(progress=False)
+    resumed = Trainer(ALL_MODEL, ALL, 1, tiny(), checkpoint)
+    assert resumed.epoch == 4
+    resumed.fit(progress=False)
+    assert_same(uninterrupted, resumed)
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    args = (MODEL, replace(CONFIG, epochs=1), 0, tiny(), tmp_path / "run.pt")
+    first, second = fitted(*args), Trainer(*args)
+    assert second.epoch == 1
+    second.fit(progress=False)
+    assert_same(first, second)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("stored") / "run.pt"
+    fitted(MODEL, replace(CONFIG, epochs=1), 0, tiny(), checkpoint=path)
+    return path
+
+
+@pytest.mark.parametrize("damage", (
+    lambda path: os.truncate(path, path.stat().st_size // 2),
+    lambda path: os.truncate(path, path.stat().st_size - 30),
+    lambda path: os.truncate(path, 0),
+    lambda path: path.write_bytes(b"\x00" * 5000),
+    lambda path: path.write_text("no checkpoint"),
+    lambda path: torch.save([1, 2], path),
+    lambda path: torch.save({"model": {}}, path),
+    lambda path: torch.save(MODEL, path),  # a class, which weights_only refuses
+), ids=("half", "short", "empty", "zeros", "text", "a list", "foreign", "a class"))  # fmt: skip
+def test_a_damaged_checkpoint_is_named(stored, tmp_path, damage):
+    path = tmp_path / "damaged.pt"
+    shutil.copy(stored, path)
+    damage(path)
+    with pytest.raises(ValueError, match="(?s)damaged.pt is no readable checkpoint.*delete it"):
+        Trainer(MODEL, replace(CONFIG, epochs=1), 0, tiny(), path)
+
+
+@pytest.mark.parametrize("model, config, seed, name", (
+    (replace(MODEL, depth=3), CONFIG, 0, "tiny"),
+    (MODEL, replace(CONFIG, learning_rate=2e-3), 0, "tiny"), (MODEL, CONFIG, 1, "tiny"),
+    (MODEL, CONFIG, 0, "cifar10"),
+), ids=("model", "recipe", "seed", "data"))  # fmt: skip
+def test_a_checkpoint_of_another_run_is_named(stored, model, config, seed, name):
+    data = replace(tiny(), name=name)
+    with pytest.raises(ValueError, match="run.pt belongs to another run") as error:
+        Trainer(model, replace(config, epochs=1), seed, data, stored)
+    message = str(error.value)
+    for part in (replace(CONFIG, epochs=1), MODEL, model, name):
+        assert repr(part) in message  # what it holds and what was expected
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "state.pt"
+    save_atomically({"a": 1}, path)
+
+    def full(obj, target):
+        Path(target).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_atomically({"a": 2}, path)
+    assert torch.load(path) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
+
+
+@pytest.mark.parametrize("attention", ("standard", "diff"))
+def test_history_has_a_value_of_each_kind_for_each_epoch(attention):
+    data = tiny()
+    trainer = fitted(replace(MODEL, attention=attention), CONFIG, 0, data)
+    history = trainer.history
+    expected = {*HISTORY, "lambdas"} if attention == "diff" else set(HISTORY)
+    assert set(history) == expected
+    assert all(len(values) == 3 for values in history.values())
+    assert history["learning_rate"] == pytest.approx(
+        [1e-3 * lr_factor((e + 1) / 3, 1 / 3) for e in range(3)], abs=1e-12
+    )
+    loss, accuracy = evaluate(trainer.model, data.val)
+    assert (history["val_loss"][-1], history["val_accuracy"][-1]) == (loss, accuracy)
+    assert all(s > 0 for s in history["seconds"])
+    for parts, mean in zip(history["train_loss_tenths"], history["train_loss"]):
+        assert len(parts) == trainer.steps == 3  # fewer than ten steps: one a part
+        assert sum(parts) / 3 == pytest.approx(mean, rel=1e-5)
+    if attention == "diff":
+        assert history["lambdas"][-1] == trainer.model.lambdas()
+        assert len(history["lambdas"][0]) == MODEL.depth
+
+
+def test_images_per_second_leaves_out_the_epoch_that_warms_up():
+    trainer = Trainer(MODEL, CONFIG, 0, tiny())
+    trainer.history["seconds"] = [100.0]
+    assert trainer.images_per_second == pytest.approx(96 / 100)
+    trainer.history["seconds"] = [100.0, 2.0, 4.0]
+    assert trainer.images_per_second == pytest.approx(96 / 3)
+
+
+def test_an_epoch_sees_every_image_once_in_a_new_order(monkeypatch):
+    data, seen = tiny(), []
+    trainer = Trainer(MODEL, CONFIG, 0, data)
+    real = trainer._step
+    monkeypatch.setattr(trainer, "_step", lambda x, y, *a: seen.append((x, y)) or real(x, y, *a))
+    trainer.fit(progress=False)
+    images = normalise(data.train.images)
+    everything = {x.numpy().tobytes(): y for x, y in zip(images, data.train.labels)}
+    orders = []
+    for epoch in range(3):
+        batches = seen[3 * epoch : 3 * epoch + 3]
+        keys = [image.numpy().tobytes() for x, _ in batches for image in x]
+        targets = torch.cat([y for _, y in batches])
+        assert sorted(keys) == sorted(everything)
+        labels = torch.stack([everything[key] for key in keys])
+        assert torch.equal(targets, F.one_hot(labels, 10).float())
+        orders.append(keys)
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+
+
+def test_a_last_short_batch_is_left_out_but_a_small_set_is_trained_on():
+    assert Trainer(MODEL, CONFIG, 0, tiny(95)).steps == 2
+    assert Trainer(MODEL, CONFIG, 0, tiny(20)).steps == 1
+    trainer = fitted(MODEL, CONFIG, 0, tiny(20))
+    assert math.isfinite(trainer.history["train_loss"][-1])
+
+
+def test_patches_are_dropped_in_the_first_epochs_only(monkeypatch):
+    kept = []
+    trainer = Trainer(MODEL, replace(CONFIG, keep=0.25, keep_epochs=2), 0, tiny())
+    trainer.model.layers[0].register_forward_pre_hook(
+        lambda layer, given: kept.append((layer.training, given[0].shape[1]))
+    )
+    trainer.fit(progress=False)
+    assert [n for training, n in kept if training] == [5] * 6 + [17] * 3
+    assert [n for training, n in kept if not training] == [17] * 3  # all patches validate
+
+
+def test_the_gradient_is_clipped_and_the_loss_smoothed(monkeypatch):
+    data = tiny()
+    trainer = Trainer(MODEL, replace(CONFIG, clip_norm=0.01, label_smoothing=0.3), 0, data)
+    norms = []
+
+    def measure():
+        norms.append(math.sqrt(sum(p.grad.square().sum() for p in trainer.model.parameters())))
+
+    monkeypatch.setattr(trainer.optimizers[0], "step", measure)
+    monkeypatch.setattr(train, "autocast", lambda d: torch.autocast(d.type, enabled=False))
+    x, y = normalise(data.train.images[:32]), F.one_hot(data.train.labels[:32], 10).float()
+    loss = trainer._step(x, y, rate=0.5, keep=1.0)
+    assert norms == [pytest.approx(0.01, rel=1e-3)]
+    assert all(group["lr"] == 0.5 for group in trainer.optimizers[0].param_groups)
+    assert all(p.grad is None for p in trainer.model.parameters())
+    with torch.no_grad():
+        logs = trainer.model(x).log_softmax(-1)
+    expected = -((0.7 * y + 0.3 / 10) * logs).sum(-1).mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_ema_is_the_running_average_and_is_what_is_evaluated(monkeypatch):
+    data = tiny()
+    trainer = Trainer(MODEL, replace(CONFIG, ema_decay=0.8), 0, data)
+    real, average = trainer._step, []
+
+    def step(*args):
+        loss = real(*args)
+        now = [p.detach().double() for p in trainer.model.parameters()]
+        # The first call copies; each later one moves a fifth of the way.
+        average[:] = [0.8 * a + 0.2 * p for a, p in zip(average, now)] if average else now
+        return loss
+
+    monkeypatch.setattr(trainer, "_step", step)
+    best = trainer.fit(progress=False)
+    assert best is trainer.best_model and best is not trainer.model
+    for p, expected in zip(best.parameters(), average):
+        torch.testing.assert_close(p.detach().double(), expected, rtol=1e-4, atol=1e-6)
+    assert not torch.equal(best.head.weight, trainer.model.head.weight)
+    assert trainer.history["val_loss"][-1] == evaluate(best, data.val)[0]
+    plain = Trainer(MODEL, CONFIG, 0, data)  # without an average the last weights are the best
+    assert plain.best_model is plain.model
+    assert plain.model.state_dict().keys() == best.state_dict().keys()
+
+
+@pytest.mark.parametrize("batch_size", (7, 1000))
+def test_prediction_by_batches_in_fp32(batch_size, monkeypatch):
+    torch.manual_seed(0)
+    model, data = VisionTransformer(replace(MODEL, drop_path=0.5)), tiny(40)
+    monkeypatch.setattr(train, "autocast", lambda d: torch.autocast(d.type, enabled=False))
+    logits = predict(model.train(), data.val.images, batch_size)
+    assert not model.training and not logits.requires_grad and logits.dtype == torch.float32
+    torch.testing.assert_close(logits, model(normalise(data.val.images)), rtol=1e-4, atol=1e-5)
+    loss, accuracy = evaluate(model, data.val)
+    right = (logits.argmax(1) == data.val.labels).sum().item()
+    assert accuracy == pytest.approx(100 * right / 40)
+    picked = logits.log_softmax(1)[torch.arange(40), data.val.labels]
+    assert loss == pytest.approx(-picked.mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("changes, words", (
+    (dict(epochs=0), "got 0, 256"), (dict(batch_size=0), "got 50, 0"),
+    (dict(keep=0.0), r"\(0, 1\], got 0.0"), (dict(keep=1.5), r"\(0, 1\], got 1.5"),
+    (dict(augment="crop+blur"), "'blur'"),
+))  # fmt: skip
+def test_impossible_recipes_are_errors(changes, words):
+    with pytest.raises(ValueError, match=words):
+        TrainConfig(**changes)
+
+
+def test_an_unknown_optimizer_is_an_error():
+    with pytest.raises(ValueError, match="'sgd'"):
+        Trainer(MODEL, replace(CONFIG, optimizer="sgd"), 0, tiny())
+
+
+def test_compiling_pays_for_long_runs_with_a_compiler(monkeypatch):
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert not train.compiling_pays(cpu, 10**6) and train.compiling_pays(cuda, 500)
+    monkeypatch.setattr(shutil, "which", lambda name: f"bin/{name}")
+    assert train.compiling_pays(cpu, 3000) and not train.compiling_pays(cpu, 2999)
+    assert not train.compiling_pays(cuda, 499)
+
+
+def test_the_device_can_be_named():
+    assert train.pick_device("cpu").type == "cpu"
+    assert train.pick_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
