@@ -24,7 +24,7 @@ from cvassign.vit import VisionTransformer
 
 NAMES = ("ViT", "Diff-ViT")  # of MODELS, as figures and tables show them
 LEVEL = 0.95  # of every interval
-TEST_IMAGES = 10_000  # of CIFAR-10
+TEST_IMAGES = {"cifar10": 10_000, "generated": 200}  # by the dataset of a result's config
 COVERS = {
     "seeds": "what other seeds would change, on these test images",
     "images": "what other test images would change, with these trained weights; not other seeds",
@@ -123,7 +123,7 @@ def paired_bootstrap(first, second, draws: int = 10_000, seed: int = 0) -> Diffe
     return Difference(float(100 * values @ counts / n), float(low), float(high), n, "images")
 
 
-def from_accuracies(first: float, second: float, images: int = TEST_IMAGES) -> Difference:
+def from_accuracies(first: float, second: float, images: int) -> Difference:
     """Interval over test images when only two accuracies (percent) are known.
 
     As if each model had been tested on images of its own. Both saw the same ones and mostly fail
@@ -137,7 +137,7 @@ def from_accuracies(first: float, second: float, images: int = TEST_IMAGES) -> D
     return Difference(d, float(d - half), float(d + half), images, "images")
 
 
-def of_runs(first: Sequence[dict], second: Sequence[dict], images: int = TEST_IMAGES) -> Difference:
+def of_runs(first: Sequence[dict], second: Sequence[dict]) -> Difference:
     """The difference in test accuracy of two groups of results that differ in their seeds.
 
     Over seeds when two or more are common to both, else over test images.
@@ -150,7 +150,9 @@ def of_runs(first: Sequence[dict], second: Sequence[dict], images: int = TEST_IM
     if not seeds:
         raise ValueError(f"no common seed: {sorted(one)} and {sorted(two)}")
     pairs = [one[s] for s in seeds], [two[s] for s in seeds]
-    return over_seeds(*pairs) if len(seeds) > 1 else from_accuracies(*pairs[0], *pairs[1], images)
+    if len(seeds) > 1:
+        return over_seeds(*pairs)
+    return from_accuracies(*pairs[0], *pairs[1], TEST_IMAGES[first[0]["config"]["dataset"]])
 
 
 @dataclass(frozen=True)
@@ -241,16 +243,13 @@ class Row:
     difference: Difference | None  # None unless both have a common seed
 
 
-def rows(
-    first: Sequence[dict], second: Sequence[dict], images: int = TEST_IMAGES
-) -> list[Row]:
+def rows(first: Sequence[dict], second: Sequence[dict]) -> list[Row]:
     """The results of the two models side by side, by label, in the order of first appearance."""
     groups = [{g[0]["label"]: g for g in by_name(part)} if part else {} for part in (first, second)]
     found = []
     for label in dict.fromkeys([*groups[0], *groups[1]]):
         one, two = (group.get(label, []) for group in groups)
-        both = _common(one, two)
-        found.append(Row(label, one, two, of_runs(one, two, images) if both else None))
+        found.append(Row(label, one, two, of_runs(one, two) if _common(one, two) else None))
     return found
 
 
@@ -333,37 +332,44 @@ def verdict(compared: Sequence[Row], names: tuple[str, str] = NAMES) -> str:
     if not pairs:
         return f"No configuration has been trained with both {names[0]} and {names[1]} yet."
     text = []
-    if len(pairs) > 1:
+    if len(pairs) == 1:
+        text.append(sentence(pairs[0].difference, names))
+    else:
         one, two = ([np.mean([r["test_accuracy"] for r in g]) for g in side]
                     for side in ([p.first for p in pairs], [p.second for p in pairs]))  # fmt: skip
         mean = over_configurations(one, two)
         text.append(f"Over the {len(pairs)} configurations: {sentence(mean, names)}")
-    for winner, side in ((names[1], 1), (names[0], -1)):
-        clear = [p for p in pairs if p.difference.clear and side * p.difference.mean > 0]
-        if clear:
-            shown = "; ".join(f"{p.label} ({p.difference})" for p in clear)
-            text.append(f"**{winner}** is clearly ahead in {len(clear)} of {len(pairs)}: {shown}.")
-    unclear = [p for p in pairs if not p.difference.clear]
-    if unclear:
-        what = "all" if len(unclear) == len(pairs) else "the other"
-        text.append(f"In {what} {len(unclear)} the interval holds zero: no difference is shown."
-                    if len(pairs) > 1 else sentence(pairs[0].difference, names))  # fmt: skip
+        clear = 0
+        for winner, side in ((names[1], 1), (names[0], -1)):
+            ahead = [p for p in pairs if p.difference.clear and side * p.difference.mean > 0]
+            clear += len(ahead)
+            if ahead:
+                shown = "; ".join(f"{p.label} ({p.difference})" for p in ahead)
+                text.append(f"The interval leaves zero out in favour of **{winner}** in "
+                            f"{len(ahead)} of {len(pairs)}: {shown}.")  # fmt: skip
+        if clear < len(pairs):
+            text.append(f"In {'the other ' * (clear > 0)}{len(pairs) - clear} it holds zero: no "
+                        "difference is shown.")  # fmt: skip
     if len(pairs) >= 5:
         text.append(f"Of {len(pairs)} intervals at 95 % about {(1 - LEVEL) * len(pairs):.1f} "
                     "leave zero out by chance alone.")  # fmt: skip
     kinds = dict.fromkeys(p.difference.over for p in pairs)
     text.append("A row's interval covers " + "; ".join(COVERS[k] for k in kinds) + ".")
+    if "images" in kinds:
+        text.append("With one seed a row speaks of these trained weights and not of the method: "
+                    "training again can move it by more than its interval.")  # fmt: skip
     return " ".join(text)
 
 
 def sentence(d: Difference, names: tuple[str, str] = NAMES) -> str:
     """One difference in words, with its interval and what that is over."""
-    over = f"95 % interval over {d.n:,} {d.over} {signed(d.low)} to {signed(d.high)}"
+    over = f"95 % interval over {d.n:,} {d.over}"
     if not d.clear:
-        return (f"{names[1]} minus {names[0]} is {signed(d.mean)} points ({over}): this cannot "
-                "tell the two apart.")  # fmt: skip
+        return (f"{names[1]} minus {names[0]} is {signed(d.mean)} points ({over} {signed(d.low)} to "
+                f"{signed(d.high)}): this cannot tell the two apart.")  # fmt: skip
     better, worse = names if d.mean < 0 else names[::-1]
-    return f"{better} is {abs(d.mean):.2f} points above {worse} ({over})."
+    low, high = sorted((abs(d.low), abs(d.high)))  # as far as the better one is ahead
+    return f"{better} is {abs(d.mean):.2f} points above {worse} ({over} {low:.2f} to {high:.2f})."
 
 
 def pick_images(model: nn.Module, data: Dataset, logits: Tensor | None = None) -> Tensor:

@@ -13,8 +13,11 @@ from cvassign.vit import VisionTransformer
 
 
 def result(label="patch 4", accuracy=80.0, seed=0, n_params=1000, model="vit"):
-    return {"name": f"{model}-{label}", "label": label, "preset": "cpu", "seed": seed,
-            "n_params": n_params, "val_accuracy": accuracy + 1, "test_accuracy": accuracy}  # fmt: skip
+    return {
+        "name": f"{model}-{label}", "label": label, "preset": "cpu", "seed": seed,
+        "config": {"dataset": "cifar10"}, "n_params": n_params, "val_accuracy": accuracy + 1,
+        "test_accuracy": accuracy,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("df", (1, 2, 9, 30, 200))
@@ -88,7 +91,7 @@ def test_what_is_no_pair_is_an_error(first, second):
 
 def test_accuracies_out_of_range_are_an_error():
     with pytest.raises(ValueError, match="percentages"):
-        compare.from_accuracies(101, 90)
+        compare.from_accuracies(101, 90, 10)
 
 
 def test_runs_are_compared_over_common_seeds_else_over_images():
@@ -96,8 +99,8 @@ def test_runs_are_compared_over_common_seeds_else_over_images():
     diff = [result(accuracy=a, seed=s) for s, a in ((1, 92.0), (2, 93.5), (3, 50.0))]
     d = compare.of_runs(vit, diff)
     assert (d.over, d.n, d.mean) == ("seeds", 2, 1.25)
-    d = compare.of_runs(vit[:1], [result(accuracy=90.5)], images=400)
-    assert (d.over, d.n, d.mean) == ("images", 400, 0.5)
+    d = compare.of_runs(vit[:1], [result(accuracy=90.5)])
+    assert (d.over, d.n, d.mean) == ("images", 10_000, 0.5)
     with pytest.raises(ValueError, match="no common seed"):
         compare.of_runs(vit[:1], diff)
 
@@ -128,23 +131,24 @@ def test_the_verdict_names_who_is_ahead_where_and_what_is_not_covered():
     vit = [result(k, a) for k, a in (("a", 80), ("b", 80), ("c", 80))]
     diff = [result(k, a) for k, a in (("a", 85), ("b", 80.1), ("c", 70))]
     text = compare.verdict(compare.rows(vit, diff))
-    assert "**Diff-ViT** is clearly ahead in 1 of 3: a (+5.00" in text
-    assert "**ViT** is clearly ahead in 1 of 3: c (−10.00" in text
-    assert "In the other 1 the interval holds zero" in text
-    assert "not other seeds" in text
+    assert "in favour of **Diff-ViT** in 1 of 3: a (+5.00" in text
+    assert "in favour of **ViT** in 1 of 3: c (−10.00" in text
+    assert "In the other 1 it holds zero" in text
+    assert "not other seeds" in text and "training again can move it" in text
     mean = compare.over_configurations([80, 80, 80], [85, 80.1, 70])
     assert compare.sentence(mean) in text and "cannot tell" in compare.sentence(mean)
 
 
 def test_the_verdict_of_one_row_and_of_none():
     one = compare.rows([result(accuracy=80)], [result(accuracy=85)])
-    assert compare.verdict(one).startswith("**Diff-ViT** is clearly ahead in 1 of 1")
+    assert compare.verdict(one).startswith("Diff-ViT is 5.00 points above ViT")
     same = compare.rows([result(accuracy=80)], [result(accuracy=80.1)])
     assert "cannot tell the two apart" in compare.verdict(same)
     assert "yet" in compare.verdict(compare.rows([result()], []))
-    assert "leave zero out by chance" in compare.verdict(
-        compare.rows([result(str(i)) for i in range(6)], [result(str(i)) for i in range(6)])
-    )
+    six = [result(str(i), seed=s) for i in range(6) for s in (0, 1)]
+    text = compare.verdict(compare.rows(six, six))
+    assert "about 0.3 leave zero out by chance" in text and "In 6 it holds zero" in text
+    assert compare.COVERS["seeds"] in text and "training again" not in text
 
 
 def test_a_sentence_says_which_is_better():
@@ -152,7 +156,7 @@ def test_a_sentence_says_which_is_better():
     assert compare.sentence(better).startswith("Diff-ViT is 1.50 points above ViT")
     worse = compare.Difference(-1.5, -2.0, -1.0, 3, "seeds")
     assert compare.sentence(worse).startswith("ViT is 1.50 points above Diff-ViT")
-    assert "3 seeds −2.00 to −1.00" in compare.sentence(worse)
+    assert "3 seeds 1.00 to 2.00" in compare.sentence(worse)
 
 
 def test_controls_are_compared_with_each_base():
