@@ -174,6 +174,16 @@ def test_a_full_disk_leaves_the_old_result(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["a.json"]
 
 
+def test_a_reader_of_the_old_result_is_not_disturbed(tmp_path):
+    """A new file takes the name; the bytes of the old one are never written over."""
+    path = tmp_path / "a.json"
+    results.write_json({"old": 1}, path)
+    with path.open() as old:
+        results.write_json({"new": 2}, path)
+        assert json.load(old) == {"old": 1}
+    assert json.loads(path.read_text()) == {"new": 2}
+
+
 def test_what_cannot_be_written_leaves_the_old_result(tmp_path):
     path = tmp_path / "a.json"
     results.write_json({"old": 1}, path)

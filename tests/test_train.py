@@ -245,6 +245,16 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
 
 
+def test_a_reader_of_the_old_checkpoint_is_not_disturbed(tmp_path):
+    """A new file takes the name; the bytes of the old one are never written over."""
+    path = tmp_path / "state.pt"
+    save_atomically({"a": torch.zeros(1000)}, path)
+    with path.open("rb") as old:
+        save_atomically({"a": torch.ones(1000)}, path)
+        assert not torch.load(old)["a"].any()
+    assert torch.load(path)["a"].all()
+
+
 @pytest.mark.parametrize("attention", ("standard", "diff"))
 def test_history_has_a_value_of_each_kind_for_each_epoch(attention):
     data = tiny()
