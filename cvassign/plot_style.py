@@ -55,8 +55,27 @@ def styled(draw):
     return drawn
 
 
-def save(figure: Figure, name: str, folder: Path = FIGURES) -> Path:
-    """Writes `folder/name.png` atomically, in the highest resolution that takes below 300 KB.
+def png(figure: Figure, about: dict[str, str] | None = None) -> bytes:
+    """The figure as PNG, in the highest resolution that takes below 300 KB.
+
+    Args:
+        figure: what to draw.
+        about: texts that the file carries: keyword -> text.
+    """
+    for dpi in DPIS:
+        file = io.BytesIO()
+        # Without matplotlib's version in it the same figure gives the same file.
+        figure.savefig(file, format="png", dpi=dpi, metadata={"Software": None, **(about or {})},
+                       pil_kwargs={"optimize": True})  # fmt: skip
+        if file.tell() < MAX_BYTES:
+            break
+    return file.getvalue()
+
+
+def save(
+    figure: Figure, name: str, folder: Path = FIGURES, about: dict[str, str] | None = None
+) -> Path:
+    """Writes `folder/name.png` atomically; `about` as for `png`.
 
     Returns:
         The file's path.
@@ -64,20 +83,17 @@ def save(figure: Figure, name: str, folder: Path = FIGURES) -> Path:
     Raises:
         ValueError: if the name is a path.
     """
+    return _write(png(figure, about), name, folder)
+
+
+def _write(content: bytes, name: str, folder: Path) -> Path:
     if not name or Path(name).name != name:
         raise ValueError(f"expected the bare name of a figure, got {name!r}")
     folder.mkdir(parents=True, exist_ok=True)
-    for dpi in DPIS:
-        png = io.BytesIO()
-        # Without matplotlib's version in it the same figure gives the same file.
-        figure.savefig(png, format="png", dpi=dpi, metadata={"Software": None},
-                       pil_kwargs={"optimize": True})  # fmt: skip
-        if png.tell() < MAX_BYTES:
-            break
     path = folder / f"{name}.png"
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(png.getvalue())
+        temporary.write_bytes(content)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -88,10 +104,16 @@ def show(figure: Figure, name: str, folder: Path = FIGURES):
     """Saves a figure and shows its file in a notebook, at the figure's size.
 
     The file keeps the notebook small; shown by the inline backend, a grid of maps is megabytes.
+    Where the folder cannot be written the figure is shown all the same, and one line says so.
     """
     from IPython.display import Image  # not needed but in a notebook, and there it is
 
-    return Image(filename=save(figure, name, folder), width=round(100 * figure.get_figwidth()))
+    content = png(figure)
+    try:
+        _write(content, name, folder)
+    except OSError as error:
+        print(f"{name}.png is shown but was not saved: {error.strerror or error}")
+    return Image(data=content, width=round(100 * figure.get_figwidth()))
 
 
 def std_over_seeds(values: np.ndarray) -> np.ndarray:

@@ -1,0 +1,148 @@
+# LLM-assisted: prompts P6, see report.md
+"""Machines that are not as expected: a torch without CUDA, a figures folder that is read-only, a
+notebook that is started elsewhere. Killed processes and full disks: test_train, test_results."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def run(program: str, cwd: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """A Python program in a fresh process that finds the package but nothing in its folder."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "CVASSIGN_SMOKE": "0"}
+    return subprocess.run([sys.executable, "-c", program, *arguments], env=environment, cwd=cwd,
+                          capture_output=True, text=True)  # fmt: skip
+
+
+# A build without CUDA lacks these entry points, and torch asks for them to know what it is.
+CPU_ONLY = """
+import sys, torch
+for name in [n for n in dir(torch._C) if n.startswith(("_cuda", "_Cuda"))]:
+    delattr(torch._C, name)
+assert not torch.cuda.is_available()
+try:
+    torch.zeros(1).cuda()
+except AssertionError as error:
+    assert "not compiled with CUDA" in str(error)
+else:
+    raise SystemExit("this torch still has CUDA")
+"""
+
+
+def test_everything_runs_on_a_torch_without_cuda(tmp_path):
+    program = CPU_ONLY + """
+from dataclasses import replace
+from pathlib import Path
+from cvassign import attention_study, bench, data, experiments, precision, results
+
+out = Path(sys.argv[1])
+for model in ("vit", "diff"):
+    run = experiments.experiment_runs("best", model, "smoke")[0]
+    run = replace(run, train=replace(run.train, epochs=1))
+    result = results.run_or_load(run, out, out / "state", progress=False)
+    assert result["device"].startswith("CPU"), result["device"]
+    trained = results.load_model(run, out)
+    attention_study.attention_of(trained, data.load_generated().test.images[:4])
+layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 4))
+found = precision.measure(layers, torch.randn(2, 3, 8, 8), [1], runs=2, log=lambda *a, **k: None)
+assert "error" not in found["fp32"] and "tf32" not in found
+assert precision.describe(torch.device("cpu"))["device"].startswith("cpu")
+assert bench.peak(bench.SIZES["quick"], torch.device("cpu"))["float32"]["median"] > 0
+"""
+    done = run(program, tmp_path, str(tmp_path))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(list((tmp_path / "smoke").glob("*.json"))) == 2
+
+
+def test_a_torch_without_cuda_that_is_asked_for_it_says_so(tmp_path):
+    program = CPU_ONLY + """
+from cvassign import experiments
+sys.exit(experiments.main(["run", "--preset", "smoke", "--section", "1.3", "--model", "vit",
+                           "--device", "cuda", "--out", sys.argv[1]]))
+"""
+    done = run(program, tmp_path, str(tmp_path))
+    assert done.returncode != 0 and "not compiled with CUDA enabled" in done.stderr
+    assert not list(tmp_path.rglob("*.json"))
+
+
+# Permissions do not bind root: it becomes nobody, after all imports, which nobody may not read.
+READ_ONLY = """
+import os, sys
+from pathlib import Path
+import matplotlib.pyplot as plt
+from IPython.display import Image
+from cvassign import plot_style
+
+folder = Path(sys.argv[1])
+figure, ax = plt.subplots(figsize=(4, 2))
+ax.plot([1, 3, 2])
+plot_style.png(figure)  # whatever drawing loads at its first use
+if os.getuid() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+assert not os.access(folder, os.W_OK)
+"""
+
+
+@pytest.fixture
+def read_only():
+    """A folder that only root may write, with a figure of earlier; anyone may look into it."""
+    above = Path(tempfile.mkdtemp())  # not in pytest's own folders, which are closed to others
+    folder = above / "figures"
+    folder.mkdir()
+    (folder / "curve.png").write_bytes(b"an older one")
+    above.chmod(0o755)
+    folder.chmod(0o555)
+    yield folder
+    folder.chmod(0o755)
+    shutil.rmtree(above)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the permissions are those of POSIX")
+def test_a_figure_is_shown_where_it_cannot_be_saved(read_only, tmp_path):
+    program = READ_ONLY + """
+for where, name in ((folder, "curve"), (folder / "inner", "curve")):
+    shown = plot_style.show(figure, name, where)
+    assert isinstance(shown, Image) and shown.data[1:4] == b"PNG" and shown.width == 400
+"""
+    done = run(program, tmp_path, str(read_only))
+    assert done.returncode == 0, done.stderr[-3000:]
+    line = "curve.png is shown but was not saved: Permission denied"
+    assert done.stdout.splitlines() == [line, line]
+    assert [p.name for p in read_only.iterdir()] == ["curve.png"]
+    assert (read_only / "curve.png").read_bytes() == b"an older one"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the permissions are those of POSIX")
+def test_saving_where_one_may_not_is_an_error_that_names_the_file(read_only, tmp_path):
+    program = READ_ONLY + "plot_style.save(figure, 'curve', folder)\n"
+    done = run(program, tmp_path, str(read_only))
+    assert done.returncode != 0
+    assert "PermissionError" in done.stderr and "curve.png" in done.stderr.splitlines()[-1]
+    assert (read_only / "curve.png").read_bytes() == b"an older one"
+
+
+@pytest.mark.parametrize("folder", ["", "notebooks", "dino/pictures"])
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_finds_the_package_from_other_folders(notebook, folder):
+    cells = json.loads(notebook.read_text())["cells"]
+    first = next("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+    before, found, _ = first.partition("from cvassign")
+    assert found
+    # Not `python -c`, which would put the current folder onto the path by itself.
+    program = before + "\nimport cvassign, dino\nprint(cvassign.__file__)\n"
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run([sys.executable, "-P", "-"], input=program, env=environment, text=True,
+                          cwd=ROOT / folder, capture_output=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert Path(done.stdout.strip()).parent == ROOT / "cvassign"
