@@ -1,0 +1,132 @@
+# LLM-assisted: prompts P6, see report.md
+"""The runs of `cvassign.experiments` on a Ray cluster: `experiments run --engine ray`.
+
+For a sweep that outgrows one machine. A run is one Ray task on a fraction of a GPU; Ray places
+the tasks, starts the workers and repeats the task of a worker that died. There is no scheduler of
+our own. A task leaves its result in the same files as a local run, and gives it back as well, so
+that the machine that asked has the files even when it shares no disk with the one that trained.
+
+Ray is an optional dependency: `pip install ray`. The cluster is the one that RAY_ADDRESS names,
+else one of this machine's cores and GPUs that lives as long as the command.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from cvassign.results import ROOT, Busy, Run, load, run_or_load, weights_path, write_json
+
+MISSING = "the engine 'ray' needs the package ray, which is not installed: pip install ray"
+RETRIES = 3  # of a run whose worker died; it goes on from its last epoch
+
+
+def train(run: Run, results: str, state: str, device: str | None) -> tuple[dict, bytes | None]:
+    """The task: trains one run where Ray has placed it.
+
+    Args:
+        run: what to train.
+        results: folder of the result files, on the machine that runs the task.
+        state: folder of the checkpoints, there too: a repeated task finds them if it is the same
+            machine or a shared disk, else it starts anew.
+        device: "cpu" or "cuda"; None: a GPU if Ray has given one to this task.
+
+    Returns:
+        The result, and the file of the weights if the run keeps them.
+    """
+    print(f"{run.file_name}: starts in process {os.getpid()}", flush=True)
+    result = run_or_load(run, Path(results), Path(state), device, progress=False)
+    weights = weights_path(run, Path(results))
+    return result, weights.read_bytes() if run.keep_weights and weights.exists() else None
+
+
+def resources(jobs: int, device: str | None, cluster: dict, nodes: list[dict]) -> dict:
+    """What one run asks of Ray so that `jobs` of them share a GPU, or a machine without one.
+
+    Args:
+        jobs: runs side by side.
+        device: "cpu" leaves the GPUs alone.
+        cluster: `ray.cluster_resources()`.
+        nodes: the "Resources" of each machine.
+    """
+    if jobs < 1:
+        raise ValueError(f"jobs must be positive, got {jobs}")
+    if cluster.get("GPU", 0) and device != "cpu":
+        return {"num_gpus": 1 / jobs, "num_cpus": 1}
+    if device not in (None, "cpu"):
+        raise ValueError(f"device {device!r} was asked for, but the cluster has no GPU")
+    smallest = min((n["CPU"] for n in nodes if n.get("CPU")), default=1)
+    return {"num_cpus": max(1, int(smallest) // jobs)}
+
+
+def keep(run: Run, result: dict, weights: bytes | None, results: Path) -> None:
+    """Writes what a task gave back, unless it left its files on this very disk."""
+    if weights is not None and not weights_path(run, results).exists():
+        path = weights_path(run, results)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        try:
+            temporary.write_bytes(weights)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    if load(run, results) is None:
+        write_json(result, results / run.file_name)
+
+
+def run_all(runs: list[Run], results: Path, jobs: int = 1, device: str | None = None,
+            state: Path | None = None) -> int:  # fmt: skip
+    """Trains those of `runs` that have no result yet on a Ray cluster; returns the failures.
+
+    Args:
+        runs: by priority; Ray starts them in this order.
+        results: folder of the result files.
+        jobs: runs that share one GPU, or one machine that has none.
+        device: "cpu" or "cuda"; None: GPUs if the cluster has any.
+        state: folder of the checkpoints, default `checkpoints` beside the package.
+
+    Raises:
+        RuntimeError: if ray is not installed.
+        ValueError: if jobs or device do not fit the cluster.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise RuntimeError(MISSING) from error
+    todo = [run for run in runs if load(run, results) is None]
+    results, state = results.resolve(), (state or ROOT / "checkpoints").resolve()
+    # The package travels to every machine; where the data is, each machine has to say itself.
+    ray.init(
+        runtime_env={"py_modules": [str(ROOT / "cvassign")]},
+        include_dashboard=False, log_to_driver=True, ignore_reinit_error=True,
+    )  # fmt: skip
+    try:
+        need = resources(jobs, device, ray.cluster_resources(),
+                         [n["Resources"] for n in ray.nodes() if n["Alive"]])  # fmt: skip
+        # max_retries is for workers that die; an error of the run itself would come again.
+        task = ray.remote(max_retries=RETRIES, **need)(train)
+        waiting = {task.remote(run, str(results), str(state), device): run for run in todo}
+        failed = 0
+        while waiting:
+            (reference, *_), _ = ray.wait(list(waiting), num_returns=1)
+            run = waiting.pop(reference)
+            try:
+                result, weights = ray.get(reference)
+            except ray.exceptions.RayTaskError as error:
+                if isinstance(error.cause, Busy):
+                    print(f"{run.file_name}: another process trains it", flush=True)
+                    continue
+                print(f"failed: {run.file_name}\n{error}", file=sys.stderr, flush=True)
+                failed += 1
+            except ray.exceptions.RayError as error:  # its worker died too often, its machine too
+                print(f"failed: {run.file_name}: {error}", file=sys.stderr, flush=True)
+                failed += 1
+            else:
+                keep(run, result, weights, results)
+                print(
+                    f"{run.file_name}: validation {result['val_accuracy']:.2f} %, test "
+                    f"{result['test_accuracy']:.2f} %, {result['train_seconds']:.0f} s",
+                    flush=True,
+                )
+    finally:
+        ray.shutdown()
+    return failed
