@@ -58,7 +58,7 @@ class Size:
 
 
 SIZES = {
-    "cpu": Size(rounds=7, seconds=40, steps=8, images=50, matrix=2048),
+    "cpu": Size(rounds=7, seconds=25, steps=6, images=50, matrix=2048),
     "cuda": Size(rounds=9, seconds=25, steps=60, images=200, matrix=8192),
     "quick": Size(rounds=3, seconds=1, steps=2, images=4, matrix=256, batch=8, compile=False),
 }
