@@ -111,7 +111,7 @@ PRESETS = {
             train=dict(
                 epochs=2, batch_size=64, optimizer="muon", learning_rate=5e-3, warmup_epochs=0.2
             ),
-            best=dict(embed_dim=32),
+            best=dict(embed_dim=40),
             augments=("none", "flip", "crop+flip", "crop+flip+cutmix"),
             seeds=dict(best=2),
             order=_both("best", "patch", "position", "augment", "hyper", "controls"),
@@ -162,9 +162,11 @@ def _variants(preset: Preset, experiment: str) -> list[tuple[str, str, str, dict
         ]
     if experiment == "augment":
         return [
+            # The best recipe may be one of them: then it is that run, not trained twice.
+            ("best", "", a, {}) if preset.best == dict(augment=a) else
             ("reference", "" if a == ref["augment"] else _slug(dict(augment=a)), a, dict(augment=a))
             for a in preset.augments
-        ]
+        ]  # fmt: skip
     if experiment == "hyper":
         return [("reference", "", "reference", {})] + [
             ("reference", _slug(changes), _text(changes), changes)
@@ -324,8 +326,26 @@ def run_all(runs: list[Run], results: Path, jobs: int = 1, device: str | None = 
         return _worker(runs, results, device, 0, progress)
     threads = max(1, (os.cpu_count() or 1) // jobs)
     context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA
-    with context.Pool(jobs) as pool:
-        return max(pool.starmap(_worker, [(runs, results, device, threads, False)] * jobs, 1))
+    # Not a Pool: it waits for ever for a process that was killed, by the system for its memory
+    # for example. Daemons end with this process, whatever ends it.
+    workers = [
+        context.Process(target=_job, args=(runs, results, device, threads), daemon=True)
+        for _ in range(jobs)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    codes = [worker.exitcode for worker in workers]
+    for code in codes:
+        if code < 0:
+            print(f"failed: a process was killed by signal {-code}", file=sys.stderr, flush=True)
+    return max(1 if code < 0 else code for code in codes)
+
+
+def _job(*args) -> None:
+    """A worker as a process, whose exit code is the number of its failures."""
+    sys.exit(min(_worker(*args, False), 125))
 
 
 def show(runs: list[Run], results: Path) -> None:
@@ -354,6 +374,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result files")
     parser.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
     given = parser.parse_args(arguments)
+    if given.jobs < 1:
+        parser.error(f"--jobs must be positive, got {given.jobs}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends the pool's processes as well
     runs = all_runs(given.preset, given.section, given.model)
     if not runs:

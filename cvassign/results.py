@@ -122,13 +122,19 @@ def load(run: Run, results: Path = RESULTS) -> dict | None:
     if not path.exists():
         return None
     result = read_result(path)
+    for key in ("name", "preset", "seed"):  # a copied file must not count as another run
+        if result[key] != getattr(run, key):
+            raise ResultError(
+                f"{path.name}: expected {key} {getattr(run, key)!r}, got {result[key]!r}"
+            )
     expected = json.loads(json.dumps(run_config(run)))
     if result["config"] != expected:
+        stored = {p: c for p, c in result["config"].items() if isinstance(c, dict)}
         changed = {
-            f"{part}.{k}": (result["config"].get(part, {}).get(k), v)
+            f"{part}.{k}": (stored.get(part, {}).get(k), v)
             for part in ("model", "train")
             for k, v in expected[part].items()
-            if result["config"].get(part, {}).get(k) != v
+            if stored.get(part, {}).get(k) != v
         }
         raise ResultError(
             f"{path.name}: holds another configuration (stored, expected): {changed or 'dataset'}"
