@@ -90,8 +90,10 @@ class MultiHeadAttention(nn.Module):
             heads, weights = scaled_dot_product_attention(q, k, v)
         else:
             heads, weights = F.scaled_dot_product_attention(q, k, v), None
+        if isinstance(self.norm, nn.RMSNorm):
+            heads = self.norm(heads.float())  # in fp32 even under autocast, as its weight is
         # (B, H, N, d) -> (B, N, D): the heads side by side, then mixed by the projection.
-        out = self.proj(self.norm(heads).transpose(1, 2).reshape(B, N, D))
+        out = self.proj(heads.transpose(1, 2).reshape(B, N, D))
         return (out, weights) if return_attention else out
 
 
@@ -179,7 +181,8 @@ class MultiHeadDiffAttention(nn.Module):
             heads, weights = self._fused(q, k, v, lam), None
         # The norm undoes the scale 1 - λ of the rows; × (1 - λ_init) brings gradients back to
         # the size that they have in an ordinary Transformer (section 2.2 of the paper).
-        heads = self.norm(heads) * (1 - self.lambda_start).to(heads.dtype)
+        # In fp32 even under autocast, as the norm's weight is.
+        heads = self.norm(heads.float()) * (1 - self.lambda_start)
         out = self.proj(heads.transpose(1, 2).reshape(B, N, D))
         return (out, weights) if return_attention else out
 
