@@ -210,7 +210,9 @@ def our_loop(config: ViTConfig, train: TrainConfig, data: Dataset, steps: int,
     return one_round
 
 
-def training(config: ViTConfig, train: TrainConfig, data: Dataset, size: Size, workers: int) -> dict:
+def training(
+    config: ViTConfig, train: TrainConfig, data: Dataset, size: Size, workers: int
+) -> dict:
     """Images a second of the usual loop, of timm's model in our loop, and of ours."""
     device = data.train.images.device
     steps = usual_loop(config, train.batch_size, data.train.to("cpu"), device, workers)

@@ -23,12 +23,12 @@ from cvassign.results import ROOT
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 MAX_FIGURES = 20
-HEAD = """<!-- LLM-assisted: prompts P6, see the section "LLM declaration"; written by `make report` -->
+HEAD = """<!-- LLM-assisted: prompts P6, see "LLM declaration"; written by `make report` -->
 # Report: ViT, Diff-ViT and CLIP
 
-Written by `python -m cvassign.report` from the files in `results/` and `figures/`: each number is an entry of a \
-result file or computed from some, each text beside it was chosen by them. The notebooks show the same \
-results with the code."""
+Written by `python -m cvassign.report` from the files in `results/` and `figures/`: each number is \
+an entry of a result file or computed from some, each text beside it was chosen by them. The \
+notebooks show the same results with the code."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,12 @@ class Built:
     state: Report
 
 
-def build(root: Path = ROOT, presets: tuple[str, ...] = ("full", "cpu"), draw: bool = True,
-          redraw: bool = False) -> Built:  # fmt: skip
+def build(
+    root: Path = ROOT,
+    presets: tuple[str, ...] = ("full", "cpu"),
+    draw: bool = True,
+    redraw: bool = False,
+) -> Built:
     """The whole report and the README's table.
 
     Args:
@@ -52,14 +56,22 @@ def build(root: Path = ROOT, presets: tuple[str, ...] = ("full", "cpu"), draw: b
     """
     r = Report(root / "results", root / "figures", presets, draw, redraw)
     body = join(
-        HEAD, report_frame.abstract(r), report_frame.protocol(r),
-        *report_sections.sections(r), *report_clip.sections(r),
-        report_frame.speed(r), report_frame.did_not_work(r), report_frame.limits(r),
-        report_frame.declaration(r, root), report_frame.references(r),
-    )  # fmt: skip
+        HEAD,
+        report_frame.abstract(r),
+        report_frame.protocol(r),
+        *report_sections.sections(r),
+        *report_clip.sections(r),
+        report_frame.speed(r),
+        report_frame.did_not_work(r),
+        report_frame.limits(r),
+        report_frame.declaration(r, root),
+        report_frame.references(r),
+    )
     whole = join(body, report_frame.appendix(r, root, plain(body))) + "\n"
     if len(r.used) > MAX_FIGURES:
-        raise ValueError(f"expected at most {MAX_FIGURES} figures, got {len(r.used)}: {sorted(r.used)}")
+        raise ValueError(
+            f"expected at most {MAX_FIGURES} figures, got {len(r.used)}: {sorted(r.used)}"
+        )
     return Built(whole, report_frame.headline(r), r)
 
 
@@ -86,8 +98,12 @@ def write_text(text: str, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def run(root: Path = ROOT, presets: tuple[str, ...] = ("full", "cpu"), check: bool = False,
-        redraw: bool = False) -> list[str]:  # fmt: skip
+def run(
+    root: Path = ROOT,
+    presets: tuple[str, ...] = ("full", "cpu"),
+    check: bool = False,
+    redraw: bool = False,
+) -> list[str]:
     """Writes everything; with `check` nothing. Returns the files that changed, or would.
 
     Raises:
@@ -116,9 +132,14 @@ def run(root: Path = ROOT, presets: tuple[str, ...] = ("full", "cpu"), check: bo
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m cvassign.report", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
-    parser.add_argument("--check", action="store_true", help="write nothing; 1 if something would change")
+    parser = argparse.ArgumentParser(
+        prog="python -m cvassign.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; 1 if something would change"
+    )
     parser.add_argument("--redraw", action="store_true", help="draw every figure anew")
     parser.add_argument("--root", type=Path, default=ROOT, help="folder with results/ and figures/")
     parser.add_argument("--presets", default="full,cpu", help="whose results, the better first")

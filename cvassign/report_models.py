@@ -85,17 +85,23 @@ def measure(stored: Stored, images: int = IMAGES) -> dict:
     maps = {"CLS attention, last layer": attention.cls[-1].mean(1)} | attention.rollouts
     scores = areas(perturb(model, some, maps))
     found = {
-        "format": FORMAT, "preset": stored.run.preset, "name": stored.run.name,
-        "seed": stored.run.seed, "weights_sha256": stored.weights_sha256, "images": len(some),
+        "format": FORMAT,
+        "preset": stored.run.preset,
+        "name": stored.run.name,
+        "seed": stored.run.seed,
+        "weights_sha256": stored.weights_sha256,
+        "images": len(some),
         "test_accuracy": 100 * (said == test.labels).double().mean().item(),
         "confusion": confusion.tolist(),  # a row a true class, a column an answer
-        "entropy": attention.entropy.tolist(), "negative_share": attention.negative.tolist(),
+        "entropy": attention.entropy.tolist(),
+        "negative_share": attention.negative.tolist(),
         "tokens": model.config.grid**2 + 1,
         "deletion": {name: d.mean().item() for name, (d, _) in scores.items()},
         "insertion": {name: i.mean().item() for name, (_, i) in scores.items()},
         "rollout_messages": attention.messages,
-        "device": f"CPU ({platform.machine()})", "versions": {"torch": torch.__version__},
-    }  # fmt: skip
+        "device": f"CPU ({platform.machine()})",
+        "versions": {"torch": torch.__version__},
+    }
     if (table := model.position.table()) is not None:
         found["position_cosines"] = position_cosines(table[1:].detach(), model.config.grid)
     return found
@@ -107,7 +113,10 @@ def position_cosines(positions: Tensor, g: int) -> dict:
     cosines = unit @ unit.T
     row, column = torch.arange(g * g) // g, torch.arange(g * g) % g
     steps = (row[:, None] - row).abs() + (column[:, None] - column).abs()
-    return {"neighbours": cosines[steps == 1].mean().item(), "others": cosines[steps > 1].mean().item()}
+    return {
+        "neighbours": cosines[steps == 1].mean().item(),
+        "others": cosines[steps > 1].mean().item(),
+    }
 
 
 def up_to_date(stored: Stored, files) -> bool:
@@ -133,7 +142,9 @@ def look(models: dict[str, Stored]) -> tuple:
     images, labels = test.images[picked], test.labels[picked]
     attention = {name: attention_of(s.model, images) for name, s in models.items()}
     captions = {
-        name: attention_plots.captions(labels.tolist(), s.logits[picked].argmax(1).tolist(), CLASSES)
+        name: attention_plots.captions(
+            labels.tolist(), s.logits[picked].argmax(1).tolist(), CLASSES
+        )
         for name, s in models.items()
     }
     return images, attention, captions
@@ -146,8 +157,11 @@ def _some(models: dict[str, Stored]) -> tuple:
     """Arguments of `attention_plots.head_maps`, for the images SHOWN."""
     images, attention, captions = look(models)
     rows = [i for i in SHOWN if i < len(images)]  # a model without mistakes picks only ten
-    return (images[rows], {n: a.cls[:, rows] for n, a in attention.items()},
-            {n: [c[i] for i in rows] for n, c in captions.items()})  # fmt: skip
+    return (
+        images[rows],
+        {n: a.cls[:, rows] for n, a in attention.items()},
+        {n: [c[i] for i in rows] for n, c in captions.items()},
+    )
 
 
 def head_maps(models: dict[str, Stored]) -> Figure:

@@ -47,14 +47,16 @@ class Number:
 
 def mean(numbers: Sequence[Number]) -> Number:
     """Their mean."""
-    return Number(float(np.mean([n.value for n in numbers])),
-                  ("mean", *(n.origin for n in numbers)))  # fmt: skip
+    return Number(
+        float(np.mean([n.value for n in numbers])), ("mean", *(n.origin for n in numbers))
+    )
 
 
 def std(numbers: Sequence[Number]) -> Number:
     """Their sample standard deviation (n - 1)."""
-    return Number(float(np.std([n.value for n in numbers], ddof=1)),
-                  ("std", *(n.origin for n in numbers)))  # fmt: skip
+    return Number(
+        float(np.std([n.value for n in numbers], ddof=1)), ("std", *(n.origin for n in numbers))
+    )
 
 
 def total(numbers: Sequence[Number]) -> Number:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from cvassign import compare, report_models
 from cvassign.assets import AssetError
-from cvassign.experiments import MODELS, experiment_runs
+from cvassign.experiments import MODELS, experiment_runs, stored
 from cvassign.plot_style import save
 from cvassign.plots import by_name
 from cvassign.report_numbers import Files, Number, Writer, count, mean, table
@@ -67,7 +67,9 @@ class Difference:
 
     @classmethod
     def of(cls, found: compare.Difference, *origin) -> "Difference":
-        parts = (Number(getattr(found, p), ("difference", p, *origin)) for p in ("mean", "low", "high"))
+        parts = (
+            Number(getattr(found, p), ("difference", p, *origin)) for p in ("mean", "low", "high")
+        )
         return cls(*parts, found.over, found.clear)
 
 
@@ -79,8 +81,11 @@ def of_groups(first: Group, second: Group) -> Difference:
 def of_pairs(pairs: Sequence[tuple[Group, Group]]) -> Difference:
     """`compare.over_configurations` of the groups' means, with an origin."""
     sides = zip(*((a.mean("test_accuracy").value, b.mean("test_accuracy").value) for a, b in pairs))
-    return Difference.of(compare.over_configurations(*sides), "configurations",
-                         *((a.paths, b.paths) for a, b in pairs))  # fmt: skip
+    return Difference.of(
+        compare.over_configurations(*sides),
+        "configurations",
+        *((a.paths, b.paths) for a, b in pairs),
+    )
 
 
 @dataclass
@@ -134,8 +139,6 @@ class Report:
             preset: whose; empty for the best one, see `experiments.stored`.
         """
         if not preset:
-            from cvassign.experiments import stored
-
             preset, _ = stored(experiment, model, self.presets, self.results)
         found = load_all(experiment_runs(experiment, model, preset), self.results)
         return [Group(g, self.files) for g in by_name(found)] if found else []
@@ -178,22 +181,50 @@ class Report:
     def results_table(self, groups: Sequence[Group], first: str = "configuration") -> str:
         """A row a group: parameters, accuracies, minutes of training."""
         head = (first, "parameters", "validation %", "test %", "minutes")
-        return table(head, [
-            (self.label(g), self.put(g.one("n_params"), ",d"), self.percent(g, "val_accuracy"),
-             self.percent(g), self.put(g.mean("train_seconds").times(1 / 60), ".1f"))
-            for g in groups
-        ])  # fmt: skip
+        return table(
+            head,
+            [
+                (
+                    self.label(g),
+                    self.put(g.one("n_params"), ",d"),
+                    self.percent(g, "val_accuracy"),
+                    self.percent(g),
+                    self.put(g.mean("train_seconds").times(1 / 60), ".1f"),
+                )
+                for g in groups
+            ],
+        )
 
-    def pairs_table(self, pairs: Sequence[tuple[Group, Group]], first: str = "configuration") -> str:
+    def pairs_table(
+        self, pairs: Sequence[tuple[Group, Group]], first: str = "configuration"
+    ) -> str:
         """A row a configuration: both models, their difference and its interval."""
-        head = (first, "ViT parameters", "Diff-ViT parameters", "ViT validation %",
-                "Diff-ViT validation %", "ViT test %", "Diff-ViT test %", "difference [interval]")  # fmt: skip
-        return table(head, [
-            (self.label(a), self.put(a.one("n_params"), ",d"), self.put(b.one("n_params"), ",d"),
-             self.percent(a, "val_accuracy"), self.percent(b, "val_accuracy"), self.percent(a),
-             self.percent(b), self.difference(of_groups(a, b)))
-            for a, b in pairs
-        ])  # fmt: skip
+        head = (
+            first,
+            "ViT parameters",
+            "Diff-ViT parameters",
+            "ViT validation %",
+            "Diff-ViT validation %",
+            "ViT test %",
+            "Diff-ViT test %",
+            "difference [interval]",
+        )
+        return table(
+            head,
+            [
+                (
+                    self.label(a),
+                    self.put(a.one("n_params"), ",d"),
+                    self.put(b.one("n_params"), ",d"),
+                    self.percent(a, "val_accuracy"),
+                    self.percent(b, "val_accuracy"),
+                    self.percent(a),
+                    self.percent(b),
+                    self.difference(of_groups(a, b)),
+                )
+                for a, b in pairs
+            ],
+        )
 
     # ---------------------------------------------------------------------- figures
 
@@ -222,7 +253,9 @@ class Report:
         self.used.add(path.name)
         return f"![{title}](figures/{path.name})\n\n*{title}*"
 
-    def curves(self, name: str, title: str, plot: Callable, groups: Sequence[Group], **options) -> str:
+    def curves(
+        self, name: str, title: str, plot: Callable, groups: Sequence[Group], **options
+    ) -> str:
         """A figure of training results by a function of `plots`."""
         results = [r for g in groups for r in g.results]
         shows = [plot.__name__, options, results]

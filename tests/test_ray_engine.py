@@ -85,15 +85,17 @@ def test_a_killed_worker_is_replaced_and_goes_on(tmp_path):
         "RAY_ADDRESS": "local", "RAY_USAGE_STATS_ENABLED": "0", "HOME": str(tmp_path),
         "RAY_raylet_start_wait_time_s": "200",  # on a busy machine it takes longer than its 30
     }  # fmt: skip
-    driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(out), str(state)], text=True,
-                              env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(out), str(state)],
+        text=True, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
     lines: list[str] = []
     reader = threading.Thread(target=lambda: lines.extend(iter(driver.stdout.readline, "")))
     reader.start()
 
     def starts(run) -> list[int]:
-        text = "".join(lines)
-        return [int(p) for p in re.findall(re.escape(run.file_name) + r": starts in process (\d+)", text)]
+        begin = re.escape(run.file_name) + r": starts in process (\d+)"
+        return [int(p) for p in re.findall(begin, "".join(lines))]
 
     try:
         victim, other = two_runs()

@@ -10,6 +10,7 @@ import importlib
 import json
 import math
 import re
+import shutil
 import statistics
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from cvassign import compare, imagenet, report, report_frame, report_models, report_numbers
@@ -74,8 +76,13 @@ class Evaluator:
         """Any label that the file's run has in some experiment: all are data of the package."""
         name = file.removesuffix(".json")
         preset, _, name = name.partition("/")
-        return {r.label for e in SECTIONS for m in MODELS for r in experiment_runs(e, m, preset)
-                if r.file_name == file}  # fmt: skip
+        return {
+            r.label
+            for e in SECTIONS
+            for m in MODELS
+            for r in experiment_runs(e, m, preset)
+            if r.file_name == file
+        }
 
     def _mean(self, *parts):
         return math.fsum(self(p) for p in parts) / len(parts)
@@ -129,8 +136,10 @@ class Evaluator:
 
     def _difference(self, which, *sides):
         if sides[0] == "configurations":
-            means = [[self._mean(*(("file", f, "test_accuracy") for f in side)) for side in pair]
-                     for pair in sides[1:]]  # fmt: skip
+            means = [
+                [self._mean(*(("file", f, "test_accuracy") for f in side)) for side in pair]
+                for pair in sides[1:]
+            ]
             d = [b - a for a, b in means]
         else:
             by_seed = [{self.at(f, "seed"): self.at(f, "test_accuracy") for f in s} for s in sides]
@@ -169,9 +178,14 @@ class Evaluator:
             network = rn50().visual if model == "clip" else resnet50()
         heads, stages = ("attnpool.", "fc."), tuple(f"layer{i}." for i in range(1, 5))
         n = {name: p.numel() for name, p in network.named_parameters()}
-        chosen = {"all": lambda k: True, "head": lambda k: k.startswith(heads),
-                  "stem": lambda k: not k.startswith(heads + stages)}  # fmt: skip
-        return sum(v for k, v in n.items() if chosen.get(part, lambda k: k.startswith(f"{part}."))(k))
+        chosen = {
+            "all": lambda k: True,
+            "head": lambda k: k.startswith(heads),
+            "stem": lambda k: not k.startswith(heads + stages),
+        }
+        return sum(
+            v for k, v in n.items() if chosen.get(part, lambda k: k.startswith(f"{part}."))(k)
+        )
 
     def _classes(self):
         return 1000
@@ -200,8 +214,10 @@ def wrong_numbers(built: report.Built, results: Path) -> list[str]:
 # ----------------------------------------------------------------- digits without an origin
 
 NAMES = re.compile(
-    r"CIFAR-10(-C)?|ResNet-50|RN50|\b[12]-D\b|DINOv2|ViT-S/14|\b(pure_)?(float|fp|FP|bf|bfloat)(16|32)\b"
-    r"|λA2|\bA1\b|16x16|arXiv \d{4}\.\d{4,5}|table 8 of the ViT paper|clip-rn50|Prompts? P\d|\*\*P\d\*\*"
+    r"CIFAR-10(-C)?|ResNet-50|RN50|\b[12]-D\b|DINOv2|ViT-S/14"
+    r"|\b(pure_)?(float|fp|FP|bf|bfloat)(16|32)\b"
+    r"|λA2|\bA1\b|16x16|arXiv \d{4}\.\d{4,5}|table 8 of the ViT paper|clip-rn50"
+    r"|Prompts? P\d|\*\*P\d\*\*"
     r"|prompts P\d|`[\w./-]+\.(py|ipynb|md)`"
 )
 HEADING = re.compile(r"^#{2,3} ([1-3](\.\d)*)\b")
@@ -217,7 +233,9 @@ def typed_digits(marked: str) -> list[str]:
     found = []
     for line in body.splitlines():
         rest = NAMES.sub("", line)
-        rest = re.sub(r"^#{2,3} .*", lambda m: re.sub(r"(?<![\w.])\d(\.\d)*(?![\w])", "", m[0]), rest)
+        rest = re.sub(
+            r"^#{2,3} .*", lambda m: re.sub(r"(?<![\w.])\d(\.\d)*(?![\w])", "", m[0]), rest
+        )
         rest = re.sub(r"assignment [1-3](\.\d)*", "", rest)
         if re.search(r"\d", rest):
             found.append(line)
@@ -232,8 +250,11 @@ def typed_digits(marked: str) -> list[str]:
             words = {q for question in report_frame.QUESTIONS for q in question} | sections
             heading = re.search(r"\*(.+)\*$", cell)
             named = heading and heading[1] in known
-            if re.search(r"\d", cell) and cell not in words and not named and not re.search(
-                r"^`[\w./]+`: `\w+`$", cell
+            if (
+                re.search(r"\d", cell)
+                and cell not in words
+                and not named
+                and not re.search(r"^`[\w./]+`: `\w+`$", cell)
             ):
                 found.append(cell)
     return found
@@ -247,20 +268,33 @@ def fake_result(run, rng) -> dict:
     epochs = run.train.epochs
     accuracy = sorted(rng.uniform(40, 95, epochs).tolist())
     history = {
-        "train_loss": rng.random(epochs).tolist(), "val_loss": rng.random(epochs).tolist(),
-        "train_loss_tenths": rng.random((epochs, 10)).tolist(), "val_accuracy": accuracy,
-        "learning_rate": rng.random(epochs).tolist(), "seconds": rng.uniform(1, 9, epochs).tolist(),
-    }  # fmt: skip
+        "train_loss": rng.random(epochs).tolist(),
+        "val_loss": rng.random(epochs).tolist(),
+        "train_loss_tenths": rng.random((epochs, 10)).tolist(),
+        "val_accuracy": accuracy,
+        "learning_rate": rng.random(epochs).tolist(),
+        "seconds": rng.uniform(1, 9, epochs).tolist(),
+    }
     if run.model.attention == "diff":
         history["lambdas"] = rng.random((epochs, run.model.depth)).tolist()
     return {
-        "format": FORMAT, "name": run.name, "section": run.section, "label": run.label,
-        "preset": run.preset, "seed": run.seed, "epochs": epochs, "config": run_config(run),
-        "n_params": count_parameters(VisionTransformer(run.model)), "history": history,
-        "val_accuracy": accuracy[-1], "test_accuracy": rng.uniform(40, 95),
-        "train_seconds": math.fsum(history["seconds"]), "images_per_second": rng.uniform(10, 99),
-        "device": "CPU (x86_64, 3 threads)", "versions": {"python": "3.12.1", "torch": "2.11.0"},
-    }  # fmt: skip
+        "format": FORMAT,
+        "name": run.name,
+        "section": run.section,
+        "label": run.label,
+        "preset": run.preset,
+        "seed": run.seed,
+        "epochs": epochs,
+        "config": run_config(run),
+        "n_params": count_parameters(VisionTransformer(run.model)),
+        "history": history,
+        "val_accuracy": accuracy[-1],
+        "test_accuracy": rng.uniform(40, 95),
+        "train_seconds": math.fsum(history["seconds"]),
+        "images_per_second": rng.uniform(10, 99),
+        "device": "CPU (x86_64, 3 threads)",
+        "versions": {"python": "3.12.1", "torch": "2.11.0"},
+    }
 
 
 def summary(rng) -> dict:
@@ -270,43 +304,86 @@ def summary(rng) -> dict:
 
 def fake_bench(rng) -> dict:
     """As `bench.bench` writes it."""
-    speeds = ("usual loop, timm's model", "our loop, our model", "our loop, our model, 25% of the patches")
+    speeds = (
+        "usual loop, timm's model",
+        "our loop, our model",
+        "our loop, our model, 25% of the patches",
+    )
     row = {"patch_size": 4, "tokens": 65, "flop_per_image": 123_456_789}
     return {
-        "format": 1, "device": "cpu: AMD 7", "threads": 2, "versions": {"torch": "2.11.0"},
-        "preset": "cpu", "batch_size": 128,
-        "training": {"images_per_second": {n: summary(rng) for n in speeds}, "ours": speeds[1],
-                     **{k: summary(rng) for k in ("ours_to_usual", "loop_alone", "model_alone")}},
+        "format": 1,
+        "device": "cpu: AMD 7",
+        "threads": 2,
+        "versions": {"torch": "2.11.0"},
+        "preset": "cpu",
+        "batch_size": 128,
+        "training": {
+            "images_per_second": {n: summary(rng) for n in speeds},
+            "ours": speeds[1],
+            **{k: summary(rng) for k in ("ours_to_usual", "loop_alone", "model_alone")},
+        },
         "models": {"diff_to_vit": summary(rng)},
-        "growth": {"rows": {n: row | {"ms_per_image": summary(rng)}
-                            for n in ("patch 2", "patch 4", "patch 8", "depth 2")}},
-        "attention": {"tokens": {n: {"sdpa_to_formula": {"forward": summary(rng), "backward": summary(rng)}}
-                                 for n in ("17", "65")}},
+        "growth": {
+            "rows": {
+                n: row | {"ms_per_image": summary(rng)}
+                for n in ("patch 2", "patch 4", "patch 8", "depth 2")
+            }
+        },
+        "attention": {
+            "tokens": {
+                n: {"sdpa_to_formula": {"forward": summary(rng), "backward": summary(rng)}}
+                for n in ("17", "65")
+            }
+        },
         "looking": {n: summary(rng) for n in ("prediction", "CLS maps", "rollout")},
         "share_of_peak": {"flop_per_second": 1e9, "float32": 0.7, "bfloat16": 0.3},
-    }  # fmt: skip
+    }
 
 
 def fake_twin(rng) -> dict:
     """As `twin_study.main` writes it."""
+
     def rates() -> dict:
-        return {f"top5_{k}": {"mean": rng.random(), "std": rng.random()} for k in ("photo", "rendition")}
+        return {
+            f"top5_{k}": {"mean": rng.random(), "std": rng.random()} for k in ("photo", "rendition")
+        }
 
     return {
         "classifier": {"top5": {"photo": 0.93, "rendition": 0.41}},
         "variants": {n: rates() | {"runs": [{}, {}, {}]} for n in ("MLP", "linear")},
-        "data_card": [{"part": "test", "source": "a set 2.0", "photos": 3, "renditions": 14,
-                       "captioned": 0, "classes": 9, "licence": "CC-BY-4.0"}],
-    }  # fmt: skip
+        "data_card": [
+            {
+                "part": "test",
+                "source": "a set 2.0",
+                "photos": 3,
+                "renditions": 14,
+                "captioned": 0,
+                "classes": 9,
+                "licence": "CC-BY-4.0",
+            }
+        ],
+    }
 
 
 def fake_study(rng) -> dict:
     """As `robustness.study` gives it."""
-    runs = [{"attention": a, "clean": 80.0, "seed": 0,
-             "accuracy": {"blur": rng.uniform(20, 80, 5).tolist()}} for a in ("standard", "diff")]  # fmt: skip
+    runs = [
+        {
+            "attention": a,
+            "clean": 80.0,
+            "seed": 0,
+            "accuracy": {"blur": rng.uniform(20, 80, 5).tolist()},
+        }
+        for a in ("standard", "diff")
+    ]
     d = {"mean": -1.5, "low": -2.25, "high": -0.75}
-    return {"images": 9000, "severities": [1, 2, 3, 4, 5], "corruptions": {"blur": {}}, "runs": runs,
-            "differences": {"blur": d, "lost to corruption": d}}  # fmt: skip
+    return {
+        "images": 9000,
+        "severities": [1, 2, 3, 4, 5],
+        "corruptions": {"blur": {}},
+        "runs": runs,
+        "differences": {"blur": d, "lost to corruption": d},
+    }
 
 
 def make_tree(root: Path) -> Path:
@@ -342,8 +419,6 @@ def drawn(tmp_path_factory):
 @pytest.fixture
 def tree(drawn, tmp_path):
     """A copy of the written tree."""
-    import shutil
-
     return Path(shutil.copytree(drawn[0], tmp_path / "tree"))
 
 
@@ -370,8 +445,17 @@ def test_every_number_is_in_a_result_file(drawn):
     assert not re.search(f"[{OPEN}{MIDDLE}{CLOSE}]", plain(built.report))
 
 
-@pytest.mark.parametrize("typed", ["It reaches 91.2 %.", "a gain of 3 points", "`0.05` of it",
-                                   "| 64.78 |", "![a](figures/a2.png)", "see 1.2.1 and 12"])  # fmt: skip
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "It reaches 91.2 %.",
+        "a gain of 3 points",
+        "`0.05` of it",
+        "| 64.78 |",
+        "![a](figures/a2.png)",
+        "see 1.2.1 and 12",
+    ],
+)
 def test_a_typed_number_is_found(drawn, typed):
     marked = drawn[2].report
     at = marked.index("## 2 Differential")
@@ -420,8 +504,13 @@ def test_check_names_what_would_change_and_writes_nothing(tree):
     save_weights(VisionTransformer(experiment_runs("best", "vit", PRESET)[0].model), weights)
     before = {p: p.stat().st_mtime_ns for p in tree.rglob("*")}
     changed = report.run(tree, (PRESET,), check=True)
-    assert {"report.md", "report_lambda.png", "report_hyper.png", "report_of_old.png",
-            "models/smoke-vit-best.json"} <= set(changed)  # fmt: skip
+    assert {
+        "report.md",
+        "report_lambda.png",
+        "report_hyper.png",
+        "report_of_old.png",
+        "models/smoke-vit-best.json",
+    } <= set(changed)
     assert {p: p.stat().st_mtime_ns for p in tree.rglob("*")} == before
     assert report.main(["--check", "--root", str(tree), "--presets", PRESET]) == 1
 
@@ -461,8 +550,10 @@ def test_a_report_of_nothing_says_so(tmp_path):
     assert wrong_numbers(built, tmp_path / "results") == [] and typed_digits(built.report) == []
 
 
-@pytest.mark.parametrize("readme", ["nothing", report.BEGIN, report.END + report.BEGIN,
-                                    report.BEGIN + report.END + report.END])  # fmt: skip
+@pytest.mark.parametrize(
+    "readme",
+    ["nothing", report.BEGIN, report.END + report.BEGIN, report.BEGIN + report.END + report.END],
+)
 def test_a_readme_without_the_two_markers_is_refused(readme):
     with pytest.raises(ValueError, match="results:begin"):
         report.in_readme(readme, "a table")
@@ -471,12 +562,15 @@ def test_a_readme_without_the_two_markers_is_refused(readme):
 # ------------------------------------------------------------------ declaration and appendix
 
 
-@pytest.mark.parametrize("line, prompts", [
-    ("# LLM-assisted: prompts P1, see report.md", ["P1"]),
-    ("# LLM-assisted: prompts P1, P2, P5, see report.md", ["P1", "P2", "P5"]),
-    ("# LLM-assisted: prompts P1 and P3, see report.md", ["P1", "P3"]),
-    ("# made by hand", []),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "line, prompts",
+    [
+        ("# LLM-assisted: prompts P1, see report.md", ["P1"]),
+        ("# LLM-assisted: prompts P1, P2, P5, see report.md", ["P1", "P2", "P5"]),
+        ("# LLM-assisted: prompts P1 and P3, see report.md", ["P1", "P3"]),
+        ("# made by hand", []),
+    ],
+)
 def test_prompts_are_read_from_the_first_lines(line, prompts, tmp_path):
     file = tmp_path / "a.py"
     file.write_text(f"{line}\n" + "x = 1\n" * 20 + "# LLM-assisted: prompts P6\n")
@@ -490,18 +584,42 @@ def test_prompts_are_read_from_the_first_lines(line, prompts, tmp_path):
 def test_every_file_declares_its_prompts():
     found = {f for files in report_frame.declared_files().values() for f in files}
     missing = [
-        p.relative_to(ROOT).as_posix() for folder in ("cvassign", "dino", "tests", "notebooks")
-        for p in (ROOT / folder).rglob("*") if p.suffix in (".py", ".ipynb")
-        and ".ipynb_checkpoints" not in p.parts and p.relative_to(ROOT).as_posix() not in found
-    ]  # fmt: skip
+        p.relative_to(ROOT).as_posix()
+        for folder in ("cvassign", "dino", "tests", "notebooks")
+        for p in (ROOT / folder).rglob("*")
+        if p.suffix in (".py", ".ipynb")
+        and ".ipynb_checkpoints" not in p.parts
+        and p.relative_to(ROOT).as_posix() not in found
+    ]
     assert missing == []
     assert {"Makefile", "README.md", ".ci/run"} <= found
 
 
 def test_each_question_has_a_heading_and_code(drawn):
     own = report_frame.headings(plain(drawn[2].report))
-    asked = {"1.1", "1.2.1", "1.2.2", "1.2.3", "1.3", "1.4.1", "1.4.2", "1.4.3", "1.4.4", "2.1.1", "2.1.2",
-             "2.1.3", "2.2.1", "2.2.2", "2.2.3", "2.3", "3.1.1", "3.1.2", "3.1.3", "3.1.4", "3.1.5"}  # fmt: skip
+    asked = {
+        "1.1",
+        "1.2.1",
+        "1.2.2",
+        "1.2.3",
+        "1.3",
+        "1.4.1",
+        "1.4.2",
+        "1.4.3",
+        "1.4.4",
+        "2.1.1",
+        "2.1.2",
+        "2.1.3",
+        "2.2.1",
+        "2.2.2",
+        "2.2.3",
+        "2.3",
+        "3.1.1",
+        "3.1.2",
+        "3.1.3",
+        "3.1.4",
+        "3.1.5",
+    }
     assert {q[0] for q in report_frame.QUESTIONS} == asked
     for section, words, file, name in report_frame.QUESTIONS:
         heading = report_frame.heading_of(section, own)
@@ -540,8 +658,12 @@ def test_positions_side_by_side_are_told_from_others():
     positions = torch.cat([f(places / g * math.pi / 2) for f in (torch.cos, torch.sin)], 1)
     found = report_models.position_cosines(positions, g)
     unit = positions / positions.norm(dim=1, keepdim=True)
-    near = [float(unit[i] @ unit[j]) for i in range(g * g) for j in range(g * g)
-            if (places[i] - places[j]).abs().sum() == 1]  # fmt: skip
+    near = [
+        float(unit[i] @ unit[j])
+        for i in range(g * g)
+        for j in range(g * g)
+        if (places[i] - places[j]).abs().sum() == 1
+    ]
     assert found["neighbours"] == pytest.approx(statistics.fmean(near), abs=1e-5)
     assert found["neighbours"] > found["others"] + 0.05
 
@@ -553,8 +675,6 @@ def test_a_figure_is_drawn_again_only_for_other_data(drawn):
     made = []
 
     def make():
-        from matplotlib.figure import Figure
-
         made.append(1)
         return Figure(figsize=(1, 1))
 
