@@ -26,6 +26,7 @@ from cvassign.clip import TEMPLATES, rn50
 from cvassign.experiments import MODELS, SECTIONS, all_runs, experiment_runs
 from cvassign.report_numbers import CLOSE, MIDDLE, OPEN, Number, Writer, plain
 from cvassign.report_results import DREW, drawn_from
+from cvassign.report_sections import cancelling
 from cvassign.results import FORMAT, ROOT, run_config, save_weights, weights_path, write_json
 from cvassign.vit import VisionTransformer, count_parameters
 
@@ -382,7 +383,7 @@ def fake_study(rng) -> dict:
         "severities": [1, 2, 3, 4, 5],
         "corruptions": {"blur": {}},
         "runs": runs,
-        "differences": {"blur": d, "lost to corruption": d},
+        "differences": {"blur": d, "clean": d, "lost to corruption": d},
     }
 
 
@@ -649,6 +650,22 @@ def test_numbers_print_as_a_reader_expects():
     assert report_numbers.printed(1234567, ",d") == "1,234,567"
     assert report_numbers.printed(2.5e-4, ".1e") == "2.5e−04"
     assert report_numbers.printed("a 3", ".2f") == "a 3"
+
+
+def test_what_the_corruptions_say_follows_their_intervals():
+    def d(low: float, high: float) -> dict:
+        return {"mean": (low + high) / 2, "low": low, "high": high}
+
+    found = {"Gaussian noise": d(1, 2), "shot noise": d(-1, 1), "fog": d(-3, -2)}
+    kinds = list(found)
+    found |= {"clean": d(-4, -3), "lost to corruption": d(-2, -1)}
+    said = cancelling(found, kinds)
+    assert "above the ViT in: Gaussian noise; clearly below it in: fog." in said
+    assert "some noise, not against all" in said and "starts lower" in said
+    assert "every kind" in cancelling(found | {"shot noise": d(1, 2)}, kinds)
+    none = found | {"Gaussian noise": d(-1, 2), "clean": d(-1, 1), "lost to corruption": d(1, 2)}
+    assert "does not show" in cancelling(none, kinds) and "starts" not in cancelling(none, kinds)
+    assert "more points" in cancelling(none, kinds) and cancelling({}, []) == ""
 
 
 def test_positions_side_by_side_are_told_from_others():
