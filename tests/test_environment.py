@@ -132,7 +132,7 @@ def test_saving_where_one_may_not_is_an_error_that_names_the_file(read_only, tmp
     assert (read_only / "curve.png").read_bytes() == b"an older one"
 
 
-@pytest.mark.parametrize("folder", ["", "notebooks", "dino/pictures"])
+@pytest.mark.parametrize("folder", ["", "notebooks", "tests"])
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_finds_the_package_from_other_folders(notebook, folder):
     cells = json.loads(notebook.read_text())["cells"]
