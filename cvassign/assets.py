@@ -36,7 +36,7 @@ from zipfile import BadZipFile
 import numpy as np
 from filelock import FileLock
 from PIL import Image
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 TIMEOUT = 20  # seconds without a byte, after which an address does not answer
 MAX_RESUMES = 20  # of one broken download; each must have brought something new

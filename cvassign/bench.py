@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 from torchvision.datasets import CIFAR10
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from cvassign.attention import scaled_dot_product_attention
 from cvassign.data import DATASETS, MEAN, STD, Dataset, Split, normalise

@@ -147,18 +147,19 @@ class ZeroShot:
         templates: a key of `TEMPLATES`.
         names: default the 1000 curated class names of ImageNet.
         cache: folder where the text embeddings are kept; None to encode each time.
+        weights: (K, E) the class vectors, where they are stored: then nothing is encoded.
     """
 
     def __init__(
         self, encoder: Encoder, templates: str = "seven", names: list[str] | None = None,
-        cache: Path | None = None,
+        cache: Path | None = None, weights: Tensor | None = None,
     ):  # fmt: skip
         if templates not in TEMPLATES:
             raise ValueError(f"templates must be one of {', '.join(TEMPLATES)}, got {templates!r}")
         self.encoder, self.templates = encoder, TEMPLATES[templates]
         self.names = imagenet.class_names() if names is None else names
         self.name = f"{encoder.name}, {len(self.templates)} templates"
-        self.weights = self._weights(cache)  # (K, E)
+        self.weights = self._weights(cache) if weights is None else weights  # (K, E)
 
     def _weights(self, cache: Path | None) -> Tensor:
         sentences = [t(name) for name in self.names for t in self.templates]

@@ -1,8 +1,12 @@
-# LLM-assisted: prompts P3, see report.md
+# LLM-assisted: prompts P3 and P4, see report.md
 """The figures of notebook 3: each function takes numbers or pictures and returns a Figure."""
 
+from textwrap import wrap
+
 import matplotlib.pyplot as plt
+import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from cvassign import imagenet
 
@@ -171,4 +175,84 @@ def layer_errors(layers: dict[str, list[dict]]) -> Figure:
     ax.set(yscale="log", ylabel="relative error to fp32")
     ax.tick_params(axis="x", rotation=90, labelsize=7)
     ax.legend(fontsize=8)
+    return fig
+
+
+def templates(rates: dict[str, list[dict[str, float]]]) -> Figure:
+    """Top-5 by the number of sentences a class: {templates: [{kind: rate}, one a seed]}."""
+    fig, ax = plt.subplots(figsize=(6, 2.8), layout="constrained")
+    for i, kind in enumerate(("photo", "rendition")):
+        each = [[100 * r[kind] for r in runs] for runs in rates.values()]
+        means = [sum(v) / len(v) for v in each]
+        ax.plot(range(len(rates)), means, color=(BLUE, ORANGE)[i], label=f"{kind}s")
+        for x, values in enumerate(each):
+            ax.plot([x] * len(values), values, "o", ms=4, color=(BLUE, ORANGE)[i])
+    ax.set_xticks(range(len(rates)), list(rates))
+    ax.set(xlabel="templates a class name is put into", ylabel="top-5 hits [%]")
+    ax.legend(fontsize=8)
+    return fig
+
+
+def reliability(measured: dict[str, dict]) -> Figure:
+    """How often the first answer is right against its probability: {label: a `calibration`}."""
+    fig, axes = plt.subplots(1, len(measured), figsize=(3 * len(measured), 3), sharey=True,
+                             squeeze=False, layout="constrained")  # fmt: skip
+    for ax, (label, c) in zip(axes[0], measured.items()):
+        confidence, accuracy, n = zip(*c["bins"])
+        ax.plot([0, 1], [0, 1], color=GREY, lw=1)
+        ax.plot(confidence, accuracy, color=BLUE, lw=1)
+        ax.scatter(confidence, accuracy, s=[4 + 120 * v / sum(n) for v in n], color=BLUE)
+        ax.set_title(f"{label}\nexpected calibration error {100 * c['ece']:.1f} %", fontsize=8)
+        ax.set(xlabel="probability of the first answer", xlim=(0, 1), ylim=(0, 1))
+    axes[0, 0].set_ylabel("share that is right")
+    return fig
+
+
+def embedding_map(images: Tensor, texts: Tensor, labels: list[int], kinds: list[str],
+                  names: list[str]) -> Figure:  # fmt: skip
+    """Pictures and class sentences in two dimensions, by the sentences' principal axes.
+
+    Both sides are centred by their own mean: pictures and texts lie in two separate cones (the
+    modality gap, arXiv 2203.02053), and one common mean would show that gap alone.
+
+    Args:
+        images: (n, E) embeddings; `labels[i]` is the row of `texts` and of `names`.
+        kinds: "photo" or "rendition", a picture each.
+    """
+    texts, images = texts - texts.mean(0), images - images.mean(0)
+    axes = torch.linalg.svd(texts, full_matrices=False).Vh[:2].T
+    xy, stars = (images @ axes).tolist(), (texts @ axes).tolist()
+    fig, ax = plt.subplots(figsize=(8, 5.4), layout="constrained")
+    colours = plt.get_cmap("tab10").colors
+    for kind, marker in (("photo", "o"), ("rendition", "^")):
+        mine = [i for i, k in enumerate(kinds) if k == kind]
+        ax.scatter([xy[i][0] for i in mine], [xy[i][1] for i in mine], s=22, alpha=0.6,
+                   marker=marker, color=[colours[labels[i] % 10] for i in mine], label=kind)  # fmt: skip
+    for i, (x, y) in enumerate(stars):
+        ax.scatter([x], [y], s=170, marker="*", color=colours[i % 10], edgecolor="black",
+                   label="class name" if i == 0 else None)  # fmt: skip
+        ax.annotate(names[i], (x, y), (5, 5), textcoords="offset points", fontsize=9)
+    ax.set(xlabel="first axis of the class names", ylabel="second axis")
+    ax.legend(fontsize=8)
+    return fig
+
+
+def retrieved(queries: list[str], found: list[list]) -> Figure:
+    """A row a query: the pictures nearest to it, the nearest first.
+
+    Args:
+        found: for each query the `gallery.Picture`s, which must be shown openly.
+    """
+    if hidden := [p.path.name for row in found for p in row if not p.may_be_shown]:
+        raise ValueError(f"these pictures may not be in a committed figure: {hidden}")
+    fig, axes = plt.subplots(len(queries), len(found[0]), squeeze=False, layout="constrained",
+                             figsize=(1.25 * len(found[0]) + 2, 1.15 * len(queries)))  # fmt: skip
+    for line, query, row in zip(axes, queries, found):
+        for ax, p in zip(line, row):
+            image = imagenet.open_rgb(p.path)
+            image.thumbnail((96, 96))
+            ax.imshow(image)
+            ax.set_title(p.class_name[:18], fontsize=6, pad=2)
+            ax.set(xticks=[], yticks=[])
+        line[0].set_ylabel("\n".join(wrap(query, 22)), fontsize=8, rotation=0, ha="right", va="center")
     return fig

@@ -1,8 +1,17 @@
 # LLM-assisted: prompts P3, see report.md
-"""A folder of labelled pictures in many styles, and the rule that picks 3.1.4's examples."""
+"""Labelled pictures in many styles, and the rule that picks 3.1.4's examples.
+
+The project carries a small gallery of openly licensed ones (`gallery/`, at most 300 files); a folder
+of the same form adds to it where `CVASSIGN_DATA` names one.
+
+    python -m cvassign.gallery FOLDER     # writes gallery/ anew from such a folder
+"""
 
 import csv
 import os
+import shutil
+import sys
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +22,10 @@ from cvassign import imagenet
 
 COLUMNS = ("path", "imagenet_class_index", "synset", "style", "kind", "licence", "attribution",
            "source_repo", "may_be_committed", "accept_indices")  # fmt: skip
+BUNDLED = Path(__file__).resolve().parents[1] / "gallery"
+# Of these openly licensed sources; the text-aligned twin is never trained on them.
+SOURCES = ("tuxpaint", "gcompris", "fluent-emoji", "fxemoji", "game-icons")
+MAX_FILES, MAX_SIDE, MAX_BYTES = 300, 320, 8_000_000
 
 
 @dataclass(frozen=True)
@@ -40,18 +53,35 @@ class Picture:
         return imagenet.branch(imagenet.classes()[self.index].wnid)
 
 
-def load(folder: Path | None = None) -> list[Picture]:
-    """The gallery: `folder`, default `images` in the folder that CVASSIGN_DATA names.
+def load() -> list[Picture]:
+    """The project's own gallery, and after it `images` in the folder that CVASSIGN_DATA names.
+
+    Raises:
+        FileNotFoundError: when there is neither.
+    """
+    data = Path(os.environ.get("CVASSIGN_DATA", "data")) / "images"
+    folders = [f for f in (BUNDLED, data) if (f / "manifest.csv").exists()]
+    if not folders:
+        raise FileNotFoundError("expected gallery/manifest.csv in the project, or a folder that "
+                                "CVASSIGN_DATA names with images/manifest.csv; got neither")  # fmt: skip
+    found = {}
+    for folder in folders:
+        for p in read(folder):  # the same name below the folder is the same picture
+            found.setdefault(p.path.relative_to(folder).as_posix(), p)
+    return list(found.values())
+
+
+def read(folder: Path) -> list[Picture]:
+    """The pictures of one folder with a manifest.csv.
 
     Raises:
         FileNotFoundError: when there is no manifest.csv.
         ValueError: when it lacks a column or its classes disagree with the synsets.
     """
-    folder = Path(folder or Path(os.environ.get("CVASSIGN_DATA", "data")) / "images")
+    folder = Path(folder)
     file = folder / "manifest.csv"
     if not file.exists():
-        raise FileNotFoundError("expected a folder with manifest.csv, named by CVASSIGN_DATA as "
-                                "the folder above images/, got none")  # fmt: skip
+        raise FileNotFoundError(f"expected manifest.csv in {folder.name}/, got none")
     with file.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     if missing := set(COLUMNS) - set(rows[0] if rows else ()):
@@ -96,21 +126,77 @@ def select(
 
     Returns:
         {class index: ([picture, picture], picture)}; fewer than `n_classes` when there are no more.
-        Two pictures of different styles are preferred.
+        Pictures that may be shown are preferred, then two of different styles.
     """
     only_first, only_second = {}, {}
-    for p, a, b in zip(pictures, first.tolist(), second.tolist()):
+    by_licence = sorted(zip(pictures, first.tolist(), second.tolist()),
+                        key=lambda row: not row[0].may_be_shown)  # fmt: skip
+    for p, a, b in by_licence:
         if a != b:
             (only_first if a else only_second).setdefault(p.index, []).append(p)
+
+    def rank(index: int, wins: list[Picture]) -> tuple[bool, int]:
+        """Classes whose three pictures may all be shown come first."""
+        losses = only_second.get(index, [])
+        shown = sum(p.may_be_shown for p in wins) > 1 and any(p.may_be_shown for p in losses)
+        return not shown, index
+
     chosen, used = {}, {}
     for turn in range(per_branch):
-        for index, wins in sorted(only_first.items()):
+        for index, wins in sorted(only_first.items(), key=lambda item: rank(*item)):
             losses, branch = only_second.get(index, []), wins[0].branch
             if index in chosen or len(wins) < 2 or not losses or used.get(branch, 0) > turn:
                 continue
             if len(chosen) == n_classes:
                 return chosen
-            other = next((p for p in wins[1:] if p.style != wins[0].style), wins[1])
+            others = [p for p in wins[1:] if p.may_be_shown == wins[1].may_be_shown]
+            other = next((p for p in others if p.style != wins[0].style), wins[1])
             chosen[index] = ([wins[0], other], losses[0])
             used[branch] = used.get(branch, 0) + 1
     return chosen
+
+
+def bundle(folder: Path, out: Path = BUNDLED) -> int:
+    """Copies openly licensed pictures of `SOURCES` into the project's own gallery, by rule.
+
+    Classes of which there is a photo and two renditions come first, since 3.1.4 compares these; one
+    picture of each style before a second of any; until `MAX_FILES` or `MAX_BYTES`.
+
+    Returns:
+        The number of pictures.
+    """
+    with (folder / "manifest.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    by_class = defaultdict(list)
+    for r in rows:
+        if r["may_be_committed"] == "yes" and any(s in r["source_repo"] for s in SOURCES) \
+                and max(int(r["width"]), int(r["height"])) <= MAX_SIDE:  # fmt: skip
+            by_class[r["imagenet_class_index"]].append(r)
+    queue = []
+    for index, mine in by_class.items():
+        count = defaultdict(int)
+        photos = sum(r["kind"] == "photo" for r in mine)
+        whole = photos > 0 and len(mine) - photos > 1
+        for r in sorted(mine, key=lambda r: (r["kind"] != "photo", r["path"])):
+            queue.append((not whole, count[r["style"]], int(index), r["path"], r))
+            count[r["style"]] += 1
+    chosen, size = [], 0
+    for *_, r in sorted(queue, key=lambda entry: entry[:4]):
+        size += (folder / r["path"]).stat().st_size
+        if len(chosen) == MAX_FILES or size > MAX_BYTES:
+            break
+        chosen.append(r)
+    for r in chosen:
+        (out / r["path"]).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / r["path"], out / r["path"])
+    temporary = out / "manifest.csv.tmp"
+    with temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, COLUMNS, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(sorted(chosen, key=lambda r: r["path"]))
+    os.replace(temporary, out / "manifest.csv")
+    return len(chosen)
+
+
+if __name__ == "__main__":
+    print(bundle(Path(sys.argv[1])), "pictures in", BUNDLED.name)

@@ -31,7 +31,7 @@ import torchvision
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as tv
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from cvassign.assets import AssetError
 from cvassign.compare import Difference, over_seeds, paired_bootstrap

@@ -48,8 +48,8 @@ def test_hits_and_rates():
 
 
 def test_load_checks_the_manifest(tmp_path):
-    with pytest.raises(FileNotFoundError, match="CVASSIGN_DATA"):
-        gallery.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match="expected manifest.csv"):
+        gallery.read(tmp_path)
     row = dict.fromkeys(gallery.COLUMNS, "") | {
         "path": "t.png", "imagenet_class_index": "292", "synset": "n02129604",
         "accept_indices": "292|293", "may_be_committed": "yes",
@@ -62,12 +62,12 @@ def test_load_checks_the_manifest(tmp_path):
             writer.writerow(r)
 
     write(row)
-    (p,) = gallery.load(tmp_path)
+    (p,) = gallery.read(tmp_path)
     assert p.accept == (292, 293) and p.may_be_shown and p.class_name == "tiger"
     write(row | {"synset": "n01440764"})
     with pytest.raises(ValueError, match="class 292 is n02129604"):
-        gallery.load(tmp_path)
+        gallery.read(tmp_path)
     del row["style"]
     write(row)
     with pytest.raises(ValueError, match="columns missing: style"):
-        gallery.load(tmp_path)
+        gallery.read(tmp_path)

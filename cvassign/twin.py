@@ -1,0 +1,271 @@
+# LLM-assisted: prompts P4, see report.md
+"""A text-aligned twin of ImageNet's ResNet-50: the same frozen trunk, a small head that puts its
+features beside sentences.
+
+"LiT: Zero-Shot Transfer with Locked-image text Tuning" (arXiv 2111.07991) locks the image tower and
+trains the text tower; here both towers are locked and a small head between them is trained, with
+CLIP's symmetric contrastive loss (arXiv 2103.00020, figure 3). Beside the trunk's own classifier it
+shows what the objective and a few thousand captioned pictures change, architecture and photos being
+equal. It is not CLIP and never called so.
+"""
+
+import copy
+import json
+import math
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cvassign import clip, imagenet, sentences
+from cvassign.precision import convert
+from cvassign.twin_data import Features
+
+NAME = "text-aligned twin of ResNet-50"
+FOLDER = Path(__file__).resolve().parents[1] / "results" / "twin"
+HEAD, CLASSES = "head.safetensors", "classes.safetensors"
+
+
+@dataclass(frozen=True)
+class TwinConfig:
+    """How a head is trained."""
+
+    head: str = "mlp"  # "mlp" or "linear"
+    hidden: int = 512  # width of the MLP
+    dropout: float = 0.3
+    renditions: bool = True  # labelled drawings, emoji, sculptures …
+    captions: bool = True  # drawings with their authors' titles
+    prototypes: bool = True  # one feature vector a class, from the classifier's own weights
+    templates: str = "seven"  # key of clip.TEMPLATES: a pair's sentence is drawn from these
+    batch_size: int = 512
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    max_epochs: int = 60
+    patience: int = 6  # epochs without a better validation score, after which training ends
+
+    def __post_init__(self):
+        if self.head not in ("mlp", "linear"):
+            raise ValueError(f"head must be mlp or linear, got {self.head!r}")
+
+
+class Head(nn.Module):
+    """Features (B, 2048) to unit vectors (B, E) in the sentence encoder's space."""
+
+    def __init__(self, config: TwinConfig, width: int = 2048, embed_dim: int = 384):
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # CLIP's start
+        if config.head == "linear":
+            self.project = nn.Linear(width, embed_dim)
+        else:
+            self.project = nn.Sequential(
+                nn.Linear(width, config.hidden), nn.GELU(), nn.Dropout(config.dropout),
+                nn.Linear(config.hidden, embed_dim),
+            )  # fmt: skip
+
+    def forward(self, features: Tensor) -> Tensor:
+        """See the class."""
+        # features are what a ReLU left: never negative, with a long tail. Their root spreads them
+        # evenly; length 1 takes out a picture's contrast.
+        return F.normalize(self.project(F.normalize(features.clamp(min=0).sqrt(), dim=-1) * 45.0),
+                           dim=-1)  # fmt: skip
+
+    @property
+    def scale(self) -> Tensor:
+        """The factor on cosines, learned, at most 100 as in CLIP."""
+        return self.log_scale.exp().clamp(max=100)
+
+
+def contrastive_loss(images: Tensor, texts: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
+    """Each picture must find its sentence in the batch, and each sentence its picture.
+
+    With few classes a batch holds several pictures of one class, whose sentences are right for all
+    of them: the target is uniform over equal labels ("UniCL", arXiv 2204.03610, equation 3). With
+    all labels different this is CLIP's loss.
+
+    Args:
+        images, texts: (B, E) unit vectors, pair by pair.
+        labels: (B,) integers; equal ones are the same thing.
+    """
+    logits = scale * images @ texts.T  # (B, B)
+    same = (labels[:, None] == labels).float()
+    target = same / same.sum(1, keepdim=True)  # symmetric up to its rows' sums, which are equal
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+@dataclass
+class Pairs:
+    """Picture features with the sentences that fit them.
+
+    `sentences[text[i]]` are picture i's sentences, (T, E), one of which is drawn each time; two
+    pictures with one `text` show the same thing.
+    """
+
+    features: Tensor  # (n, 2048)
+    text: Tensor  # (n,) index into `sentences`
+    sentences: Tensor  # (M, T, E) unit vectors
+
+
+def train(pairs: Pairs, config: TwinConfig, seed: int, score) -> tuple[Head, dict]:
+    """Trains a head with AdamW and a cosine schedule, and keeps its best state.
+
+    Args:
+        pairs: what to train on.
+        score: head -> float on validation data, higher is better; asked after every epoch.
+
+    Returns:
+        The head with the best score, in eval mode, and the history: `loss`, `score` by epoch,
+        `best_epoch`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # of the first weights and of dropout
+        head = Head(config, pairs.features.shape[1], pairs.sentences.shape[2])
+        decay = [p for p in head.parameters() if p.ndim == 2]
+        rest = [p for p in head.parameters() if p.ndim != 2]
+        optimizer = torch.optim.AdamW([{"params": decay, "weight_decay": config.weight_decay},
+                                       {"params": rest, "weight_decay": 0.0}], lr=config.lr)  # fmt: skip
+        n = len(pairs.text)
+        steps = math.ceil(n / config.batch_size)
+        history, best, best_state = {"loss": [], "score": []}, -math.inf, None
+        for epoch in range(config.max_epochs):
+            head.train()
+            order, total = torch.randperm(n, generator=generator), 0.0
+            for step, some in enumerate(order.split(config.batch_size)):
+                done = (epoch + step / steps) / config.max_epochs
+                for group in optimizer.param_groups:
+                    group["lr"] = config.lr * 0.5 * (1 + math.cos(math.pi * done))
+                row = pairs.text[some]
+                drawn = torch.randint(pairs.sentences.shape[1], row.shape, generator=generator)
+                loss = contrastive_loss(head(pairs.features[some]), pairs.sentences[row, drawn],
+                                        row, head.scale)  # fmt: skip
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                total += loss.item() * len(some)
+            head.eval()
+            with torch.inference_mode():
+                history["score"].append(float(score(head)))
+            history["loss"].append(total / n)
+            if history["score"][-1] > best:
+                best, best_state = history["score"][-1], copy.deepcopy(head.state_dict())
+                history["best_epoch"] = epoch
+            elif epoch - history["best_epoch"] >= config.patience:
+                break
+    head.load_state_dict(best_state)
+    return head.eval(), history
+
+
+@torch.no_grad()
+def prototypes(fc: nn.Linear, start: Tensor, confidence: float = 0.9) -> Tensor:
+    """One feature vector a class (K, 2048) that the classifier is sure of, from its weights alone.
+
+    Pictures of a few hundred classes would teach the head that the others do not occur. These
+    vectors stand in for photos of all: from the mean feature, along the class's weights (less the
+    mean class's), negative values cut as the trunk's ReLU does, to the first point where the
+    classifier's probability reaches `confidence`.
+
+    Args:
+        fc: the classifier's last layer.
+        start: (2048,) the mean feature of the training pictures.
+    """
+    direction = fc.weight.float() - fc.weight.float().mean(0)
+    found = torch.zeros(len(direction), dtype=torch.bool)
+    out = start.expand_as(direction).clone()
+    for step in torch.logspace(-1, 3, 200):
+        x = (start + step * direction).clamp(min=0)
+        sure = fc(x).softmax(-1).diagonal() >= confidence
+        out[sure & ~found] = x[sure & ~found]
+        found |= sure
+    if not found.all():
+        raise ValueError(f"expected a point of probability {confidence} for every class, "
+                         f"found none for {int((~found).sum())}")  # fmt: skip
+    return out
+
+
+@dataclass(frozen=True)
+class Twin:
+    """`clip.Encoder` by ResNet-50 with a trained head in the place of its last layer."""
+
+    network: nn.Module  # torchvision's ResNet-50, `fc` a `Head`: images to unit vectors
+    preprocess: object
+    classes: dict[str, Tensor]  # templates -> (1000, E): the class names, encoded and stored
+    features: Features | None = None  # of the same trunk, when pictures are asked for repeatedly
+    name: str = NAME
+
+    @property
+    def logit_scale(self) -> float:
+        """See `clip.Encoder`."""
+        return self.network.fc.scale.item()
+
+    @torch.inference_mode()
+    def encode_image(self, images: list, batch_size: int = 16) -> Tensor:
+        """See `clip.Encoder`."""
+        if self.features is not None:
+            return self.network.fc(self.features(images, batch_size))
+        return torch.cat([
+            self.network(imagenet.stack(images[i : i + batch_size], self.preprocess, self.network))
+            .float().cpu() for i in range(0, len(images), batch_size)
+        ])  # fmt: skip
+
+    def encode_text(self, texts: list[str]) -> Tensor:
+        """See `clip.Encoder`; needs the asset "minilm-l6"."""
+        return sentences.minilm()(texts)
+
+    def zero_shot(self, templates: str = "seven") -> clip.ZeroShot:
+        """The 1000 classes, from the stored embeddings: no sentence encoder is needed."""
+        if templates not in self.classes:
+            raise ValueError(f"templates must be one of {', '.join(self.classes)}, "
+                             f"got {templates!r}")  # fmt: skip
+        return clip.ZeroShot(self, templates, weights=self.classes[templates])
+
+    def to(self, precision: str) -> "Twin":
+        """The whole twin, trunk and head, in one of `precision.PRECISIONS`, as a copy."""
+        return Twin(convert(self.network, precision), self.preprocess, self.classes,
+                    name=f"{self.name}, {precision}")  # fmt: skip
+
+
+def build(classifier: imagenet.Classifier, head: Head, classes: dict[str, Tensor],
+          features: Features | None = None) -> Twin:  # fmt: skip
+    """The twin of a classifier: a copy of its network, the last layer replaced."""
+    network = copy.deepcopy(classifier.model).eval().requires_grad_(False)
+    network.fc = head.requires_grad_(False).eval()
+    return Twin(network, classifier.preprocess, classes, features)
+
+
+def save(head: Head, config: TwinConfig, seed: int, classes: dict[str, Tensor], trunk: str,
+         folder: Path = FOLDER) -> None:  # fmt: skip
+    """Writes the head and the class embeddings in half precision, with what made them."""
+    made = {"config": json.dumps(asdict(config)), "seed": str(seed), "trunk": trunk,
+            "program": "python -m cvassign.twin_study"}  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, tensors in ((HEAD, head.state_dict()), (CLASSES, classes)):
+        temporary = folder / f"{name}.{os.getpid()}.tmp"
+        save_file({k: v.half().contiguous() for k, v in tensors.items()}, temporary, made)
+        os.replace(temporary, folder / name)
+
+
+def load(classifier: imagenet.Classifier, folder: Path = FOLDER,
+         features: Features | None = None) -> Twin:  # fmt: skip
+    """The stored twin of this classifier.
+
+    Raises:
+        FileNotFoundError: when it was not stored.
+        ValueError: when it was trained on another trunk: features of two networks do not mix.
+    """
+    if missing := [n for n in (HEAD, CLASSES) if not (folder / n).exists()]:
+        raise FileNotFoundError(f"expected {' and '.join(missing)} in {folder.name}/: run "
+                                "`python -m cvassign.twin_study`")  # fmt: skip
+    with safe_open(folder / HEAD, "pt") as file:
+        made = file.metadata()
+    if made["trunk"] != classifier.name:
+        raise ValueError(f"the stored head belongs to {made['trunk']}, the network here is "
+                         f"{classifier.name}: train its own by `python -m cvassign.twin_study`")  # fmt: skip
+    head = Head(TwinConfig(**json.loads(made["config"])))
+    head.load_state_dict({k: v.float() for k, v in load_file(folder / HEAD).items()})
+    classes = {k: F.normalize(v.float(), dim=-1) for k, v in load_file(folder / CLASSES).items()}
+    return build(classifier, head, classes, features)

@@ -1,0 +1,354 @@
+# LLM-assisted: prompts P4, see report.md
+"""Trains the text-aligned twin with everything that is compared, and writes results/twin.
+
+    python -m cvassign.twin_study [--out results/twin] [--seeds 3]
+
+Needs the pictures of CVASSIGN_DATA and the assets "resnet50-keras" (or torchvision's weights),
+"minilm-l6" and, for captions, "openclipart-png". Features are computed once and kept in the cache.
+All choices are made on the validation source; the test sources are read once, at the end.
+"""
+
+import argparse
+import hashlib
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import mean, stdev
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from cvassign import assets, clip, gallery, imagenet, results, sentences, twin, twin_data
+
+MAIN = "MLP"
+VARIANTS = {
+    MAIN: twin.TwinConfig(),
+    "linear": twin.TwinConfig(head="linear"),
+    "MLP, one template": twin.TwinConfig(templates="single"),
+    "MLP, without captions": twin.TwinConfig(captions=False),
+    "MLP, without labelled renditions": twin.TwinConfig(renditions=False),
+    "MLP, photos alone": twin.TwinConfig(renditions=False, captions=False),
+    "MLP, without prototypes": twin.TwinConfig(prototypes=False),
+}
+DUPLICATE = 0.98  # cosine of two pictures' features: above it they show the same picture
+FOLDS = 4  # a fourth of the classes is kept from training, to see classes never trained on
+
+
+@dataclass
+class Data:
+    """All that training and measuring need, as tensors."""
+
+    pictures: dict[str, list[gallery.Picture]]  # by part
+    features: dict[str, Tensor]  # by part, (n, 2048), row by row of `pictures`
+    classes: dict[str, Tensor]  # templates -> (1000, T, E), each sentence by itself
+    captions: Tensor  # (M, 2, E): title, and title with description
+    caption_features: Tensor  # (M, 2048)
+    prototypes: Tensor  # (1000, 2048)
+    duplicates: int  # training pictures left out, because a measured picture is the same
+
+
+def sentence_vectors(texts: list[str]) -> Tensor:
+    """`sentences.minilm()(texts)`, kept in the cache folder."""
+    key = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+    file = assets.cache_dir() / f"twin-sentences-{key}.safetensors"
+    if not file.exists():
+        save_file({"vectors": sentences.minilm()(texts)}, file)
+    return load_file(file)["vectors"]
+
+
+def collect(features: twin_data.Features, templates: tuple = ("single", "seven")) -> Data:
+    """Reads the pictures, computes features and sentences, and drops duplicates from training."""
+    pictures = twin_data.split(gallery.load())
+    x = {part: features([p.path for p in some], progress=True) for part, some in pictures.items()}
+    unit = {part: F.normalize(f, dim=-1) for part, f in x.items()}
+    measured = torch.cat([unit["validation"], unit["test"]])
+    same = (unit["train"] @ measured.T).max(dim=1).values > DUPLICATE
+    pictures["train"] = [p for p, out in zip(pictures["train"], same.tolist()) if not out]
+    x["train"] = x["train"][~same]
+    names = imagenet.class_names()
+    classes = {
+        t: sentence_vectors([s(n) for n in names for s in clip.TEMPLATES[t]]).unflatten(0, (1000, -1))
+        for t in templates
+    }
+    found = twin_data.openclipart()
+    words = sentence_vectors([t for c in found for t in (c.title, c.caption)]).unflatten(0, (-1, 2))
+    caption_features = features([c.image for c in found], progress=True)
+    photos = torch.tensor([p.kind == "photo" for p in pictures["train"]])
+    start = x["train"][photos].mean(0)
+    return Data(pictures, x, classes, words, caption_features,
+                twin.prototypes(features.fc, start), int(same.sum()))  # fmt: skip
+
+
+def pairs(data: Data, config: twin.TwinConfig, without: set[int] = frozenset()) -> twin.Pairs:
+    """The training pairs of a configuration.
+
+    Args:
+        without: classes of which no picture is used. Their prototypes stay: a classifier's weights
+            are no picture.
+    """
+    table = data.classes[config.templates]  # (1000, T, E)
+    wanted = [i for i, p in enumerate(data.pictures["train"])
+              if p.index not in without and (config.renditions or p.kind == "photo")]  # fmt: skip
+    x = [data.features["train"][wanted]]
+    text = [torch.tensor([data.pictures["train"][i].index for i in wanted], dtype=torch.long)]
+    if config.prototypes:
+        x.append(data.prototypes)
+        text.append(torch.arange(len(table)))
+    if config.captions:
+        x.append(data.caption_features)
+        text.append(len(table) + torch.arange(len(data.captions)))
+        turns = torch.arange(table.shape[1]) % data.captions.shape[1]
+        table = torch.cat([table, data.captions[:, turns]])  # as many sentences a row
+    return twin.Pairs(torch.cat(x), torch.cat(text), table)
+
+
+def class_vectors(each: Tensor) -> Tensor:
+    """(K, T, E) sentences to (K, E) unit vectors, as `clip.ZeroShot` does."""
+    return F.normalize(each.mean(dim=1), dim=-1)
+
+
+def top5_by_kind(pictures: list[gallery.Picture], logits: Tensor, k: int = 5) -> dict[str, float]:
+    """Hit rates of photos and of renditions."""
+    hit = gallery.hits(pictures, logits, k).double()
+    photo = torch.tensor([p.kind == "photo" for p in pictures])
+    return {"photo": hit[photo].mean().item(), "rendition": hit[~photo].mean().item()}
+
+
+def calibration(pictures: list[gallery.Picture], logits: Tensor, bins: int = 15) -> dict:
+    """Expected calibration error ("On Calibration of Modern Neural Networks", arXiv 1706.04599):
+    the mean gap between the first answer's probability and how often it is right, by bins.
+
+    Returns:
+        `ece`, `confidence`, `accuracy`, and the bins that have pictures as
+        `bins`: [mean probability, share right, n].
+    """
+    p, hit = logits.softmax(-1).max(-1).values.double(), gallery.hits(pictures, logits, 1).double()
+    which = (p * bins).long().clamp(max=bins - 1)
+    rows = [[p[which == b].mean().item(), hit[which == b].mean().item(), int((which == b).sum())]
+            for b in range(bins) if (which == b).any()]  # fmt: skip
+    ece = sum(n * abs(c - a) for c, a, n in rows) / len(p)
+    return {"ece": ece, "confidence": p.mean().item(), "accuracy": hit.mean().item(), "bins": rows}
+
+
+def temperature(pictures: list[gallery.Picture], logits: Tensor) -> float:
+    """The divisor of the logits that is likeliest on (validation) pictures, from a fine grid."""
+    truth = torch.tensor([p.index for p in pictures])
+    grid = torch.logspace(-1, 1, 81)
+    return min(grid.tolist(), key=lambda t: F.cross_entropy(logits / t, truth).item())
+
+
+def report(pictures: dict[str, list], logits: dict[str, Tensor], seen: set[int]) -> dict:
+    """Everything that is measured of one classifier on the test sources.
+
+    Args:
+        pictures, logits: by part, "validation" (for the temperature alone) and "test".
+        seen: classes with a training picture; `share_seen` says how often the first answer is one
+            of them, to be read beside the share of test pictures that are.
+    """
+    test, z = pictures["test"], logits["test"]
+    t = temperature(pictures["validation"], logits["validation"])
+    sources = {p.source for p in test}
+    first = z.argmax(-1).tolist()
+    return {
+        "top5": top5_by_kind(test, z), "top1": top5_by_kind(test, z, 1),
+        "validation_top5": top5_by_kind(pictures["validation"], logits["validation"]),
+        "top5_by_style": gallery.rates(test, gallery.hits(test, z)),
+        "top5_by_source": {s: gallery.hits([p for p in test if p.source == s],
+                                           z[[p.source == s for p in test]]).double().mean().item()
+                           for s in sorted(sources)},
+        "calibration": calibration(test, z), "temperature": t,
+        "calibration_at_temperature": calibration(test, z / t),
+        "share_seen": sum(i in seen for i in first) / len(first),
+    }  # fmt: skip
+
+
+def logits_of(head: twin.Head, data: Data, weights: Tensor) -> dict[str, Tensor]:
+    """Scaled cosines of the validation and test pictures."""
+    with torch.inference_mode():
+        return {part: head.scale * head(data.features[part]) @ weights.T
+                for part in ("validation", "test")}  # fmt: skip
+
+
+def score_on_validation(data: Data, config: twin.TwinConfig):
+    """The early-stopping score: mean of photos' and renditions' top-5 on the validation source."""
+    weights = class_vectors(data.classes[config.templates])
+
+    def score(head: twin.Head) -> float:
+        z = head.scale * head(data.features["validation"]) @ weights.T
+        return mean(top5_by_kind(data.pictures["validation"], z).values())
+
+    return score
+
+
+def over_seeds(values: list[float]) -> dict:
+    """Mean, standard deviation (n - 1) and the values themselves."""
+    return {"mean": mean(values), "std": stdev(values) if len(values) > 1 else 0.0,
+            "values": values}  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> Path:
+    """Trains every variant, measures, and writes twin.json and the first seed's main head."""
+    parser = argparse.ArgumentParser(prog="python -m cvassign.twin_study", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("--out", type=Path, default=twin.FOLDER)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--eighty", action="store_true", help="also the 80 templates: encoding"
+                        " 80,000 sentences takes ten minutes of one core, once")  # fmt: skip
+    args = parser.parse_args(arguments)
+    started = time.perf_counter()
+    classifier = imagenet.load_resnet50()
+    features = twin_data.Features(classifier)
+    data = collect(features, ("single", "seven") + ("eighty",) * args.eighty)
+    names = sentence_vectors(imagenet.class_names())  # the bare name: no template at all
+    weights = {"name": names} | {t: class_vectors(v) for t, v in data.classes.items()}
+    seen = {p.index for p in data.pictures["train"]}
+    of_test = [p.index in seen for p in data.pictures["test"]]
+    out = {
+        "format": 1, "program": "python -m cvassign.twin_study", "trunk": classifier.name,
+        "config": asdict(VARIANTS[MAIN]), "data_card": data_card(data),
+        "duplicates_left_out": data.duplicates, "near_duplicates": neighbours(data),
+        "test_share_seen": mean(of_test),
+        "classifier": report(data.pictures, {p: features.logits(data.features[p])
+                                             for p in ("validation", "test")}, seen),
+        "variants": {}, "templates": {}, "unseen_classes": {},
+    }  # fmt: skip
+    for name, config in VARIANTS.items():
+        runs = []
+        for seed in range(args.seeds):
+            head, history = twin.train(pairs(data, config), config, seed,
+                                       score_on_validation(data, config))  # fmt: skip
+            z = logits_of(head, data, weights[config.templates])
+            runs.append(report(data.pictures, z, seen) | {"history": history})
+            print(f"{name}, seed {seed}: epoch {history['best_epoch']}, validation "
+                  f"{history['score'][history['best_epoch']]:.3f}, test {runs[-1]['top5']}, "
+                  f"{time.perf_counter() - started:.0f} s", flush=True)  # fmt: skip
+            if name == MAIN:
+                for t, w in weights.items():
+                    rates = top5_by_kind(data.pictures["test"], logits_of(head, data, w)["test"])
+                    out["templates"].setdefault(t, []).append(rates)
+                if seed == 0:
+                    stored = {t: w for t, w in weights.items() if t != "name"}
+                    twin.save(head, config, seed, stored, classifier.name, args.out)
+                    out["scale"] = head.scale.item()
+                    out["parameters"] = sum(p.numel() for p in head.parameters())
+        out["variants"][name] = {
+            "config": asdict(config), "pairs": len(pairs(data, config).text),
+            **{f"{m}_{kind}": over_seeds([r[m][kind] for r in runs])
+               for m in ("top5", "top1", "validation_top5") for kind in ("photo", "rendition")},
+            "runs": runs,
+        }  # fmt: skip
+    out["unseen_classes"] = unseen(data, weights, args.seeds)
+    out["seconds"] = time.perf_counter() - started
+    store_slice(data, args.out)
+    results.write_json(out, args.out / "twin.json")
+    print(f"{args.out / 'twin.json'} in {out['seconds']:.0f} s")
+    return args.out / "twin.json"
+
+
+def unseen(data: Data, weights: dict[str, Tensor], seeds: int) -> dict:
+    """Hit rates on classes of which no picture was trained on, beside the same classes seen.
+
+    Every `FOLDS`-th class is kept from training, another fold each seed; `trained` is the main
+    configuration on the same test pictures.
+    """
+    config, out = VARIANTS[MAIN], {}
+    indices = sorted({p.index for p in data.pictures["train"]})
+    for seed in range(seeds):
+        kept = set(indices[seed % FOLDS :: FOLDS])
+        rows = [p.index in kept for p in data.pictures["test"]]
+        some = [p for p, r in zip(data.pictures["test"], rows) if r]
+        # captions name things freely, also these: they are left out on both sides
+        for label, without in (("unseen", kept), ("trained", frozenset())):
+            plain = replace(config, captions=False)
+            head, _ = twin.train(pairs(data, plain, without), plain, seed,
+                                 score_on_validation(data, plain))  # fmt: skip
+            z = logits_of(head, data, weights[config.templates])["test"][rows]
+            for kind, rate in top5_by_kind(some, z).items():
+                out.setdefault(f"{label}_{kind}", []).append(rate)
+    return {k: over_seeds(v) for k, v in out.items()} | {"folds": FOLDS}
+
+
+def neighbours(data: Data) -> dict:
+    """How near the test pictures lie to training pictures: cosine of features, by source."""
+    train = F.normalize(torch.cat([data.features["train"], data.caption_features]), dim=-1)
+    nearest = (F.normalize(data.features["test"], dim=-1) @ train.T).max(dim=1).values
+    out = {}
+    for source in sorted({p.source for p in data.pictures["test"]}):
+        mine = nearest[[p.source == source for p in data.pictures["test"]]]
+        out[source] = {"median": mine.median().item(), "above_0.9": (mine > 0.9).double().mean().item()}
+    return out
+
+
+def data_card(data: Data) -> list[dict]:
+    """One row a source: part, counts by kind, classes, licence; the captioned pictures last."""
+    rows = []
+    for part, some in data.pictures.items():
+        for source in sorted({p.source for p in some}):
+            mine = [p for p in some if p.source == source]
+            kinds = Counter(p.kind for p in mine)
+            rows.append({
+                "part": part, "source": source, "photos": kinds["photo"],
+                "renditions": kinds["rendition"], "captioned": 0,
+                "classes": len({p.index for p in mine}),
+                "licence": Counter(p.licence for p in mine).most_common(1)[0][0],
+            })  # fmt: skip
+    source = next(p.source for p in data.pictures["train"] if "openclipart" in p.source)
+    rows.append({"part": "train", "source": f"{source}, by title", "photos": 0, "renditions": 0,
+                 "captioned": len(data.captions), "classes": 0,
+                 "licence": assets.ASSETS["openclipart-png"].licence})  # fmt: skip
+    return rows
+
+
+def data_card_table(study: dict) -> str:
+    """The stored data card as a Markdown table, for the report."""
+    head = ["part", "source", "photos", "renditions", "captioned", "classes", "licence"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(str(r[h]) for h in head) + " |"
+                              for r in study["data_card"]]) + "\n"  # fmt: skip
+
+
+# A slice small enough to be committed, so that the tests can retrain the head anywhere.
+SLICE, SLICE_CLASSES, SLICE_SEED = "slice.safetensors", 40, 0
+SLICE_CONFIG = twin.TwinConfig(captions=False, prototypes=False, templates="seven", batch_size=64,
+                               hidden=128, max_epochs=20)  # fmt: skip
+
+
+def store_slice(data: Data, folder: Path) -> None:
+    """Features of openly licensed pictures of the commonest classes, and what a head makes of them."""
+    counts = Counter(p.index for p in data.pictures["test"] if p.may_be_shown)
+    classes = [i for i, _ in counts.most_common(SLICE_CLASSES)]
+    tensors = {"classes": torch.tensor(classes), "texts": data.classes["seven"][classes].half()}
+    for part in ("train", "test"):
+        rows = [i for i, p in enumerate(data.pictures[part]) if p.may_be_shown and p.index in classes]
+        tensors[f"{part}_features"] = data.features[part][rows].half()
+        tensors[f"{part}_labels"] = torch.tensor(
+            [classes.index(data.pictures[part][i].index) for i in rows])  # fmt: skip
+    save_file({k: v.contiguous() for k, v in tensors.items()}, folder / SLICE)
+    results.write_json({"accuracy": train_slice(folder), "seed": SLICE_SEED,
+                        "config": asdict(SLICE_CONFIG)}, folder / "slice.json")  # fmt: skip
+
+
+def train_slice(folder: Path = twin.FOLDER, shuffled: bool = False) -> float:
+    """Trains on the stored slice: top-1 accuracy on its test pictures, over its classes.
+
+    Args:
+        shuffled: give each training picture another's class, to see what chance makes.
+    """
+    t = load_file(folder / SLICE)
+    labels, texts = t["train_labels"], t["texts"].float()
+    if shuffled:
+        labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(1))]
+    some = twin.Pairs(t["train_features"].float(), labels, texts)
+    # no validation here: the last epoch counts, so a later score is always the better one
+    turn = iter(range(SLICE_CONFIG.max_epochs))
+    head, _ = twin.train(some, SLICE_CONFIG, SLICE_SEED, lambda _: next(turn))
+    with torch.inference_mode():
+        z = head(t["test_features"].float()) @ class_vectors(texts).T
+    return (z.argmax(-1) == t["test_labels"]).double().mean().item()
+
+
+if __name__ == "__main__":
+    main()
