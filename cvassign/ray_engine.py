@@ -82,7 +82,7 @@ def run_all(runs: list[Run], results: Path, jobs: int = 1, device: str | None = 
         results: folder of the result files.
         jobs: runs that share one GPU, or one machine that has none.
         device: "cpu" or "cuda"; None: GPUs if the cluster has any.
-        state: folder of the checkpoints, default `checkpoints` beside the package.
+        state: folder of the checkpoints, default `checkpoints` in `results`.
 
     Raises:
         RuntimeError: if ray is not installed.
@@ -93,7 +93,7 @@ def run_all(runs: list[Run], results: Path, jobs: int = 1, device: str | None = 
     except ImportError as error:
         raise RuntimeError(MISSING) from error
     todo = [run for run in runs if load(run, results) is None]
-    results, state = results.resolve(), (state or ROOT / "checkpoints").resolve()
+    results, state = results.resolve(), (state or results / "checkpoints").resolve()
     # The package travels to every machine; where the data is, each machine has to say itself.
     ray.init(
         runtime_env={"py_modules": [str(ROOT / "cvassign")]},

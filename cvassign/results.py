@@ -155,7 +155,7 @@ def run_or_load(
     Args:
         run: what to run.
         results: folder of the result files; weights go to its subfolder `weights`.
-        state: folder of the checkpoints of unfinished runs (default `checkpoints` beside it).
+        state: folder of the checkpoints of unfinished runs (default `checkpoints` in `results`).
         device: where to train; the default is a GPU if there is one.
         progress: show a progress bar.
         retrain: train even if there is a result.
@@ -167,7 +167,7 @@ def run_or_load(
     stored = None if retrain else load(run, results)
     if stored is not None:
         return stored
-    state = state or ROOT / "checkpoints"
+    state = state or results / "checkpoints"
     checkpoint = state / run.file_name.replace(".json", ".pt")
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{checkpoint}.lock")  # the system releases it when its process dies

@@ -41,6 +41,9 @@ class ViTConfig:
     drop_path: float = 0.0  # stochastic depth: the last layer's rate, growing linearly from 0
 
     def __post_init__(self) -> None:
+        for name in ("image_size", "patch_size", "in_channels", "num_classes", "depth"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.image_size % self.patch_size:
             raise ValueError(
                 f"image_size {self.image_size} is not divisible by patch_size {self.patch_size}"

@@ -287,9 +287,8 @@ def test_jobs_must_be_positive(tmp_path):
 
 
 @pytest.fixture
-def main(monkeypatch, tmp_path):
-    """The command in this process, with its checkpoints in a folder of the test."""
-    monkeypatch.setattr(results, "ROOT", tmp_path)
+def main():
+    """The command in this process."""
     before = signal.getsignal(signal.SIGTERM)
     yield experiments.main
     signal.signal(signal.SIGTERM, before)

@@ -212,6 +212,9 @@ def test_weights_start_small_and_biases_at_zero():
 
 @pytest.mark.parametrize("changes, words", (
     (dict(patch_size=5), "image_size 32 .* patch_size 5"),
+    (dict(patch_size=0), "patch_size must be positive, got 0"),
+    (dict(depth=0), "depth must be positive, got 0"),
+    (dict(num_classes=-1), "num_classes must be positive, got -1"),
     (dict(embed_dim=25), "embed_dim 25 .* num_heads 4"),
     (dict(num_heads=5), "embed_dim 24 .* num_heads 5"),
     (dict(num_heads=0), "embed_dim 24 .* num_heads 0"),
