@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, see report.md
+# LLM-assisted: prompts P3, P4, see report.md
 """Labelled pictures in many styles, and the rule that picks 3.1.4's examples.
 
 The project carries a small gallery of openly licensed ones (`gallery/`, at most 300 files); a folder
@@ -11,7 +11,7 @@ import csv
 import os
 import shutil
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ COLUMNS = ("path", "imagenet_class_index", "synset", "style", "kind", "licence",
 BUNDLED = Path(__file__).resolve().parents[1] / "gallery"
 # Of these openly licensed sources; the text-aligned twin is never trained on them.
 SOURCES = ("tuxpaint", "gcompris", "fluent-emoji", "fxemoji", "game-icons")
-MAX_FILES, MAX_SIDE, MAX_BYTES = 300, 320, 8_000_000
+MAX_FILES, MAX_SIDE, MAX_BYTES = 300, 320, 1_500_000
 
 
 @dataclass(frozen=True)
@@ -156,32 +156,100 @@ def select(
     return chosen
 
 
+# What a style shows of a thing, and what it leaves out.
+STYLES = {
+    "emoji_flat": "flat areas of one colour each and no texture",
+    "emoji_3d": "smooth shading without fur, grain or background",
+    "icon_mono": "one colour on white: a shape and nothing else",
+    "clipart": "outlines and even fillings, no surface of the real thing",
+    "cartoon": "outlines and even fillings, proportions exaggerated",
+    "lineart": "lines alone: neither colour nor surface",
+    "sketch": "lines alone: neither colour nor surface",
+    "edge": "edges alone: neither colour nor surface",
+    "silhouette": "an outline filled with black",
+    "painting": "brush strokes in the place of the real surface",
+    "stylized": "the shape of one thing under the texture of another",
+    "sculpture": "the shape in stone, wood or metal",
+    "photo_cutout": "the real surface, cut out on white without its surroundings",
+    "photo": "the real surface in real surroundings",
+    "photo_adversarial": "a photo chosen because classifiers fail on it",
+}  # fmt: skip
+NEAR = 6  # steps from the root: two classes that part only below are the same sort of thing
+
+
+def reason(picture: Picture, wrong: int, vectors: Tensor | None = None) -> str:
+    """Why a model may have missed a picture: from its style, and from what it answered first.
+
+    Args:
+        wrong: class index of that first answer.
+        vectors: (1000, E) the class vectors of a model that knows classes by their words.
+    """
+    names, classes = imagenet.class_names(), imagenet.classes()
+    common = imagenet.lowest_common_hypernym(classes[picture.index].wnid, classes[wrong].wnid)
+    lemma, depth = imagenet.synsets()[common].lemmas[0], len(imagenet.paths(common)[0]) - 1
+    style = STYLES.get(picture.style, f"the surface of a {picture.style}")
+    text = f"The picture has {style}. The answer *{names[wrong]}* "
+    if depth >= NEAR:
+        text += f"is a *{lemma}* too: the sort of thing is seen, the kind is not"
+    else:
+        text += f"shares nothing nearer than *{lemma}*: it follows shape or surface, not the thing"
+    if vectors is not None:
+        cosine = float(vectors[wrong] @ vectors[picture.index])
+        nearer = int((vectors @ vectors[picture.index] > cosine).sum())  # itself is one of them
+        text += (f"; the two names' sentences have cosine {cosine:.2f}, "
+                 f"number {max(nearer, 1)} of 999 neighbours")  # fmt: skip
+    return text + "."
+
+
+def retrieval(pictures: list[Picture], images: Tensor, texts: Tensor) -> dict[str, float]:
+    """How often the first thing found is right, both ways, among the classes of the pictures.
+
+    Args:
+        images: (n, E) the pictures' embeddings, of length 1.
+        texts: (1000, E) the class vectors.
+
+    Returns:
+        `classes`; `image to text`: share of pictures whose nearest class is accepted; `text to
+        image`: share of classes whose nearest picture accepts them.
+    """
+    indices = sorted({p.index for p in pictures})
+    cosine = images @ texts[indices].T  # (n, classes)
+    there = [indices[i] in p.accept for p, i in zip(pictures, cosine.argmax(1).tolist())]
+    back = [c in pictures[i].accept for c, i in zip(indices, cosine.argmax(0).tolist())]
+    return {"classes": len(indices), "image to text": sum(there) / len(there),
+            "text to image": sum(back) / len(back)}  # fmt: skip
+
+
 def bundle(folder: Path, out: Path = BUNDLED) -> int:
     """Copies openly licensed pictures of `SOURCES` into the project's own gallery, by rule.
 
-    Classes of which there is a photo and two renditions come first, since 3.1.4 compares these; one
-    picture of each style before a second of any; until `MAX_FILES` or `MAX_BYTES`.
+    Classes with a photo and two renditions come first, since 3.1.4 compares these; of each class a
+    photo, then one picture of every style, three in all before a fourth of any class; the branches
+    take turns; until `MAX_FILES` or `MAX_BYTES`.
 
     Returns:
         The number of pictures.
     """
     with (folder / "manifest.csv").open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
-    by_class = defaultdict(list)
+    by_class, turns, queue = defaultdict(list), Counter(), []
     for r in rows:
         if r["may_be_committed"] == "yes" and any(s in r["source_repo"] for s in SOURCES) \
                 and max(int(r["width"]), int(r["height"])) <= MAX_SIDE:  # fmt: skip
-            by_class[r["imagenet_class_index"]].append(r)
-    queue = []
-    for index, mine in by_class.items():
-        count = defaultdict(int)
-        photos = sum(r["kind"] == "photo" for r in mine)
-        whole = photos > 0 and len(mine) - photos > 1
-        for r in sorted(mine, key=lambda r: (r["kind"] != "photo", r["path"])):
-            queue.append((not whole, count[r["style"]], int(index), r["path"], r))
+            by_class[int(r["imagenet_class_index"])].append(r)
+    for index, mine in sorted(by_class.items()):
+        photos = [r for r in mine if r["kind"] == "photo"]
+        whole = bool(photos) and len(mine) - len(photos) > 1
+        key = whole, imagenet.branch(imagenet.classes()[index].wnid)
+        turns[key] += 1
+        count = Counter()
+        for r in mine:
             count[r["style"]] += 1
+            r["again"] = count[r["style"]]  # one picture of each style before a second of any
+        mine.sort(key=lambda r: (r["again"], r["kind"] != "photo", r["path"]))
+        queue += [(not whole, i // 3, turns[key], index, i, r) for i, r in enumerate(mine)]
     chosen, size = [], 0
-    for *_, r in sorted(queue, key=lambda entry: entry[:4]):
+    for *_, r in sorted(queue, key=lambda entry: entry[:-1]):
         size += (folder / r["path"]).stat().st_size
         if len(chosen) == MAX_FILES or size > MAX_BYTES:
             break
