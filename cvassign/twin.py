@@ -13,7 +13,7 @@ import copy
 import json
 import math
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -22,13 +22,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cvassign import clip, imagenet, sentences
+from cvassign import assets, clip, imagenet, sentences
 from cvassign.precision import convert
 from cvassign.twin_data import Features
 
 NAME = "text-aligned twin of ResNet-50"
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "twin"
-HEAD, CLASSES = "head.safetensors", "classes.safetensors"
+HEAD, CLASSES, KNOWN = "head.safetensors", "classes.safetensors", "sentences.safetensors"
 
 
 @dataclass(frozen=True)
@@ -195,6 +195,7 @@ class Twin:
     preprocess: object
     classes: dict[str, Tensor]  # templates -> (1000, E): the class names, encoded and stored
     features: Features | None = None  # of the same trunk, when pictures are asked for repeatedly
+    known: dict[str, Tensor] = field(default_factory=dict)  # sentence -> (E,), stored
     name: str = NAME
 
     @property
@@ -213,8 +214,15 @@ class Twin:
         ])  # fmt: skip
 
     def encode_text(self, texts: list[str]) -> Tensor:
-        """See `clip.Encoder`; needs the asset "minilm-l6"."""
-        return sentences.minilm()(texts)
+        """See `clip.Encoder`.
+
+        Raises:
+            assets.AssetError: for a sentence that is not stored, when the asset "minilm-l6", which
+                encodes it, cannot be had.
+        """
+        new = [t for t in dict.fromkeys(texts) if t not in self.known]
+        vectors = self.known | (dict(zip(new, sentences.minilm()(new))) if new else {})
+        return torch.stack([vectors[t] for t in texts])
 
     def zero_shot(self, templates: str = "seven") -> clip.ZeroShot:
         """The 1000 classes, from the stored embeddings: no sentence encoder is needed."""
@@ -225,47 +233,79 @@ class Twin:
 
     def to(self, precision: str) -> "Twin":
         """The whole twin, trunk and head, in one of `precision.PRECISIONS`, as a copy."""
-        return Twin(convert(self.network, precision), self.preprocess, self.classes,
-                    name=f"{self.name}, {precision}")  # fmt: skip
+        return replace(self, network=convert(self.network, precision), features=None,
+                       name=f"{self.name}, {precision}")  # fmt: skip
 
 
 def build(classifier: imagenet.Classifier, head: Head, classes: dict[str, Tensor],
-          features: Features | None = None) -> Twin:  # fmt: skip
+          features: Features | None = None, known: dict[str, Tensor] | None = None) -> Twin:  # fmt: skip
     """The twin of a classifier: a copy of its network, the last layer replaced."""
     network = copy.deepcopy(classifier.model).eval().requires_grad_(False)
     network.fc = head.requires_grad_(False).eval()
-    return Twin(network, classifier.preprocess, classes, features)
+    return Twin(network, classifier.preprocess, classes, features, known or {})
 
 
 def save(head: Head, config: TwinConfig, seed: int, classes: dict[str, Tensor], trunk: str,
-         folder: Path = FOLDER) -> None:  # fmt: skip
-    """Writes the head and the class embeddings in half precision, with what made them."""
+         known: dict[str, Tensor], folder: Path = FOLDER) -> None:  # fmt: skip
+    """Writes the head, the class vectors and some sentences' in half precision, with what made them.
+
+    Args:
+        trunk: the name of the classifier whose features the head was trained on.
+        known: sentence -> (E,), for queries without the sentence encoder.
+    """
     made = {"config": json.dumps(asdict(config)), "seed": str(seed), "trunk": trunk,
             "program": "python -m cvassign.twin_study"}  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
-    for name, tensors in ((HEAD, head.state_dict()), (CLASSES, classes)):
+    for name, tensors in ((HEAD, head.state_dict()), (CLASSES, classes), (KNOWN, known)):
         temporary = folder / f"{name}.{os.getpid()}.tmp"
-        save_file({k: v.half().contiguous() for k, v in tensors.items()}, temporary, made)
-        os.replace(temporary, folder / name)
+        try:
+            save_file({k: v.half().contiguous() for k, v in tensors.items()}, temporary, made)
+            os.replace(temporary, folder / name)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def load(classifier: imagenet.Classifier, folder: Path = FOLDER,
          features: Features | None = None) -> Twin:  # fmt: skip
     """The stored twin of this classifier.
 
+    Args:
+        features: of the same classifier, where its pictures' features are kept.
+
     Raises:
         FileNotFoundError: when it was not stored.
         ValueError: when it was trained on another trunk: features of two networks do not mix.
     """
-    if missing := [n for n in (HEAD, CLASSES) if not (folder / n).exists()]:
-        raise FileNotFoundError(f"expected {' and '.join(missing)} in {folder.name}/: run "
+    if missing := [n for n in (HEAD, CLASSES, KNOWN) if not (folder / n).exists()]:
+        raise FileNotFoundError(f"expected {', '.join(missing)} in {folder.name}/: run "
                                 "`python -m cvassign.twin_study`")  # fmt: skip
-    with safe_open(folder / HEAD, "pt") as file:
-        made = file.metadata()
+    made = about(folder)
     if made["trunk"] != classifier.name:
         raise ValueError(f"the stored head belongs to {made['trunk']}, the network here is "
                          f"{classifier.name}: train its own by `python -m cvassign.twin_study`")  # fmt: skip
     head = Head(TwinConfig(**json.loads(made["config"])))
     head.load_state_dict({k: v.float() for k, v in load_file(folder / HEAD).items()})
-    classes = {k: F.normalize(v.float(), dim=-1) for k, v in load_file(folder / CLASSES).items()}
-    return build(classifier, head, classes, features)
+    classes, known = ({k: F.normalize(v.float(), dim=-1) for k, v in load_file(folder / n).items()}
+                      for n in (CLASSES, KNOWN))  # fmt: skip
+    return build(classifier, head, classes, features, known)
+
+
+def about(folder: Path = FOLDER) -> dict[str, str]:
+    """What the stored head says of itself: `config` (JSON), `seed`, `trunk`, `program`."""
+    with safe_open(folder / HEAD, "pt") as file:
+        return file.metadata()
+
+
+def own_trunk(classifier: imagenet.Classifier, folder: Path = FOLDER) -> imagenet.Classifier:
+    """`classifier` if the stored head was trained on its features, else the one that it was.
+
+    Raises:
+        FileNotFoundError: when no head is stored.
+        assets.AssetError: when that network's weights cannot be had.
+    """
+    if not (folder / HEAD).exists():
+        raise FileNotFoundError(f"expected {HEAD} in {folder.name}/: run "
+                                "`python -m cvassign.twin_study`")  # fmt: skip
+    if about(folder)["trunk"] == classifier.name:
+        return classifier
+    return imagenet.from_keras(assets.fetch("resnet50-keras"))

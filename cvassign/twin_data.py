@@ -138,21 +138,30 @@ class Features:
         if self.file and self.file.exists():
             self._known = load_file(self.file)
 
-    def _key(self, image) -> str:
+    def _key(self, image, fast: bool) -> str:
         content = (image.tobytes() + str(image.size).encode() if isinstance(image, Image.Image)
                    else Path(image).read_bytes())  # fmt: skip
-        return hashlib.sha256(self._mark + content).hexdigest()[:24]
+        return hashlib.sha256(self._mark + b"bf16" * fast + content).hexdigest()[:24]
 
     @torch.inference_mode()
-    def __call__(self, images: list, batch_size: int = 16, progress: bool = False) -> Tensor:
-        """Pictures or their files to features (n, 2048), fp32, on the CPU."""
-        keys = [self._key(i) for i in images]
+    def __call__(
+        self, images: list, batch_size: int = 16, progress: bool = False, fast: bool = False
+    ) -> Tensor:
+        """Pictures or their files to features (n, 2048), fp32, on the CPU.
+
+        Args:
+            fast: convolutions in bf16, two to three times as fast on a CPU that has it. For
+                training alone: the rounding is small beside what pictures of one thing differ by.
+        """
+        keys = [self._key(i, fast) for i in images]
         todo = list({k: i for k, i in zip(keys, images) if k not in self._known}.items())
         for start in range(0, len(todo), batch_size):
             some = todo[start : start + batch_size]
             batch = imagenet.stack([i for _, i in some], self.preprocess, self.trunk)
             batch = batch.to(memory_format=torch.channels_last)
-            for (key, _), feature in zip(some, self.trunk(batch).float().cpu()):
+            with torch.autocast(batch.device.type, torch.bfloat16, enabled=fast):
+                features = self.trunk(batch).float().cpu()
+            for (key, _), feature in zip(some, features):
                 self._known[key] = feature.clone()
             if progress and start // batch_size % 10 == 0:
                 print(f"features: {start + len(some)} of {len(todo)}", flush=True)

@@ -8,10 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import resnet50
 
-from cvassign import clip, imagenet, twin, twin_data
+from cvassign import clip, imagenet, sentences, twin, twin_data
 
 torch.set_num_threads(1)
-SMALL = twin.TwinConfig(hidden=32, batch_size=32, max_epochs=8, dropout=0.1)
 
 
 def test_loss_is_clips_when_all_differ():
@@ -52,7 +51,7 @@ def accuracy(head, pairs):
 
 @pytest.mark.parametrize("kind", ["mlp", "linear"])
 def test_training_learns_and_repeats(toy, kind):
-    config = twin.TwinConfig(head=kind, hidden=32, batch_size=32, max_epochs=8)
+    config = twin.TwinConfig(head=kind, hidden=32, batch_size=32, max_epochs=20, lr=1e-2)
     head, history = twin.train(toy, config, 0, lambda h: accuracy(h, toy))
     assert accuracy(head, toy) > 0.95 and history["loss"][-1] < history["loss"][0]
     assert max(history["score"]) == history["score"][history["best_epoch"]]
@@ -97,14 +96,15 @@ def trunk():
     return imagenet.Classifier("some ResNet-50", resnet50().eval(), transform)
 
 
-def test_stored_twin_is_the_trained_one(trunk, tmp_path):
+def test_stored_twin_is_the_trained_one(trunk, tmp_path, monkeypatch):
     torch.manual_seed(1)
     config = twin.TwinConfig(hidden=16)
     head = twin.Head(config).eval()
     classes = {"seven": F.normalize(torch.randn(1000, 384), dim=-1)}
     with pytest.raises(FileNotFoundError, match="python -m cvassign.twin_study"):
         twin.load(trunk, tmp_path)
-    twin.save(head, config, 3, classes, trunk.name, tmp_path)
+    known = {"a bird": F.normalize(torch.randn(384), dim=0)}
+    twin.save(head, config, 3, classes, trunk.name, known, tmp_path)
     loaded = twin.load(trunk, tmp_path)
     picture = Image.effect_noise((260, 300), 80).convert("RGB")
     with torch.inference_mode():
@@ -120,6 +120,11 @@ def test_stored_twin_is_the_trained_one(trunk, tmp_path):
     assert torch.allclose(zero_shot.logits([picture]), loaded.logit_scale * cosine, atol=0.05)
     half = loaded.to("bf16").zero_shot("seven").logits([picture])
     assert torch.allclose(half, zero_shot.logits([picture]), atol=0.5)
+    assert torch.allclose(loaded.encode_text(["a bird"] * 2), torch.stack([known["a bird"]] * 2), atol=1e-3)
+    monkeypatch.setattr(sentences, "minilm", lambda: lambda texts: torch.eye(len(texts), 384))
+    both = loaded.encode_text(["new", "a bird", "newer"])  # what is stored is not encoded again
+    assert torch.equal(both[[0, 2]], torch.eye(2, 384)) and torch.equal(both[1], loaded.known["a bird"])
+    assert twin.own_trunk(trunk, tmp_path) is trunk
     other = imagenet.Classifier("another", trunk.model, trunk.preprocess)
     with pytest.raises(ValueError, match="belongs to some ResNet-50, the network here is another"):
         twin.load(other, tmp_path)
