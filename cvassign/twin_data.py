@@ -56,6 +56,15 @@ def split(pictures: list[gallery.Picture]) -> dict[str, list[gallery.Picture]]:
     return out
 
 
+def held_out(pictures: list[gallery.Picture]) -> list[gallery.Picture]:
+    """The pictures of sources that the twin was neither trained nor validated on.
+
+    A source that no part names was not at hand when the twin was trained, so it counts.
+    """
+    known = PARTS["train"] + PARTS["validation"]
+    return [p for p in pictures if not any(word in p.source for word in known)]
+
+
 @dataclass(frozen=True)
 class Captioned:
     """A picture with its author's words instead of a class."""
@@ -126,7 +135,7 @@ class Features:
 
     def __init__(self, classifier: imagenet.Classifier, file: Path | bool | None = None):
         self.name, self.preprocess = classifier.name, classifier.preprocess
-        self.fc = classifier.model.fc
+        self._model, self.fc = classifier.model, classifier.model.fc
         self.trunk = nn.Sequential(*list(classifier.model.children())[:-1], nn.Flatten())
         self.trunk.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
         if file is None:
@@ -181,3 +190,19 @@ class Features:
     def logits(self, features: Tensor) -> Tensor:
         """The classifier's own logits (n, 1000) of features (n, 2048)."""
         return self.fc(features.to(self.fc.weight)).float().cpu()
+
+    @property
+    def classifier(self) -> "KnownClassifier":
+        """The classifier of these features."""
+        return KnownClassifier(self.name, self._model, self.preprocess, self)
+
+
+@dataclass(frozen=True)
+class KnownClassifier(imagenet.Classifier):
+    """A classifier that takes its trunk's features from where they are kept."""
+
+    features: Features
+
+    def logits(self, images: list, batch_size: int = 16) -> Tensor:
+        """See `imagenet.Classifier`."""
+        return self.features.logits(self.features(images, batch_size))

@@ -3,6 +3,7 @@
 
 import io
 import tarfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torchvision.models.resnet import BasicBlock, ResNet
 
-from cvassign import imagenet, twin_data
+from cvassign import gallery, imagenet, twin_data
 
 torch.set_num_threads(1)
 
@@ -21,6 +22,18 @@ def test_each_source_has_one_part():
     assert twin_data.part_of("github:hendrycks/imagenet-r") == "test"
     with pytest.raises(ValueError, match="expected one part for the source 'somewhere'"):
         twin_data.part_of("somewhere")
+
+
+def test_held_out_sources_are_the_tests():
+    def picture(source):
+        return gallery.Picture(Path("x.png"), 0, (0,), "photo", "photo", source, "CC0", "a", True)
+
+    sources = ["debian:tuxpaint 1", "github:ajschumacher/imagen", "npm:twemoji", "a user's own",
+               "github:EliSchwartz/imagenet-sample-images", "x/Homework2-Caltech101"]  # fmt: skip
+    found = [p.source for p in twin_data.held_out([picture(s) for s in sources])]
+    assert found == ["debian:tuxpaint 1", "github:ajschumacher/imagen", "a user's own"]
+    # what the project's gallery takes is never trained on, by the words of either list
+    assert all(s in twin_data.PARTS["test"] for s in gallery.SOURCES)
 
 
 def png(title: str | None, more: str | None = None, size=(40, 30)) -> bytes:
@@ -90,6 +103,9 @@ def test_features_are_the_classifiers_and_kept_by_content(classifier, tmp_path):
     x = features(pictures)
     # logits by way of the features are the network's own
     assert torch.allclose(features.logits(x), classifier.logits(pictures), atol=1e-4)
+    assert torch.equal(features.classifier.logits(pictures), features.logits(x))
+    fast = features(pictures, fast=True)  # rounded, and kept apart
+    assert torch.allclose(fast, x, rtol=0.05, atol=0.05) and not torch.equal(fast, x)
     again = twin_data.Features(classifier, file)
     again.trunk = None  # nothing may be computed anew
     assert torch.equal(again(pictures[::-1]), x.flip(0))
