@@ -5,6 +5,7 @@ A map says where, not at what: so each of our two pictures has regions, marked b
 ellipses, and a head is described by the share of its attention that falls into them.
 """
 
+import math
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
@@ -12,16 +13,21 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 
+COLUMNS = 4  # panels side by side: large enough to see patches at the width of a notebook
+
 # Ellipses (centre x, centre y, half width, half height) as shares of the picture's sides. Where
 # they overlap the first region counts; `rest` is what none of them covers.
 REGIONS = {
-    "cat": {
-        "the eyes": [(0.36, 0.39, 0.13, 0.11), (0.855, 0.455, 0.09, 0.10)],
-        "nose and mouth": [(0.66, 0.86, 0.14, 0.13)],
-        "the ears": [(1.0, 0.1, 0.08, 0.17), (0.02, 0.03, 0.08, 0.1)],
-        "the cheeks and the bridge of the nose": [(0.52, 0.62, 0.38, 0.17)],
-        "forehead and fur": [(0.5, 0.42, 0.56, 0.53)],
-        "rest": "throat, whiskers and background",
+    "astronaut": {
+        "the face": [(0.44, 0.25, 0.09, 0.105)],
+        "the hair": [(0.445, 0.15, 0.15, 0.125)],
+        "the suit's neck ring": [(0.415, 0.43, 0.195, 0.15)],
+        "the emblems on the suit": [(0.335, 0.755, 0.085, 0.075), (0.594, 0.7, 0.055, 0.045)],
+        "the helmet": [(0.765, 0.865, 0.235, 0.2)],
+        "the suit": [(0.375, 0.78, 0.35, 0.37)],
+        "the model of the shuttle": [(0.81, 0.29, 0.12, 0.3)],
+        "the flag": [(0.06, 0.45, 0.13, 0.55)],
+        "rest": "the wall and the table",
     },
     "coffee": {
         "the coffee": [(0.515, 0.37, 0.205, 0.125)],
@@ -32,6 +38,9 @@ REGIONS = {
         "rest": "the table",
     },
 }
+
+# Regions that are not the picture's object; nor is `rest`.
+BEHIND = {"astronaut": ("the model of the shuttle", "the flag"), "coffee": ()}
 
 
 def region_map(picture: str, rows: int, columns: int) -> tuple[np.ndarray, list[str]]:
@@ -46,6 +55,11 @@ def region_map(picture: str, rows: int, columns: int) -> tuple[np.ndarray, list[
     return index, [*marked, regions["rest"]]
 
 
+def percent(share: float) -> str:
+    """ "12 %"."""
+    return f"{100 * share:.0f} %"
+
+
 @dataclass(frozen=True)
 class HeadReport:
     """One head on one picture; masses and areas are shares of 1."""
@@ -56,17 +70,17 @@ class HeadReport:
     area: float  # the picture's area in it
     half_in: float  # the smallest share of patches that holds half of the attention
     peak_region: str  # where the strongest patch is
-    on_object: float  # the head's attention outside of `rest`
-    object_area: float  # the picture's area outside of `rest`
+    on_object: float  # the head's attention on the picture's object, see `BEHIND`
+    object_area: float  # the picture's area that the object covers
     self_attention: float  # of [CLS] on itself, which no map shows
 
     def __str__(self) -> str:
-        itself = f" {self.self_attention:.0%} of all it has stays on [CLS] itself."
+        itself = f" {percent(self.self_attention)} of all it has stays on [CLS] itself."
         return (
-            f"Head {self.head} looks most at {self.region}: {self.mass:.0%} of its attention on "
-            f"{self.area:.0%} of the picture, {self.mass / self.area:.1f} times an even spread. "
-            f"Half of it sits in {self.half_in:.0%} of the patches, the strongest one in "
-            f"{self.peak_region}."
+            f"Head {self.head} looks most at {self.region}: {percent(self.mass)} of its attention "
+            f"on {percent(self.area)} of the picture, {self.mass / self.area:.1f} times an even "
+            f"spread. Half of it sits in {percent(self.half_in)} of the patches, the strongest one "
+            f"in {self.peak_region}."
         ) + (itself if self.self_attention > 0.1 else "")
 
 
@@ -79,6 +93,7 @@ def describe_heads(attention: np.ndarray, picture: str) -> list[HeadReport]:
     """
     index, names = region_map(picture, *attention.shape[1:])
     area = np.bincount(index.ravel(), minlength=len(names)) / index.size
+    is_object = np.array([name not in BEHIND[picture] for name in names[:-1]] + [False])
     reports = []
     for head, weights in enumerate(attention):
         share = weights / weights.sum()
@@ -88,8 +103,9 @@ def describe_heads(attention: np.ndarray, picture: str) -> list[HeadReport]:
         half_in = (np.searchsorted(cumulative, 0.5) + 1) / share.size
         peak = names[index.flat[share.argmax()]]
         reports.append(HeadReport(head, names[best], float(mass[best]), float(area[best]),
-                                  float(half_in), peak, float(1 - mass[-1]),
-                                  float(1 - area[-1]), float(1 - weights.sum())))  # fmt: skip
+                                  float(half_in), peak, float(mass[is_object].sum()),
+                                  float(area[is_object].sum()),
+                                  float(1 - weights.sum())))  # fmt: skip
     return reports
 
 
@@ -97,38 +113,49 @@ def attention_figure(
     image: np.ndarray, attention: np.ndarray, masks: np.ndarray, title: str,
     picture: str | None = None,
 ) -> Figure:  # fmt: skip
-    """The picture, the heads' mean and each head; below them the thresholded masks.
+    """The picture, the heads' mean and each head; below them, in the same order, the masks.
 
     Args:
         image: (h, w, 3), from 0 to 1.
         attention: (H, r, c), from [CLS] to each patch.
         masks: (H, r, c) bool, the patches that hold the threshold's share of the mass.
         title: what was looked at, with which weights.
-        picture: a key of `REGIONS`, whose ellipses are then drawn; None for none.
+        picture: a key of `REGIONS`, whose ellipses are then drawn and named; None for none.
     """
     H, (height, width) = len(attention), image.shape[:2]
-    figure, axes = plt.subplots(2, H + 2, figsize=(1.6 * (H + 2), 3.7), layout="constrained")
+    rows = math.ceil((H + 2) / COLUMNS)
+    figure = plt.figure(figsize=(2.2 * COLUMNS, 2.35 * 2 * rows + 0.9), layout="constrained")
+    top, bottom = figure.subfigures(2, 1)
     whole = (0, width, height, 0)  # maps of patches are drawn over the picture's pixels
-    for ax in axes.flat:
+    above, below = (part.subplots(rows, COLUMNS).ravel() for part in (top, bottom))
+    for ax in (*above, *below):
         ax.set_axis_off()
+    used = (*above[: H + 2], *below[: H + 2])
+    for ax in used:
         ax.imshow(image, extent=whole)
-    axes[0, 0].set_title("picture", fontsize=9)
-    axes[1, 0].set_title("regions, by hand" if picture else "", fontsize=9)
-    for ellipses in REGIONS[picture].values() if picture else ():
-        for cx, cy, rx, ry in ellipses if isinstance(ellipses, list) else ():
-            axes[1, 0].add_patch(Ellipse((cx * width, cy * height), 2 * rx * width,
-                                         2 * ry * height, fill=False, edgecolor="cyan"))  # fmt: skip
+    above[0].set_title("picture", fontsize=9)
+    below[0].set_title("regions, marked by hand" if picture else "", fontsize=9)
+    named = {k: v for k, v in REGIONS[picture].items() if k != "rest"} if picture else {}
+    for i, (name, ellipses) in enumerate(named.items()):
+        for cx, cy, rx, ry in ellipses:
+            at, colour = (cx * width, cy * height), plt.get_cmap("tab10")(i)
+            below[0].add_patch(Ellipse(at, 2 * rx * width, 2 * ry * height, fill=False,
+                                       edgecolor=colour, lw=1.8))  # fmt: skip
+        below[0].plot([], [], color=colour, label=name)
+    if named:
+        bottom.legend(loc="outside lower center", ncols=COLUMNS, fontsize=8, frameon=False)
     share = masks.mean(axis=0)  # of the heads whose mask has the patch
-    columns = [("mean of heads", attention.mean(axis=0), share)]
-    columns += [(f"head {h}", attention[h], masks[h]) for h in range(H)]
-    for (name, weights, mask), top, bottom in zip(columns, axes[0, 1:], axes[1, 1:]):
-        top.imshow(weights, extent=whole)  # opaque, in the colours of the script's files
-        top.set_title(name, fontsize=9)
+    panels = [("mean of heads", attention.mean(axis=0), share)]
+    panels += [(f"head {h}", attention[h], masks[h]) for h in range(H)]
+    for (name, weights, mask), over, under in zip(panels, above[1:], below[1:]):
+        over.imshow(weights, extent=whole)  # opaque, in the colours of the script's files
+        over.set_title(name, fontsize=9)
         shade = np.zeros((*mask.shape, 4))  # black over what is cut off; red would vanish on red
-        shade[..., 3] = 0.85 * (1 - mask)
-        bottom.imshow(shade, extent=whole)
-        bottom.set_title("share of heads" if name.startswith("mean") else "mask", fontsize=8)
-    for ax in axes.flat:
+        shade[..., 3] = 0.75 * (1 - mask)
+        under.imshow(shade, extent=whole)
+        under.set_title("share of the heads' masks" if name.startswith("mean") else f"{name}, mask",
+                        fontsize=9)  # fmt: skip
+    for ax in used:
         ax.set(xlim=(0, width), ylim=(height, 0))
     figure.suptitle(title, fontsize=10)
     return figure

@@ -1,7 +1,7 @@
 # LLM-assisted: prompts P3, see report.md
 """What a ViT pre-trained by DINO looks at: the last layer's attention from [CLS] to each patch.
 
-    python dino/visualize_attention.py --image_path dino/pictures/cat.jpg --threshold 0.6
+    python dino/visualize_attention.py --image_path dino/pictures/astronaut.jpg --threshold 0.6
 
 takes the flags of DINO's own visualize_attention.py and writes the same files: img.png, one
 attn-headN.png per head and, with a threshold, mask_thT_headN.png. Written for this project, not
@@ -191,7 +191,7 @@ def run(arguments: list[str] | None = None) -> AttentionMaps:
         raise ValueError(f"expected a threshold in (0, 1], got {args.threshold}")
     if args.patch_size < 1:
         raise ValueError(f"expected a patch size from 1, got {args.patch_size}")
-    path = args.image_path or PICTURES / "cat.jpg"
+    path = args.image_path or PICTURES / "astronaut.jpg"
     image = open_image(path)
     prepare(image, args.patch_size, args.image_size)  # its errors come before any download
     if args.pretrained_weights:

@@ -204,7 +204,7 @@ def test_it_runs_as_a_script_from_anywhere(tmp_path):
 
 
 def broken_jpeg(folder) -> str:
-    (folder / "half.jpg").write_bytes((va.PICTURES / "cat.jpg").read_bytes()[:20_000])
+    (folder / "half.jpg").write_bytes((va.PICTURES / "astronaut.jpg").read_bytes()[:20_000])
     return str(folder / "half.jpg")
 
 
@@ -394,6 +394,6 @@ def test_untrained_weights_load(tmp_path):
 
 
 def test_pictures_are_small_squares():
-    for name in ("cat", "coffee"):
+    for name in ("astronaut", "coffee"):
         path = va.PICTURES / f"{name}.jpg"
         assert va.open_image(path).size == (480, 480) and path.stat().st_size < 80_000
