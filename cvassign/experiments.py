@@ -16,7 +16,7 @@ import re
 import signal
 import sys
 import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from cvassign.results import RESULTS, Busy, ResultError, Run, load, load_all, run_or_load
@@ -52,6 +52,8 @@ class Preset:
     seeds: dict  # experiment -> number of seeds; one if it is not named
     order: tuple[tuple[str, str], ...]  # (experiment, model) by priority
     on_best: bool  # positions and controls vary the best recipe, else the reference
+    # Changes to the best recipe that make it short enough to compare positions on it.
+    short_best: dict = field(default_factory=dict)
     dataset: str = "cifar10"
 
 
@@ -102,9 +104,10 @@ PRESETS = {
                 "crop+flip+randaugment(2,9)+cutmix",
             ),
             # Three seeds where runs are cheap and the question is whether a difference is real.
-            seeds=dict(reference=3, position=3, controls=3),
-            order=_both("best", "reference", "patch", "position", "augment", "controls", "hyper"),
+            seeds=dict(reference=3, controls=3),
+            order=_both("best", "reference", "patch", "augment", "controls", "hyper", "position"),
             on_best=False,
+            short_best=dict(epochs=6, keep=0.25, keep_epochs=4),
         ),
         Preset(
             "smoke",
@@ -156,6 +159,11 @@ def _variants(preset: Preset, experiment: str) -> list[tuple[str, str, str, dict
              dict(patch_size=s))
             for s in sizes
         ]  # fmt: skip
+    if experiment == "position" and preset.short_best:
+        return [
+            ("best", f"best-position-{key}", label, preset.short_best | dict(position=key))
+            for key, label in POSITION_LABELS.items()
+        ]
     if experiment == "position":
         return [
             (base, "" if key == "learned_1d" else f"position-{key}", label, dict(position=key))
