@@ -40,10 +40,15 @@ def scaled_dot_product_attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tenso
             f"expected q (..., N, d), k (..., M, d), v (..., M, dv); "
             f"got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
         )
-    # Divided by √d so that the scores keep unit variance whatever d is; else softmax saturates.
-    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (..., N, M)
-    weights = scores.softmax(dim=-1)
+    weights = attention_weights(q, k)
     return weights @ v, weights
+
+
+def attention_weights(q: Tensor, k: Tensor) -> Tensor:
+    """softmax(Q Kᵀ / √d) of queries (..., N, d) and keys (..., M, d): (..., N, M)."""
+    # Divided by √d so that the scores keep unit variance whatever d is; else softmax saturates.
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    return scores.softmax(dim=-1)
 
 
 def sdpa_pays(x: Tensor) -> bool:
@@ -98,7 +103,7 @@ class MultiHeadAttention(nn.Module):
 
 
 def lambda_init_of(layer: int) -> float:
-    """λ_init = 0.8 - 0.6 exp(-0.3 (l - 1)) for the layer l = 1 ... L (arXiv 2410.05258, eq. 3)."""
+    """λ_init = 0.8 - 0.6 exp(-0.3 (l - 1)) for the layer l = 1 ... L (arXiv 2410.05258, section 2.1)."""
     if layer < 1:
         raise ValueError(f"layers are counted from 1, got layer {layer}")
     return 0.8 - 0.6 * math.exp(-0.3 * (layer - 1))
@@ -164,8 +169,8 @@ class MultiHeadDiffAttention(nn.Module):
 
     def attention_maps(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The two softmax maps A1 and A2, each (B, H/2, N, N), and the scalar λ."""
-        q, k, v = self._split(x)
-        _, maps = scaled_dot_product_attention(q, k, v.unsqueeze(2))
+        q, k, _ = self._split(x)
+        maps = attention_weights(q, k)
         return maps[:, :, 0], maps[:, :, 1], self.current_lambda()
 
     def forward(self, x: Tensor, return_attention: bool = False):
@@ -174,7 +179,7 @@ class MultiHeadDiffAttention(nn.Module):
         q, k, v = self._split(x)
         lam = self.current_lambda().to(v.dtype)
         if return_attention or not sdpa_pays(x):
-            _, maps = scaled_dot_product_attention(q, k, v.unsqueeze(2))
+            maps = attention_weights(q, k)
             weights = maps[:, :, 0] - lam * maps[:, :, 1]  # subtracted after the softmax
             heads = weights @ v  # (B, H/2, N, 2d)
         else:
@@ -216,7 +221,8 @@ class MultiHeadDiffAttentionV2(nn.Module):
         if num_heads % 2:
             raise ValueError(f"two heads share keys and values: num_heads {num_heads} is odd")
         self.num_heads = num_heads
-        self.qkv = nn.Linear(embed_dim, 3 * embed_dim)  # 2D of queries, D/2 keys, D/2 values
+        self.q = nn.Linear(embed_dim, 2 * embed_dim)
+        self.kv = nn.Linear(embed_dim, embed_dim)  # D/2 of keys, D/2 of values
         self.to_lambda = nn.Linear(embed_dim, num_heads)
         self.proj = nn.Linear(embed_dim, embed_dim)
 
@@ -224,8 +230,8 @@ class MultiHeadDiffAttentionV2(nn.Module):
         """(B, N, D) -> (B, N, D), and the signed maps A1 - λA2 (B, H, N, N) if asked for."""
         B, N, D = x.shape
         H, d = self.num_heads, self.head_dim
-        q, k, v = self.qkv(x).split((2 * D, D // 2, D // 2), dim=-1)
-        q = q.view(B, N, 2 * H, d).transpose(1, 2)  # (B, 2H, N, d)
+        q = self.q(x).view(B, N, 2 * H, d).transpose(1, 2)  # (B, 2H, N, d)
+        k, v = self.kv(x).chunk(2, dim=-1)
         # Four query heads, that is two differential heads, read each key and value head.
         k, v = (
             t.view(B, N, H // 2, 1, d).expand(B, N, H // 2, 4, d).reshape(B, N, 2 * H, d)
@@ -234,8 +240,7 @@ class MultiHeadDiffAttentionV2(nn.Module):
         k, v = k.transpose(1, 2), v.transpose(1, 2)
         lam = self.to_lambda(x).sigmoid().transpose(1, 2).unsqueeze(-1)  # (B, H, N, 1)
         if return_attention or not sdpa_pays(x):
-            _, maps = scaled_dot_product_attention(q, k, v)
-            maps = maps.view(B, H, 2, N, N)
+            maps = attention_weights(q, k).view(B, H, 2, N, N)
             weights = maps[:, :, 0] - lam * maps[:, :, 1]
             heads = weights @ v[:, ::2]  # both maps of a pair see the same values
         else:

@@ -250,7 +250,7 @@ def training(
         "ours": ours,  # what a long run uses here
         "ours_to_usual": ratio(seconds, "usual loop, timm's model", ours),
         "loop_alone": ratio(seconds, "usual loop, timm's model", "our loop, timm's model"),
-        "model_alone": ratio(seconds, "our loop, timm's model", ours),
+        "model_alone": ratio(seconds, "our loop, timm's model", "our loop, our model"),
         "workers": workers,
     }
 
@@ -373,7 +373,7 @@ def looking(config: ViTConfig, data: Dataset, size: Size) -> dict:
 def bench(device: torch.device, quick: bool = False, log: Callable = print) -> dict:
     """Every measurement of this module on one device, as the file has it."""
     started = time.perf_counter()
-    load = os.getloadavg()[0]
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # not on Windows
     size = SIZES["quick" if quick else device.type]
     preset = "smoke" if quick else "full" if device.type == "cuda" else "cpu"
     run = experiment_runs("reference", "vit", preset)[0]

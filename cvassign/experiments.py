@@ -2,7 +2,7 @@
 """Every training run that the report needs, as data, and the command that trains them.
 
     python -m cvassign.experiments list [--preset P] [--section S] [--model M]
-    python -m cvassign.experiments run  [--preset P] [--section S] [--model M] [--jobs J] [--out DIR]
+    python -m cvassign.experiments run  [--preset P] [--section S] [--model M] [--jobs J] [--out DIR] [--engine E]
 
 An experiment is a base recipe and what is changed in it, one thing at a time. The ViT and the
 Diff-ViT go through the same list; only `attention` differs. Presets say how large it all is:
@@ -324,7 +324,7 @@ def _worker(runs: list[Run], results: Path, device: str | None, threads: int, sh
 
 def run_all(runs: list[Run], results: Path, jobs: int = 1, device: str | None = None,
             progress: bool = True) -> int:  # fmt: skip
-    """Trains `runs` in `jobs` processes; returns the number of failures.
+    """Trains `runs` in `jobs` processes; returns 0 if all went well.
 
     There is no scheduler: each process walks down the list and takes what has neither a result
     nor a lock. So any number of processes, started at any time, can share one list.
@@ -381,17 +381,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--model", choices=MODELS, help="only this model (default: both)")
     parser.add_argument("--jobs", type=int, default=1, help="processes side by side")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result files")
+    parser.add_argument("--engine", choices=("local", "ray"), default="local",
+                        help="ray: on a Ray cluster, one run a task (needs the package ray)")  # fmt: skip
     parser.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
     given = parser.parse_args(arguments)
     if given.jobs < 1:
         parser.error(f"--jobs must be positive, got {given.jobs}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends the pool's processes as well
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends its workers as well
     runs = all_runs(given.preset, given.section, given.model)
     if not runs:
         parser.error(f"no run of section {given.section!r}")
     if given.command == "list":
         show(runs, given.out)
         return 0
+    if given.engine == "ray":
+        from cvassign import ray_engine
+
+        return int(ray_engine.run_all(runs, given.out, given.jobs, given.device) > 0)
     return int(run_all(runs, given.out, given.jobs, given.device) > 0)
 
 

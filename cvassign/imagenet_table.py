@@ -9,11 +9,12 @@ would read it too, but wants files that the Debian package leaves out.
 """
 
 import json
-import os
 import sys
 from pathlib import Path
 
 from timm.data import ImageNetInfo
+
+from cvassign.files import replacing
 
 TABLE = Path(__file__).with_name("imagenet_classes.json")
 
@@ -56,9 +57,8 @@ def main(folder: str, copyright_file: str) -> None:
         "classes": classes,
         "synsets": dict(sorted(needed.items())),
     }
-    temporary = TABLE.with_suffix(".tmp")
-    temporary.write_text(json.dumps(table, ensure_ascii=False, indent=0) + "\n")
-    os.replace(temporary, TABLE)
+    with replacing(TABLE) as temporary:
+        temporary.write_text(json.dumps(table, ensure_ascii=False, indent=0) + "\n")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from torch.optim import AdamW, Optimizer
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of torch.optim.Muon
 NS_STEPS = 5
+# Linear layers that are several maps in one, by name: each map is orthogonalised by itself.
+FUSED = {"qkv": 3, "q": 2, "kv": 2}
 
 
 def orthogonalise(stack: Tensor) -> Tensor:
@@ -87,7 +89,7 @@ def build_optimizers(model: nn.Module, name: str, lr: float, decay: float) -> li
     if name not in ("adamw", "muon"):
         raise ValueError(f"optimizer must be 'adamw' or 'muon', got {name!r}")
     matrices = {
-        p: 3 if path.endswith("qkv") else 1
+        p: FUSED.get(path.rpartition(".")[2], 1)
         for path, module in model.named_modules()
         for p in (getattr(module, "weight", None),)
         if isinstance(module, (nn.Linear, nn.Conv2d))

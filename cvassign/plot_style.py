@@ -20,6 +20,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from cvassign.files import replacing
+
 FIGURES = Path(__file__).resolve().parents[1] / "figures"
 if os.environ.get("CVASSIGN_SMOKE") == "1":  # figures of generated pictures replace no real ones
     FIGURES = Path(tempfile.mkdtemp(prefix="figures-"))
@@ -89,14 +91,9 @@ def save(
 def _write(content: bytes, name: str, folder: Path) -> Path:
     if not name or Path(name).name != name:
         raise ValueError(f"expected the bare name of a figure, got {name!r}")
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.png"
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

@@ -24,7 +24,9 @@ class NoPosition(nn.Module):
         return None
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return tokens
+        # In fp32, as the sum with a table is: under autocast the patches come in bf16, and the
+        # residual stream would stay so, for this kind of position alone.
+        return tokens.float()
 
 
 class Learned1D(nn.Module):

@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import copy
 import json
-import os
 import pickle
 import platform
 import subprocess
@@ -24,6 +23,8 @@ import torch
 from open_clip.model import convert_weights_to_lp
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
+
+from cvassign.files import replacing
 
 # What each name means. fp32 and tf32 have the same tensors: TF32 rounds the *inputs* of a matrix
 # product to 10 mantissa bits inside the tensor cores, memory stays as it was.
@@ -347,7 +348,7 @@ def measure(
     """All measurements of this module for one encoder.
 
     Args:
-        encoder: in fp32, on the batch's device.
+        encoder: in fp32, on the CPU: the device's memory is to hold the measured copy alone.
         batch: (B, 3, H, W) fp32 example images; other batch sizes repeat them.
 
     Returns:
@@ -361,14 +362,12 @@ def measure(
             continue  # tensor cores are a GPU's
         entry = out[precision] = {"time": [], "memory": []}
         try:
-            model = convert(encoder, precision)
+            model = convert(encoder, precision).to(batch.device)
             with numerics(precision), torch.inference_mode():
                 result = model(batch.to(dtype_of(model)))
             if precision == "fp32":
                 reference = result
             entry["output"] = compare(reference, result)
-            if precision not in ("fp32", "tf32"):
-                entry["layers"] = error_by_layer(encoder.eval(), model, batch)
             for n in batch_sizes:
                 images = batch.repeat(-(-n // len(batch)), 1, 1, 1)[:n].to(dtype_of(model))
                 with numerics(precision):
@@ -379,6 +378,9 @@ def measure(
                 t, m = entry["time"][-1], entry["memory"][-1]
                 log(f"{precision:>10}  batch {n:4d}  {t['mean_ms']:9.3f} ± {t['std_ms']:.3f} ms"
                     f"  peak {m['peak'] / 2**20:8.1f} MiB", flush=True)  # fmt: skip
+            if precision not in ("fp32", "tf32"):
+                entry["layers"] = error_by_layer(encoder.to(batch.device).eval(), model, batch)
+                encoder.cpu()
         except (RuntimeError, NotImplementedError) as error:  # out of memory included
             entry["error"] = f"{type(error).__name__}: {error}"[:500]
             log(f"{precision:>10}  {entry['error']}", flush=True)
@@ -447,16 +449,12 @@ def main(arguments: list[str] | None = None) -> Path:
     started = time.perf_counter()
     for name, (model, words) in encoders(args.imagenet_weights, args.clip_weights).items():
         print(f"{name}, weights: {words}, on {out['device']}", flush=True)
-        measured = measure(model.to(device), batch.to(device), sizes, args.runs,
-                           args.limit)
+        measured = measure(model, batch.to(device), sizes, args.runs, args.limit)
         out["encoders"][name] = {"weights": words, "precisions": measured}
-        model.cpu()
     out["seconds"] = round(time.perf_counter() - started, 1)
     path = args.out / f"precision_{device.type}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(out) + "\n")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(out) + "\n")
     print(f"{path} in {out['seconds']} s")
     return path
 

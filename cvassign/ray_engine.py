@@ -14,7 +14,8 @@ import os
 import sys
 from pathlib import Path
 
-from cvassign.results import ROOT, Busy, Run, load, run_or_load, weights_path, write_json
+from cvassign.files import replacing
+from cvassign.results import ROOT, Busy, ResultError, Run, load, run_or_load, weights_path, write_json
 
 MISSING = "the engine 'ray' needs the package ray, which is not installed: pip install ray"
 RETRIES = 3  # of a run whose worker died; it goes on from its last epoch
@@ -61,14 +62,8 @@ def resources(jobs: int, device: str | None, cluster: dict, nodes: list[dict]) -
 def keep(run: Run, result: dict, weights: bytes | None, results: Path) -> None:
     """Writes what a task gave back, unless it left its files on this very disk."""
     if weights is not None and not weights_path(run, results).exists():
-        path = weights_path(run, results)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        try:
+        with replacing(weights_path(run, results)) as temporary:
             temporary.write_bytes(weights)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
     if load(run, results) is None:
         write_json(result, results / run.file_name)
 
@@ -92,7 +87,13 @@ def run_all(runs: list[Run], results: Path, jobs: int = 1, device: str | None = 
         import ray
     except ImportError as error:
         raise RuntimeError(MISSING) from error
-    todo = [run for run in runs if load(run, results) is None]
+    todo, failed = [], 0
+    for run in runs:
+        try:
+            todo += [run] if load(run, results) is None else []
+        except ResultError as error:  # one damaged file must not stop the others
+            print(f"failed: {error}", file=sys.stderr, flush=True)
+            failed += 1
     results, state = results.resolve(), (state or results / "checkpoints").resolve()
     # The package travels to every machine; where the data is, each machine has to say itself.
     ray.init(
@@ -105,7 +106,6 @@ def run_all(runs: list[Run], results: Path, jobs: int = 1, device: str | None = 
         # max_retries is for workers that die; an error of the run itself would come again.
         task = ray.remote(max_retries=RETRIES, **need)(train)
         waiting = {task.remote(run, str(results), str(state), device): run for run in todo}
-        failed = 0
         while waiting:
             (reference, *_), _ = ray.wait(list(waiting), num_returns=1)
             run = waiting.pop(reference)

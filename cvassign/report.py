@@ -10,12 +10,12 @@ nothing is written, and the exit code is 1 if something would change.
 """
 
 import argparse
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from cvassign import report_clip, report_frame, report_sections
+from cvassign.files import replacing
 from cvassign.report_numbers import plain
 from cvassign.report_results import PREFIX, Report
 from cvassign.report_sections import join
@@ -88,16 +88,6 @@ def in_readme(readme: str, table: str) -> str:
     return f"{before}{BEGIN}\n{table}\n{END}{after}"
 
 
-def write_text(text: str, path: Path) -> None:
-    """Atomically."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def run(
     root: Path = ROOT,
     presets: tuple[str, ...] = ("full", "cpu"),
@@ -120,7 +110,8 @@ def run(
         if not path.exists() or path.read_text() != text:
             changed.append(path.name)
             if not check:
-                write_text(text, path)
+                with replacing(path) as temporary:
+                    temporary.write_text(text)
     for path in sorted((root / "figures").glob(f"{PREFIX}*.png")):
         if path.name not in r.used:  # of an experiment that is gone
             changed.append(path.name)

@@ -7,7 +7,6 @@ it is there, else by training.
 
 import json
 import math
-import os
 import platform
 import warnings
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 
 from cvassign.data import DATASETS
+from cvassign.files import replacing
 from cvassign.train import TrainConfig, Trainer, evaluate, pick_device
 from cvassign.vit import VisionTransformer, ViTConfig, count_parameters
 
@@ -62,13 +62,9 @@ class Run:
 
 def write_json(obj, path: Path) -> None:
     """Writes JSON atomically; numbers that are not finite become null."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(_finite(obj), indent=1, allow_nan=False) + "\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    text = json.dumps(_finite(obj), indent=1, allow_nan=False) + "\n"
+    with replacing(path) as temporary:
+        temporary.write_text(text)
 
 
 def _finite(obj):
@@ -127,7 +123,7 @@ def load(run: Run, results: Path = RESULTS) -> dict | None:
             raise ResultError(
                 f"{path.name}: expected {key} {getattr(run, key)!r}, got {result[key]!r}"
             )
-    expected = json.loads(json.dumps(run_config(run)))
+    expected = json.loads(json.dumps(_finite(run_config(run))))  # as it was written
     if result["config"] != expected:
         stored = {p: c for p, c in result["config"].items() if isinstance(c, dict)}
         changed = {
@@ -172,10 +168,10 @@ def run_or_load(
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{checkpoint}.lock")  # the system releases it when its process dies
     try:
-        lock.acquire(timeout=0)
+        held = lock.acquire(timeout=0)
     except Timeout as error:
         raise Busy(f"{run.name} (seed {run.seed}) is being trained by another process") from error
-    with lock:
+    with held:
         if not retrain and (stored := load(run, results)) is not None:
             return stored  # finished by the process that held the lock before us
         if retrain:
@@ -222,13 +218,9 @@ def weights_path(run: Run, results: Path = RESULTS) -> Path:
 
 def save_weights(model: VisionTransformer, path: Path) -> None:
     """Writes the model's weights in half precision, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file({k: v.half().cpu().contiguous() for k, v in model.state_dict().items()}, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    weights = {k: v.half().cpu().contiguous() for k, v in model.state_dict().items()}
+    with replacing(path) as temporary:
+        save_file(weights, temporary)
 
 
 def load_model(run: Run, results: Path = RESULTS) -> VisionTransformer:

@@ -6,11 +6,11 @@ label smoothing, stochastic depth, augmentation, clipped gradients, bf16 autocas
 
 Nothing is lost: the state is written after every epoch, and every random number of an epoch comes
 from (seed, epoch), so that a run that is killed and resumed ends with the weights of one that was
-not.
+not (on a GPU as far as its kernels add in a fixed order).
 """
 
-import os
 import shutil
+import sysconfig
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from cvassign.augment import build_augmentation
 from cvassign.data import Dataset, Split, normalise
+from cvassign.files import replacing
 from cvassign.optim import build_optimizers, lr_factor
 from cvassign.vit import VisionTransformer, ViTConfig
 
@@ -68,14 +69,21 @@ def pick_device(name: str | None = None) -> torch.device:
 
 def autocast(device: torch.device) -> torch.autocast:
     """bf16 where the processor computes it faster than fp32: GPUs, and CPUs with AMX or AVX512."""
-    fast = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    fast = device.type == "cuda" or (
+        torch.backends.mkldnn.is_available()  # not on a Mac
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
     return torch.autocast(device.type, torch.bfloat16, enabled=fast)
 
 
 def compiling_pays(device: torch.device, steps: int) -> bool:
-    """Whether torch.compile earns back its minute: on a run of some length, with a compiler."""
-    compiler = device.type == "cuda" or shutil.which("g++") is not None
-    return compiler and steps >= COMPILE_STEPS[device.type]
+    """Whether torch.compile earns back its minute: on a run of some length, where it can work.
+
+    Its kernels are built with the machine's C compiler (C++ on a CPU) and Python's headers.
+    """
+    compilers = ("cc", "gcc", "clang") if device.type == "cuda" else ("g++",)
+    headers = Path(sysconfig.get_path("include"), "Python.h").exists()
+    return headers and any(map(shutil.which, compilers)) and steps >= COMPILE_STEPS[device.type]
 
 
 @torch.no_grad()
@@ -96,13 +104,8 @@ def evaluate(model: nn.Module, split: Split) -> tuple[float, float]:
 
 def save_atomically(obj, path: Path) -> None:
     """torch.save that leaves the old file or the new one, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         torch.save(obj, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class Trainer:
@@ -135,6 +138,7 @@ class Trainer:
         self.steps = max(1, len(data.train) // config.batch_size)  # a last, short batch is left out
         if compiling_pays(self.device, self.steps * config.epochs):
             # Layer by layer: the layers share one graph, so compiling takes seconds, not minutes.
+            torch.compiler.reset()  # it keeps eight graphs of one function, for all models together
             for layer in self.model.layers:
                 layer.compile(dynamic=False)
         self.optimizers = build_optimizers(

@@ -178,7 +178,7 @@ LAMBDA_INIT = (0.2, 0.35551, 0.47071, 0.55606, 0.61928, 0.66612,
                0.70082, 0.72653, 0.74557, 0.75968, 0.77013, 0.77787)  # fmt: skip
 
 
-@pytest.mark.parametrize("layer, expected", enumerate(LAMBDA_INIT, 1))
+@pytest.mark.parametrize("layer, expected", tuple(enumerate(LAMBDA_INIT, 1)))
 def test_lambda_init_table(layer, expected):
     assert lambda_init_of(layer) == pytest.approx(expected, abs=6e-6)
     module = MultiHeadDiffAttention(D, H, layer)
@@ -272,7 +272,7 @@ def test_second_version_is_its_equation_head_by_head():
     """2H query heads; output head i subtracts map 2i + 1 from map 2i; four share keys, values."""
     module, x = made("diff_v2"), tokens()
     d = D // H
-    q, k, v = module.qkv(x).split((2 * D, D // 2, D // 2), dim=-1)
+    q, (k, v) = module.q(x), module.kv(x).chunk(2, dim=-1)
     lam = 1 / (1 + torch.exp(-(x @ module.to_lambda.weight.T + module.to_lambda.bias)))
     heads, maps = [], []
     for i in range(H):

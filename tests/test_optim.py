@@ -187,3 +187,13 @@ def test_schedule_rises_then_falls_without_a_jump():
     steps = [b - a for a, b in zip(values, values[1:])]
     assert all(s > 0 for s in steps[:200]) and all(s <= 0 for s in steps[200:])
     assert max(map(abs, steps)) < 0.0051
+
+
+def test_fused_maps_are_orthogonalised_one_by_one():
+    """Of every kind of attention: queries, keys and values, whatever their sizes."""
+    for attention, maps in (("standard", {"qkv": 3}), ("diff_v2", {"q": 2, "kv": 2})):
+        model = VisionTransformer(replace(SMALL, attention=attention))
+        muon = build_optimizers(model, "muon", 0.01, 0.0)[1]
+        layer = model.layers[0].attention
+        assert {n: muon.fused[id(getattr(layer, n).weight)] for n in maps} == maps
+        assert muon.fused[id(layer.proj.weight)] == 1

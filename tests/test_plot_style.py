@@ -7,7 +7,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
-from cvassign import plot_style
+from cvassign import files, plot_style
 
 
 @plot_style.styled
@@ -61,7 +61,7 @@ def test_a_write_that_fails_keeps_the_old_file(tmp_path, monkeypatch):
     def full_disk(*args):
         raise OSError("no space left")
 
-    monkeypatch.setattr(plot_style.os, "replace", full_disk)
+    monkeypatch.setattr(files.os, "replace", full_disk)
     with pytest.raises(OSError, match="no space"):
         plot_style.save(simple(points=5), "curve", tmp_path)
     assert path.read_bytes() == old and len(list(tmp_path.iterdir())) == 1

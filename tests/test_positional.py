@@ -39,6 +39,12 @@ def test_none_changes_nothing():
     assert module.table() is None and not list(module.parameters())
 
 
+@pytest.mark.parametrize("name", POSITIONS)
+def test_tokens_go_on_in_fp32(name):
+    """Under autocast patches come in bf16; all kinds are compared at one precision."""
+    assert POSITIONS[name](GRID, D)(tokens().bfloat16()).dtype == torch.float32
+
+
 @pytest.mark.parametrize("name, count", (
     ("none", 0), ("learned_1d", (N + 1) * D), ("learned_2d", 2 * GRID * D // 2 + D),
     ("sinusoidal", 0),

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from cvassign import ray_engine
-from cvassign.experiments import experiment_runs
+from cvassign import experiments, ray_engine
+from cvassign.experiments import all_runs, experiment_runs
 from cvassign.results import load, load_model, run_or_load
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,6 +63,15 @@ def test_without_ray_the_message_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)  # import ray: ImportError
     with pytest.raises(RuntimeError, match="pip install ray"):
         ray_engine.run_all(two_runs(), tmp_path)
+
+
+def test_the_command_hands_its_runs_to_ray(monkeypatch, tmp_path):
+    asked, before = [], signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(ray_engine, "run_all", lambda *args: asked.append(args) or 0)
+    command = ["run", "--preset", "smoke", "--section", "1.3", "--jobs", "2", "--device", "cpu"]
+    assert experiments.main([*command, "--engine", "ray", "--out", str(tmp_path)]) == 0
+    assert asked == [(all_runs("smoke", "1.3"), tmp_path, 2, "cpu")]
+    signal.signal(signal.SIGTERM, before)
 
 
 def test_a_result_that_came_over_the_network_is_written(tmp_path):

@@ -362,3 +362,30 @@ def test_a_configuration_that_is_none_is_named(store):
     folder = store({"config": {"model": 3, "train": None}})
     with pytest.raises(ResultError, match="vit-tiny-s3.json"):
         results.load(RUN, folder)
+
+
+def test_an_interrupted_run_can_be_started_again(tmp_path, monkeypatch):
+    """In the same process, and while the exception is still kept, as notebooks keep it."""
+    args = (RUN, tmp_path / "results", tmp_path / "state", "cpu", False)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "fit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt) as kept:
+            results.run_or_load(*args)
+    assert results.run_or_load(*args)["epochs"] == 2
+    del kept
+
+
+def test_a_number_with_many_digits_is_found_again(tmp_path):
+    """Result files round to six digits; the configuration of a run is compared so too."""
+    run = replace(RUN, train=replace(RUN.train, learning_rate=0.002 / 3))
+    results.write_json({"config": results.run_config(run)}, tmp_path / "a.json")
+    stored = json.loads((tmp_path / "a.json").read_text())["config"]
+    assert stored["train"]["learning_rate"] != run.train.learning_rate
+    put = json.loads((tmp_path / "a.json").read_text()) | {
+        "format": 1, "name": run.name, "section": run.section, "preset": run.preset,
+        "seed": run.seed, "epochs": 2, "n_params": 1, "history": {}, "val_accuracy": 1.0,
+        "test_accuracy": 1.0, "train_seconds": 1.0, "images_per_second": 1.0, "device": "",
+        "versions": {},
+    }  # fmt: skip
+    results.write_json(put, tmp_path / run.file_name)
+    assert results.load(run, tmp_path)["test_accuracy"] == 1

@@ -400,11 +400,31 @@ def test_an_unknown_optimizer_is_an_error():
 
 def test_compiling_pays_for_long_runs_with_a_compiler(monkeypatch):
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(Path, "exists", lambda path: path.name == "Python.h")
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert not train.compiling_pays(cpu, 10**6) and train.compiling_pays(cuda, 500)
+    assert not train.compiling_pays(cpu, 10**6) and not train.compiling_pays(cuda, 10**6)
     monkeypatch.setattr(shutil, "which", lambda name: f"bin/{name}")
     assert train.compiling_pays(cpu, 3000) and not train.compiling_pays(cpu, 2999)
-    assert not train.compiling_pays(cuda, 499)
+    assert train.compiling_pays(cuda, 500) and not train.compiling_pays(cuda, 499)
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    assert not train.compiling_pays(cpu, 3000) and not train.compiling_pays(cuda, 500)
+
+
+def test_every_model_of_a_process_is_compiled(monkeypatch):
+    """A worker trains many; torch counts the graphs of one function over all of them."""
+    graphs, real = [], torch.nn.Module.compile
+
+    def compile_(module, **options):
+        real(module, backend=lambda graph, _: graphs.append(module) or graph.forward, **options)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_)
+    monkeypatch.setattr(train, "compiling_pays", lambda *_: True)
+    config, data = replace(CONFIG, epochs=1, warmup_epochs=0), tiny(32)
+    for width in range(8, 8 + 2 * torch._dynamo.config.recompile_limit, 2):
+        graphs.clear()
+        trainer = fitted(replace(MODEL, embed_dim=width), config, 0, data)
+        assert set(map(id, graphs)) <= set(map(id, trainer.model.layers)) and graphs, width
+    torch.compiler.reset()
 
 
 def test_the_device_can_be_named():
