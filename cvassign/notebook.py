@@ -14,13 +14,20 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown, display
+from IPython.display import HTML, Markdown, display
 
+from cvassign.compare import mean_std
+from cvassign.dino_figures import percent
 from cvassign.experiments import MODELS, all_runs, experiment_runs, run_all, stored
 from cvassign.plots import by_name
-from cvassign.results import RESULTS, ResultError, Run, load_model
+from cvassign.results import RESULTS, ROOT, ResultError, Run, load_model
 from cvassign.train import pick_device
 from cvassign.vit import VisionTransformer
+
+__all__ = [
+    "RETRAIN", "SMOKE", "Stored", "accuracy_table", "in_batches", "mean_std", "of_label", "percent",
+    "ranked", "sampling_error", "say", "source",
+]  # fmt: skip
 
 SMOKE = os.environ.get("CVASSIGN_SMOKE") == "1"
 RETRAIN = os.environ.get("CVASSIGN_RETRAIN") == "1"
@@ -32,9 +39,12 @@ def say(text: str) -> None:
 
 
 def source(*things) -> None:
-    """Shows the source of functions and classes, with syntax colours."""
-    # Fenced Markdown and not IPython's Code: every viewer gives it a code font and colours.
-    say("\n".join(f"```python\n{inspect.getsource(thing)}```" for thing in things))
+    """Shows the source of functions and classes, each under its file, with syntax colours."""
+    # nbconvert's pages leave code in a Markdown output without a code font; other viewers drop this.
+    display(HTML("<style>.highlight pre {font-family: monospace; line-height: 1.3}</style>"))
+    for thing in things:
+        file = Path(inspect.getsourcefile(thing)).relative_to(ROOT)
+        say(f"`{file}`: `{thing.__qualname__}`\n\n```python\n{inspect.getsource(thing)}```")
 
 
 class Stored:
@@ -82,13 +92,15 @@ class Stored:
             text += f"; {len(found)} of {len(runs)} runs are done"
         return f"{text}; {r['device']}."
 
-    def model(self, model: str = "vit") -> tuple[Run, VisionTransformer]:
-        """The trained model with the best recipe, seed 0; else the one with the reference recipe.
+    def model(
+        self, model: str = "vit", experiments: Sequence[str] = ("best", "reference")
+    ) -> tuple[Run, VisionTransformer]:
+        """The trained model, seed 0, of the first of the experiments whose weights are stored.
 
         Raises:
-            ResultError: if the weights of neither are stored.
+            ResultError: if those of none are.
         """
-        for experiment in ("best", "reference"):
+        for experiment in experiments:
             for preset in self.presets:
                 run = experiment_runs(experiment, model, preset)[0]
                 try:
@@ -96,13 +108,6 @@ class Stored:
                 except ResultError as missing:
                     error = missing
         raise error
-
-
-def mean_std(values: Sequence[float]) -> str:
-    """ "91.20 ± 0.13", or "91.20" of a single value."""
-    values = np.asarray(values, dtype=float)
-    text = f"{values.mean():.2f}"
-    return text if len(values) == 1 else f"{text} ± {values.std(ddof=1):.2f}"
 
 
 def accuracy_table(results: Sequence[dict]) -> pd.DataFrame:

@@ -140,10 +140,21 @@ def loss_curves(results: Sequence[dict], title: str = "") -> Figure:
             band(ax, epochs, values, colour, linestyle=dash, label=text, **few)
         ax.set(title=name, xlabel="epoch")
         whole_ticks(ax)
+        _mark_patch_dropout(ax, results)
     axes[0].set_ylabel("cross-entropy (nats)")
     legend_below(fig, models if models > 1 else None)  # a column a model
     fig.suptitle(title)
     return fig
+
+
+def _mark_patch_dropout(ax, results: Sequence[dict]) -> None:
+    """A dotted line where training goes over to whole images: there the training loss falls."""
+    trains = [r["config"]["train"] for r in results]
+    ends = {t["keep_epochs"] for t in trains if t.get("keep", 1) < 1 and t["keep_epochs"]}
+    for end in ends:
+        ax.axvline(end, color="0.45", ls=":", lw=1)
+        ax.annotate("whole images", (end, 1), xycoords=("data", "axes fraction"), xytext=(3, -2),
+                    textcoords="offset points", va="top", fontsize=7, color="0.45")  # fmt: skip
 
 
 @styled
@@ -162,6 +173,8 @@ def loss_grid(results: Sequence[dict], title: str = "", columns: int = 4) -> Fig
         few = {"marker": "o", "ms": 3} if len(val[0]) < 10 else {}
         band(ax, *val, colour, label=f"{model}, validation", **few)
         whole_ticks(ax)
+    for label, ax in axes.items():
+        _mark_patch_dropout(ax, [r for r in results if label_of(r) == label])
     legend_below(fig)
     fig.supylabel("cross-entropy (nats)", fontsize=9)
     fig.suptitle(title)
@@ -205,8 +218,8 @@ def accuracy_dots(results: Sequence[dict], split: str = "test", title: str = "")
     return fig
 
 
-def _setting(result: dict, key: str) -> float:
-    """A number that describes a run: `n_params` in millions, or a field of its configurations."""
+def _setting(result: dict, key: str) -> float | str:
+    """What describes a run: `n_params` in millions, or a field of its configurations."""
     if key == "n_params":
         return result["n_params"] / 1e6
     for part in ("model", "train"):
@@ -263,14 +276,14 @@ def _nice_ticks(values: Sequence[float]) -> list[float]:
 def parallel_coordinates(
     results: Sequence[dict],
     keys: Sequence[str] = (
-        "embed_dim", "depth", "num_heads", "mlp_ratio", "learning_rate", "batch_size"
+        "embed_dim", "depth", "num_heads", "mlp_ratio", "learning_rate", "batch_size", "optimizer"
     ),
     title: str = "",
 ) -> Figure:  # fmt: skip
     """The hyperparameter search: a line a configuration, a scale a hyperparameter, then accuracy.
 
     Values of a hyperparameter are equally spaced. Lines through the same value are fanned out
-    around its tick, the more accurate higher, so that none hides another.
+    a little around its tick, the more accurate higher, so that none hides another.
     """
     groups = by_name(results)
     accuracy = np.array([np.mean([r["val_accuracy"] for r in g]) for g in groups])
@@ -288,10 +301,11 @@ def parallel_coordinates(
         for value in values:
             same = np.flatnonzero(settings == value)
             order = rank[same].argsort().argsort()
-            fan[same] = (order - (len(same) - 1) / 2) / max(len(groups), 2) * step * 0.7
+            fan[same] = (order - (len(same) - 1) / 2) / max(len(groups), 2) * step * 0.3
         ys.append(centre + fan)
         for i, value in enumerate(values):
-            ax.text(x - 0.05, (i + 0.5) * step, f"{value:g}", ha="right", va="center", fontsize=8,
+            text = value if isinstance(value, str) else f"{value:g}"
+            ax.text(x - 0.06, (i + 0.5) * step, text, ha="right", va="center", fontsize=8,
                     zorder=4, bbox={"fc": "white", "ec": "none", "pad": 0.8})  # fmt: skip
     ys = np.array([*ys, height])  # (keys + 1, runs)
     cmap = plt.get_cmap("viridis_r")
