@@ -3,8 +3,8 @@
 
 Images are CIFAR's uint8 pixels (B, 3, S, S), drawn pixel by pixel. A map has one number per
 patch, in raster order (B, N); it is smoothed to the image's size and laid over its grey version.
-A map without negative numbers goes from its own least to its own largest value. Where a model's
-maps are signed, all of them share one diverging scale centred at 0.
+Each map has a scale of its own: without negative numbers from its least to its largest value; a
+signed one has a diverging scale centred at 0, as wide as its largest weight of either sign.
 
 Shapes: B batch, L layers, H heads, N = g² patches, S pixels a side, D embed_dim.
 """
@@ -34,9 +34,9 @@ from cvassign.plot_style import (
 )
 
 __all__ = [
-    "attention_statistics", "augmentation_preview", "captions", "confident_mistakes", "head_maps",
-    "layer_maps", "perturbation_curves", "position_grid", "position_similarity", "rollout_maps",
-    "save", "show",
+    "attention_statistics", "augmentation_preview", "captions", "captions_of_all",
+    "confident_mistakes", "head_maps", "layer_maps", "perturbation_curves", "position_grid",
+    "position_similarity", "rollout_maps", "save", "show",
 ]  # fmt: skip
 
 SEQUENTIAL, DIVERGING = "inferno", "RdBu_r"
@@ -76,8 +76,22 @@ def captions(labels, predictions, classes: Sequence[str]) -> list[str]:
     ]
 
 
+def captions_of_all(texts: dict[str, Sequence[str]]) -> list[str]:
+    """One caption an image with the answers of all models: "cat", "ViT ✓", "Diff-ViT ✗ dog".
+
+    Args:
+        texts: {model: its `captions` of the same images}.
+    """
+    found = []
+    for of_image in zip(*texts.values(), strict=True):
+        answers = [text.partition(" ") for text in of_image]  # a class, then ✓ or ✗ and another
+        found.append("\n".join([answers[0][0], *(f"{n} {a[2]}" for n, a in zip(texts, answers))]))
+    return found
+
+
 def _two_lines(caption: str) -> str:
-    return caption.replace(" ✗ ", "\n✗ ")
+    """A mistake takes a line of its own, unless the caption has lines already."""
+    return caption if "\n" in caption else caption.replace(" ✗ ", "\n✗ ")
 
 
 def _cells(
@@ -112,16 +126,17 @@ def _cells(
     return fig, axes
 
 
-def _overlay(ax: Axes, image: np.ndarray, grid: np.ndarray, limit: float | None) -> None:
-    """A map (g, g) over a grey image (S, S, 3); `limit` of a signed map's scale, else None.
+def _overlay(ax: Axes, image: np.ndarray, grid: np.ndarray, signed: bool) -> None:
+    """A map (g, g) over a grey image (S, S, 3).
 
     They are blended here, at the image's own S x S pixels: drawn smoothly at the figure's
     resolution a grid of maps is megabytes. In 64 steps a colour, which no eye tells from 256.
     """
     S = len(image)
     smooth = np.asarray(Image.fromarray(grid.astype(np.float32)).resize((S, S), Image.BICUBIC))
-    low, high = (grid.min(), grid.max()) if limit is None else (-limit, limit)
-    colours = plt.get_cmap(SEQUENTIAL if limit is None else DIVERGING)
+    limit = np.abs(grid).max() or 1.0  # of zeros only: all white
+    low, high = (-limit, limit) if signed else (grid.min(), grid.max())
+    colours = plt.get_cmap(DIVERGING if signed else SEQUENTIAL)
     heat = colours(Normalize(low, high, clip=True)(smooth))[..., :3]  # (S, S, 3) in 0 ... 1
     # Paler than it is, so that the map's colours rule and the picture's outlines stay.
     grey = 1 - 0.7 * (1 - image @ np.array(GREY) / 255)
@@ -129,33 +144,20 @@ def _overlay(ax: Axes, image: np.ndarray, grid: np.ndarray, limit: float | None)
     ax.imshow(np.round(blend * 63) / 63)
 
 
-def _limit(grids: np.ndarray) -> float | None:
-    """Half the width of the scale of signed maps, None for maps without negative numbers."""
-    if grids.min() >= 0:
-        return None
-    return float(np.quantile(np.abs(grids), 0.99)) or 1.0  # a few peaks do not pale all others
-
-
-def _scales(fig: Figure, limits: dict[str, float | None]) -> None:
-    """Colour bars in the lower margin: one for unsigned maps, one for each model's signed ones."""
-    bars = {} if all(limits.values()) else {"attention, each map on its own scale": None}
-    bars |= {f"signed attention, {name}": limit for name, limit in limits.items() if limit}
+def _scales(fig: Figure, signed: set[bool], what: str) -> None:
+    """Colour bars in the lower margin, one for each kind of map in the figure."""
     width, height = fig.get_size_inches()
-    each = (width - 0.6) / max(2, len(bars))
-    for i, (text, limit) in enumerate(bars.items()):
+    each = (width - 0.6) / 2
+    for i, kind in enumerate(sorted(signed)):
         where = (0.3 + (i + 0.15) * each, 0.42, 0.7 * each, 0.09)  # inches
         cax = fig.add_axes(np.divide(where, (width, height, width, height)))
-        norm = Normalize(0, 1) if limit is None else Normalize(-limit, limit)
-        colours = ScalarMappable(norm, SEQUENTIAL if limit is None else DIVERGING)
-        bar = fig.colorbar(colours, cax=cax, orientation="horizontal",
-                           extend="neither" if limit is None else "both")  # fmt: skip
-        bar.set_label(text, fontsize=8)
+        norm = Normalize(-1, 1) if kind else Normalize(0, 1)
+        bar = fig.colorbar(ScalarMappable(norm, DIVERGING if kind else SEQUENTIAL), cax=cax,
+                           orientation="horizontal")  # fmt: skip
+        bar.set_label(f"{'signed ' * kind}{what}, each map on its own scale", fontsize=8)
         bar.outline.set_visible(False)
-        ticks = (0, 1) if limit is None else (-limit, 0, limit)
-        texts = [f"{t:.2g}".replace("-", "−") for t in ticks]
-        if limit is None:
-            texts = ["least", "largest"]
-        bar.set_ticks(ticks, labels=texts, fontsize=7.5)
+        texts = {-1: "−largest", 0: "0", 1: "largest"} if kind else {0: "least", 1: "largest"}
+        bar.set_ticks(list(texts), labels=list(texts.values()), fontsize=7.5)
 
 
 def _rows_of_maps(images, grids: dict[str, list[np.ndarray]], heads: list[str],
@@ -168,7 +170,7 @@ def _rows_of_maps(images, grids: dict[str, list[np.ndarray]], heads: list[str],
             raise ValueError(
                 f"expected captions of {B} images for {list(grids)}, got {len(text)} for {name!r}"
             )
-    limits = {name: _limit(np.stack(maps)) for name, maps in grids.items()}
+    signed = {name: bool(np.stack(maps).min() < 0) for name, maps in grids.items()}
     fig, axes = _cells(B * len(grids), 1 + len(heads), left=1.0, group=len(grids),
                        between=0.12 * (len(grids) > 1), top=0.62 if title else 0.3,
                        bottom=0.6)  # fmt: skip
@@ -179,12 +181,12 @@ def _rows_of_maps(images, grids: dict[str, list[np.ndarray]], heads: list[str],
             lines.append(_two_lines(texts[name][b]))
         axes[row, 0].set_ylabel("\n".join(lines), **LEFT)
         for ax, grid in zip(axes[row, 1:], grids[name]):
-            _overlay(ax, images[b], grid[b], limits[name])
+            _overlay(ax, images[b], grid[b], signed[name])
         for ax in axes[row, 1 + len(grids[name]):]:
             ax.set_visible(False)  # a Diff-ViT has half as many heads
     for ax, head in zip(axes[0], ("image", *heads)):
         ax.set_title(head, fontsize=9, pad=4)
-    _scales(fig, limits)
+    _scales(fig, set(signed.values()), "attention")
     if title:
         fig.suptitle(title, y=1 - 0.1 / fig.get_figheight(), va="top")
     return fig
@@ -235,7 +237,7 @@ def rollout_maps(images, maps: dict, captions: Sequence[str] | None = None,
     Args:
         images: (B, 3, S, S) uint8.
         maps: {name of the row: (B, N)} as `rollout.rollout_map` gives it, perhaps signed.
-        captions: B texts above the images.
+        captions: B texts above the images, see `captions` and `captions_of_all`.
         title: of the figure.
     """
     images = _images(images)
@@ -243,11 +245,13 @@ def rollout_maps(images, maps: dict, captions: Sequence[str] | None = None,
     if captions is not None and len(captions) != B:
         raise ValueError(f"expected captions of {B} images, got {len(captions)}")
     grids = {name: _grids(name, m, "B, N", B) for name, m in maps.items()}
-    limits = {name: _limit(grid) for name, grid in grids.items()}
+    signed = {name: bool(grid.min() < 0) for name, grid in grids.items()}
+    texts = [_two_lines(text) for text in captions or [""] * B]
+    above = 0.06 + 0.135 * max(text.count("\n") + 1 for text in texts)  # inches of text
     columns, height = min(B, PER_BLOCK), 1 + len(grids)  # rows of a block
     blocks = -(-B // columns)
-    fig, axes = _cells(blocks * height, columns, left=1.0, group=height, between=0.4,
-                       top=0.65 if title else 0.38, bottom=0.6)  # fmt: skip
+    fig, axes = _cells(blocks * height, columns, left=1.0, group=height, between=above + 0.08,
+                       top=above + (0.3 if title else 0.04), bottom=0.6)  # fmt: skip
     for b in range(blocks * columns):
         column = axes[b // columns * height :, b % columns][:height]
         if b >= B:
@@ -255,14 +259,13 @@ def rollout_maps(images, maps: dict, captions: Sequence[str] | None = None,
                 ax.set_visible(False)
             continue
         column[0].imshow(images[b])
-        if captions is not None:
-            column[0].set_title(_two_lines(captions[b]), fontsize=7.5, pad=3)
+        column[0].set_title(texts[b], fontsize=7.5, pad=3)
         for ax, (name, grid) in zip(column[1:], grids.items()):
-            _overlay(ax, images[b], grid[b], limits[name])
+            _overlay(ax, images[b], grid[b], signed[name])
         if b % columns == 0:
             for ax, name in zip(column, ("image", *grids)):
                 ax.set_ylabel(wrapped(name, 16), **LEFT)
-    _scales(fig, limits)
+    _scales(fig, set(signed.values()), "rollout")
     if title:
         fig.suptitle(title, y=1 - 0.1 / fig.get_figheight(), va="top")
     return fig
@@ -308,20 +311,34 @@ def confident_mistakes(images, probabilities, labels, classes: Sequence[str], n:
 
 
 @styled
-def augmentation_preview(augmented: dict, title: str = "") -> Figure:
-    """A row an augmentation, a column an image: {name: (B, 3, S, S) uint8}, the same images."""
+def augmentation_preview(
+    augmented: dict, title: str = "", columns: Sequence[str] | None = None
+) -> Figure:
+    """A row an augmentation, a column an image.
+
+    Args:
+        augmented: {name of the row: (B, 3, S, S) uint8}.
+        title: of the figure.
+        columns: B texts above the columns.
+    """
     rows = {name: _images(images) for name, images in augmented.items()}
     shapes = {images.shape for images in rows.values()}
     if len(shapes) != 1:
         raise ValueError(f"expected the same images in every row, got shapes {sorted(shapes)}")
     (B, *_), = shapes  # fmt: skip
-    fig, axes = _cells(len(rows), B, left=1.6, top=0.35 if title else 0.06)
+    if columns is not None and len(columns) != B:
+        raise ValueError(f"expected the names of {B} columns, got {len(columns)}")
+    fig, axes = _cells(len(rows), B, left=1.6, top=0.06 + 0.3 * bool(title) + 0.25 * bool(columns))
     for row, (name, images) in zip(axes, rows.items()):
         for ax, image in zip(row, images):
             ax.imshow(image)
         row[0].set_ylabel(wrapped(name, 24), **LEFT)
+    for ax, text in zip(axes[0], columns or ()):
+        ax.set_title(text, fontsize=8.5, pad=4)
     if title:
-        fig.suptitle(title, y=1 - 0.08 / fig.get_figheight(), va="top")
+        # Over the pictures: the wide margin of names would draw the figure's centre to the left.
+        centre = (axes[0, 0].get_position().x0 + axes[0, -1].get_position().x1) / 2
+        fig.suptitle(title, x=centre, y=1 - 0.08 / fig.get_figheight(), va="top")
     return fig
 
 

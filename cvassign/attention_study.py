@@ -8,12 +8,14 @@ Shapes: L layers, B images, H heads (of a Diff-ViT half as many), N patches.
 """
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from cvassign.attention import MultiHeadDiffAttention
+from cvassign.compare import Difference
 from cvassign.data import normalise
 from cvassign.rollout import (
     attention_entropy,
@@ -78,6 +80,63 @@ def attention_of(model: VisionTransformer, images: Tensor, batch_size: int = 50)
     )
 
 
+def peak_share(maps: Tensor, part: float = 0.1) -> Tensor:
+    """Share of all |weight| that the strongest `part` of the patches holds: (..., N) -> (...).
+
+    The same for signed maps as for others; a standard deviation over the mean would not be, as
+    the mean of a signed map is near zero.
+    """
+    size = maps.abs()
+    k = max(1, round(part * maps.shape[-1]))
+    return size.topk(k, dim=-1).values.sum(-1) / size.sum(-1)
+
+
+def heads_alike(maps: Tensor) -> Tensor:
+    """Mean correlation over the patches of two different heads' maps: (..., H, N) -> (...)."""
+    unit = F.normalize(maps - maps.mean(-1, keepdim=True), dim=-1)
+    H = maps.shape[-2]
+    return ((unit @ unit.mT).sum((-2, -1)) - H) / (H * (H - 1))  # without each head with itself
+
+
+def _first_version(model: VisionTransformer) -> None:
+    if model.config.attention != "diff":
+        raise ValueError(f"expected attention 'diff', got {model.config.attention!r}")
+
+
+def _pairs(model: VisionTransformer, images: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """A1, A2 (B, H, N+1, N+1) and λ of every layer of a Diff-ViT."""
+    x = model.eval().embed(normalise(images))
+    for layer in model.layers:
+        yield layer.attention.attention_maps(layer.norm1(x))
+        x = layer(x)
+
+
+@torch.no_grad()
+def common_part(model: VisionTransformer, images: Tensor, batch_size: int = 50) -> Tensor:
+    """How alike the two maps of differential attention are: (L, B, H).
+
+    The correlation of A1 and A2 over the patches, from CLS: 1 if the second map is the first one
+    but for size and offset, 0 if they have nothing in common.
+
+    Args:
+        model: a Diff-ViT (first version).
+        images: (B, 3, S, S) uint8.
+        batch_size: images at once.
+
+    Raises:
+        ValueError: if the model has no differential attention of the first version.
+    """
+    _first_version(model)
+    found = []
+    for part in images.split(batch_size):
+        by_layer = []
+        for first, second, _ in _pairs(model, part):
+            rows = (m[:, :, 0, 1:] - m[:, :, 0, 1:].mean(-1, keepdim=True) for m in (first, second))
+            by_layer.append(F.cosine_similarity(*rows, dim=-1))  # (b, H)
+        found.append(torch.stack(by_layer))
+    return torch.cat(found, dim=1)
+
+
 @torch.no_grad()
 def noise_pair(model: VisionTransformer, images: Tensor, layer: int = -1) -> dict[str, Tensor]:
     """What differential attention subtracts: CLS attention of A1, λA2 and A1 - λA2 in one layer.
@@ -93,13 +152,8 @@ def noise_pair(model: VisionTransformer, images: Tensor, layer: int = -1) -> dic
     Raises:
         ValueError: if the model has no differential attention of the first version.
     """
-    attention = model.layers[layer].attention
-    if not isinstance(attention, MultiHeadDiffAttention):
-        raise ValueError(f"expected attention 'diff', got {model.config.attention!r}")
-    x = model.eval().embed(normalise(images))
-    for before in model.layers[: range(model.config.depth)[layer]]:
-        x = before(x)
-    first, second, lam = attention.attention_maps(model.layers[layer].norm1(x))
+    _first_version(model)
+    first, second, lam = list(_pairs(model, images))[layer]
     maps = {"A1": first, "λA2": lam * second, "A1 − λA2": first - lam * second}
     return {name: cls_attention(m[None]) for name, m in maps.items()}
 
@@ -145,3 +199,20 @@ def areas(perturbation: Perturbation) -> dict[str, tuple[Tensor, Tensor]]:
                torch.trapezoid(p.insertion[name], p.share, dim=1))
         for name in p.deletion
     }  # fmt: skip
+
+
+def against_random(gains: dict[str, Difference], score: str) -> str:
+    """Which maps beat a random order by one score, in words.
+
+    Args:
+        gains: {map: gain over a random order, better when positive}.
+        score: "deletion" or "insertion".
+    """
+    kinds = {
+        "beaten by a random order": [k for k, d in gains.items() if d.high < 0],
+        "not told from a random order (the interval holds zero)":
+            [k for k, d in gains.items() if not d.clear],
+        "better than a random order": [k for k, d in gains.items() if d.low > 0],
+    }  # fmt: skip
+    said = [f"{kind}: {', '.join(maps)}" for kind, maps in reversed(kinds.items()) if maps]
+    return f"By {score}, {'; '.join(said)}."

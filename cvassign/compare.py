@@ -6,13 +6,14 @@ numbers happened to start and order the training, and which configuration was ch
 covers the one over which it is taken, and no other; so each carries the name of what it is over.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from pandas.io.formats.style import Styler
 from torch import Tensor, nn
 
 from cvassign.data import Dataset
@@ -24,6 +25,7 @@ from cvassign.vit import VisionTransformer
 
 NAMES = ("ViT", "Diff-ViT")  # of MODELS, as figures and tables show them
 LEVEL = 0.95  # of every interval
+FEWEST_CONFIGURATIONS = 5  # of fewer, chosen by hand, an interval would mean nothing
 TEST_IMAGES = {"cifar10": 10_000, "generated": 200}  # by the dataset of a result's config
 COVERS = {
     "seeds": "what other seeds would change, on these test images",
@@ -263,21 +265,35 @@ def mean_std(values: Sequence[float]) -> str:
 
 
 def table(compared: Sequence[Row], names: tuple[str, str] = NAMES) -> pd.DataFrame:
-    """A row a configuration: parameters and accuracies (percent, mean ± std) of both models, the
-    number of seeds, and the difference in test accuracy with its interval."""
+    """A row a configuration, with two levels of column names.
+
+    Parameters and accuracies (percent, mean ± std) of both models; how many seeds they are of,
+    "3 / 1" if the models differ in it; the difference in test accuracy with its interval.
+    """
     lines = []
     for row in compared:
-        line = {"": row.label}
         sides = tuple(zip(names, (row.first, row.second)))
-        for name, group in sides:
-            line[f"{name} parameters"] = f"{group[0]['n_params']:,}" if group else "–"
+        line = {("parameters", n): f"{g[0]['n_params']:,}" if g else "–" for n, g in sides}
         for key, text in (("val_accuracy", "validation %"), ("test_accuracy", "test %")):
-            for name, group in sides:
-                line[f"{name} {text}"] = mean_std([r[key] for r in group])
-        line["n"] = " / ".join(str(n) for n in dict.fromkeys((len(row.first), len(row.second))))
-        line["difference [95 %]"] = "–" if row.difference is None else str(row.difference)
+            line |= {(text, n): mean_std([r[key] for r in g]) for n, g in sides}
+        seeds = dict.fromkeys((len(row.first), len(row.second)))
+        line["seeds", ""] = " / ".join(map(str, seeds))
+        line[f"{names[1]} − {names[0]}", "test points [95 %]"] = (
+            "–" if row.difference is None else str(row.difference)
+        )
         lines.append(line)
-    return pd.DataFrame(lines).set_index("")
+    found = pd.DataFrame(lines, index=[row.label for row in compared])
+    return found.set_axis(pd.MultiIndex.from_tuples(found.columns), axis=1)
+
+
+def nowrap(frame: pd.DataFrame) -> Styler:
+    """A table as a notebook shows it, with no number broken over two lines."""
+    rules = [
+        {"selector": "td, th", "props": "white-space: nowrap"},
+        {"selector": "th.col_heading.level0", "props": "text-align: center"},
+    ]
+    # With an id of its own, not a random one, the same table is the same text in the file.
+    return frame.style.set_table_styles(rules).set_uuid("table")
 
 
 def control_table(results: Sequence[dict], bases: Sequence[str] = NAMES) -> pd.DataFrame:
@@ -293,7 +309,7 @@ def control_table(results: Sequence[dict], bases: Sequence[str] = NAMES) -> pd.D
         line = {
             "": label, "parameters": f"{group[0]['n_params']:,}",
             "validation %": mean_std([r["val_accuracy"] for r in group]),
-            "test %": mean_std([r["test_accuracy"] for r in group]), "n": len(group),
+            "test %": mean_std([r["test_accuracy"] for r in group]), "seeds": len(group),
         }  # fmt: skip
         for base in bases:
             known = label != base and _common(groups.get(base, []), group)
@@ -335,22 +351,19 @@ def verdict(compared: Sequence[Row], names: tuple[str, str] = NAMES) -> str:
     if len(pairs) == 1:
         text.append(sentence(pairs[0].difference, names))
     else:
-        one, two = ([np.mean([r["test_accuracy"] for r in g]) for g in side]
-                    for side in ([p.first for p in pairs], [p.second for p in pairs]))  # fmt: skip
-        mean = over_configurations(one, two)
-        text.append(f"Over the {len(pairs)} configurations: {sentence(mean, names)}")
+        text.append(_over_rows(pairs, names))
         clear = 0
         for winner, side in ((names[1], 1), (names[0], -1)):
             ahead = [p for p in pairs if p.difference.clear and side * p.difference.mean > 0]
             clear += len(ahead)
             if ahead:
                 shown = "; ".join(f"{p.label} ({p.difference})" for p in ahead)
-                text.append(f"The interval leaves zero out in favour of **{winner}** in "
+                text.append(f"A row's own interval leaves zero out in favour of **{winner}** in "
                             f"{len(ahead)} of {len(pairs)}: {shown}.")  # fmt: skip
         if clear < len(pairs):
             text.append(f"In {'the other ' * (clear > 0)}{len(pairs) - clear} it holds zero: no "
                         "difference is shown.")  # fmt: skip
-    if len(pairs) >= 5:
+    if len(pairs) >= FEWEST_CONFIGURATIONS:
         text.append(f"Of {len(pairs)} intervals at 95 % about {(1 - LEVEL) * len(pairs):.1f} "
                     "leave zero out by chance alone.")  # fmt: skip
     kinds = dict.fromkeys(p.difference.over for p in pairs)
@@ -359,6 +372,22 @@ def verdict(compared: Sequence[Row], names: tuple[str, str] = NAMES) -> str:
         text.append("With one seed a row speaks of these trained weights and not of the method: "
                     "training again can move it by more than its interval.")  # fmt: skip
     return " ".join(text)
+
+
+def _over_rows(pairs: Sequence[Row], names: tuple[str, str]) -> str:
+    """The mean difference over two or more rows, with an interval if they are enough for one."""
+    one, two = (
+        [np.mean([r["test_accuracy"] for r in group]) for group in side]
+        for side in ([p.first for p in pairs], [p.second for p in pairs])
+    )
+    if len(pairs) >= FEWEST_CONFIGURATIONS:
+        return f"Over the {len(pairs)} configurations: " + sentence(
+            over_configurations(one, two), names
+        )
+    d = np.subtract(two, one)
+    winner, ahead = (names[0], d < 0) if d.mean() < 0 else (names[1], d > 0)
+    return (f"Mean difference {signed(d.mean())} points; the {winner} is ahead in {ahead.sum()} of "
+            f"{len(pairs)}.")  # fmt: skip
 
 
 def sentence(d: Difference, names: tuple[str, str] = NAMES) -> str:
@@ -370,6 +399,104 @@ def sentence(d: Difference, names: tuple[str, str] = NAMES) -> str:
     better, worse = names if d.mean < 0 else names[::-1]
     low, high = sorted((abs(d.low), abs(d.high)))  # as far as the better one is ahead
     return f"{better} is {abs(d.mean):.2f} points above {worse} ({over} {low:.2f} to {high:.2f})."
+
+
+def _means(results: Sequence[dict], value: Callable[[dict], float]) -> dict[str, float]:
+    """{label: mean over the seeds of a value of each result}."""
+    groups = by_name(results) if results else []
+    return {g[0]["label"]: float(np.mean([value(r) for r in g])) for g in groups}
+
+
+def losses(results: Sequence[dict], name: str) -> str:
+    """The validation loss curves of one model's configurations in words."""
+    first, last = (_means(results, lambda r: r["history"]["val_loss"][e]) for e in (0, -1))
+    orders = [sorted(means, key=means.get) for means in (first, last)]
+    ends = ", ".join(f"{label} {last[label]:.2f}" for label in orders[1])
+    after = "the same" if orders[0] == orders[1] else ", ".join(orders[0])
+    return (f"Validation loss of the {name} ends at (nats, lowest first): {ends}; the order after "
+            f"the first epoch was {after}.")  # fmt: skip
+
+
+def same_order(first: Sequence[dict], second: Sequence[dict], what: str,
+               names: tuple[str, str] = NAMES) -> str:  # fmt: skip
+    """Whether both models rank the configurations alike by validation accuracy, in words.
+
+    Args:
+        first: results of one model.
+        second: results of the other; only labels that both have are ranked.
+        what: what is ranked, in the plural.
+        names: of the models.
+    """
+    means = [_means(results, lambda r: r["val_accuracy"]) for results in (first, second)]
+    common = means[0].keys() & means[1].keys()
+    if len(common) < 2:
+        return f"Fewer than two {what} are trained with both models, so there is no order yet."
+    one, two = (sorted(common, key=m.get, reverse=True) for m in means)
+    if one == two:
+        return f"Both models rank the {what} alike by validation accuracy: {', '.join(one)}."
+    return (f"The two models rank the {what} differently by validation accuracy: {names[0]} "
+            f"{', '.join(one)}; {names[1]} {', '.join(two)}.")  # fmt: skip
+
+
+OPTIMIZERS = {"adamw": "AdamW", "muon": "Muon"}
+# What may be changed to make a recipe shorter; all else would make it another one.
+SHORTENED = {"epochs": "epochs", "keep": "of the patches kept", "keep_epochs": "epochs of that",
+             "warmup_epochs": "epochs of warm-up"}  # fmt: skip
+
+
+def recipe(result: dict, bases: dict[str, dict], but: Sequence[str] = ()) -> str:
+    """On which recipe a run is, in words, found by comparing the configurations.
+
+    Args:
+        result: of the run.
+        bases: {"best recipe": a result of it, ...}, the better first.
+        but: fields that the experiment itself changes.
+    """
+    own = _fields(result)
+    for name, base in bases.items():
+        other = _fields(base)
+        changed = [k for k in own if own[k] != other.get(k) and k not in but]
+        if not changed:
+            return f"the {name}"
+        if "epochs" in changed and set(changed) <= SHORTENED.keys():
+            rest = "; ".join(f"{own[k]:g} {SHORTENED[k]} instead of {other[k]:g}"
+                             for k in changed if k != "epochs")  # fmt: skip
+            return (f"the {name}'s hyperparameters, trained {own['epochs']} epochs instead of "
+                    f"{other['epochs']}" + (f" ({rest})" if rest else ""))  # fmt: skip
+    return "a recipe of its own"
+
+
+def _fields(result: dict) -> dict:
+    """The configuration of a run, without what makes the two models differ."""
+    fields = {**result["config"]["model"], **result["config"]["train"]}
+    return {k: v for k, v in fields.items() if k not in ("attention", "head_norm", "lambda_init")}
+
+
+def optimizers(results: Sequence[dict], base: dict, name: str) -> str:
+    """Each optimizer at its own best learning rate of those run (by validation), in words.
+
+    Args:
+        results: of one model; those are compared that differ from `base` in nothing else.
+        base: the result whose optimizer and rate the others change.
+        name: of the model.
+    """
+    varied = ("optimizer", "learning_rate")
+    fixed = {k: v for k, v in _fields(base).items() if k not in varied}
+    found: dict[str, list[tuple[float, float, float]]] = {}
+    for group in by_name(results) if results else ():
+        fields = _fields(group[0])
+        if {k: v for k, v in fields.items() if k not in varied} == fixed:
+            means = (np.mean([r[f"{s}_accuracy"] for r in group]) for s in ("val", "test"))
+            found.setdefault(fields["optimizer"], []).append((*means, fields["learning_rate"]))
+    if len(found) < 2:
+        return f"{name}: only one optimizer has been trained yet."
+    ranked = sorted(((max(runs), key, len(runs)) for key, runs in found.items()), reverse=True)
+    said = [
+        f"{OPTIMIZERS[key]} {val:.2f} % (test {test:.2f} %) at {rate:g}, the best of "
+        f"{n} rate{'s' * (n > 1)}"
+        for (val, test, rate), key, n in ranked
+    ]
+    return f"{name}, validation accuracy of each optimizer at its own best rate: {'; '.join(said)}."
 
 
 def pick_images(model: nn.Module, data: Dataset, logits: Tensor | None = None) -> Tensor:

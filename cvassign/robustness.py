@@ -7,10 +7,10 @@ The corruptions and their five strengths follow CIFAR-10-C (arXiv 1903.12261). T
 and not downloaded, once for all models, so that every model sees the same pixels.
 
 Three of the seven are torchvision's and JPEG is Pillow's, which the project needs anyway; shot and
-impulse noise are a line or two of torch, fog a few. The one library that has all seven, imagecorruptions 1.1.2, wants
-OpenCV (190 MB), fails on today's NumPy (its fog) and scikit-image (its blur), and has ImageNet's
-strengths, too strong for 32 x 32 pixels. kornia has no fog, scikit-image neither fog nor JPEG,
-and albumentations is no longer maintained.
+impulse noise are a line or two of torch, fog a few. The one library that has all seven,
+imagecorruptions 1.1.2, wants OpenCV (190 MB), fails on today's NumPy (its fog) and scikit-image
+(its blur), and has ImageNet's strengths, too strong for 32 x 32 pixels. kornia has no fog,
+scikit-image neither fog nor JPEG, and albumentations is no longer maintained.
 
 Shapes: B images of S x S pixels, uint8 outside of this module and 0 ... 1 inside.
 """
@@ -34,14 +34,21 @@ from torchvision.transforms.v2 import functional as tv
 from tqdm import tqdm
 
 from cvassign.assets import AssetError
-from cvassign.compare import Difference, over_seeds, paired_bootstrap
+from cvassign.compare import (
+    COVERS,
+    Difference,
+    over_seeds,
+    paired_bootstrap,
+    sentence,
+    signed,
+)
 from cvassign.data import DATASETS, Split
 from cvassign.experiments import MODELS, experiment_runs
 from cvassign.results import RESULTS, ResultError, Run, load_model, weights_path, write_json
 from cvassign.train import pick_device, predict
 from cvassign.vit import count_parameters
 
-FORMAT = 1  # of the study's file
+FORMAT = 2  # of the study's file
 SEVERITIES = (1, 2, 3, 4, 5)
 CHUNK = 1000  # images corrupted at once
 
@@ -125,6 +132,10 @@ CORRUPTIONS = {
                       ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75))),
     "JPEG": Corruption(jpeg, "quality, percent", (80, 65, 58, 50, 40)),
 }  # fmt: skip
+
+
+NOISES = tuple(name for name in CORRUPTIONS if "noise" in name)
+REST = tuple(name for name in CORRUPTIONS if "noise" not in name)
 
 
 def _to_uint8(images: Tensor) -> Tensor:
@@ -253,7 +264,9 @@ def study(runs: Sequence[Run], results: Path = RESULTS, images: int | None = Non
 
 
 def _differences(runs: Sequence[Run], clean: np.ndarray, right: np.ndarray) -> dict:
-    """Diff-ViT minus ViT, in points: clean, by corruption, over all, and the loss of accuracy.
+    """Diff-ViT minus ViT, in points: clean, by corruption, over all, and the losses of accuracy.
+
+    Losses are clean minus damaged: to the noises, to the rest, and to all of them.
 
     Over seeds when there are two or more of both models, else over the test images: an image's
     value is then the share of its severities (and corruptions) that the model gets right.
@@ -267,7 +280,10 @@ def _differences(runs: Sequence[Run], clean: np.ndarray, right: np.ndarray) -> d
     values |= {name: share[:, k] for k, name in enumerate(CORRUPTIONS)}
     values["all corruptions"] = share.mean(axis=1)
     # What matters for the paper's claim: a model that starts higher also ends higher.
-    values["lost to corruption"] = values["clean"] - values["all corruptions"]
+    noise = [name in NOISES for name in CORRUPTIONS]
+    for name, kinds in (("noise", noise), ("the rest", np.logical_not(noise)),
+                        ("corruption", slice(None))):  # fmt: skip
+        values[f"lost to {name}"] = values["clean"] - share[:, kinds].mean(axis=1)
     found = {}
     for name, value in values.items():  # (runs, B)
         vit, diff = (value[[of[a, s] for s in seeds]] for a in ("standard", "diff"))
@@ -288,7 +304,7 @@ def read(path: Path) -> dict:
     """A stored study.
 
     Raises:
-        ResultError: if the file is missing, damaged, no study, or of a newer version.
+        ResultError: if the file is missing, damaged, no study, or of another version.
     """
     try:
         found = json.loads(path.read_text())
@@ -296,9 +312,75 @@ def read(path: Path) -> dict:
         found["runs"], found["differences"], found["severities"]  # what the figures need
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ResultError(f"{path.name}: no readable robustness study: {error!r}") from error
-    if version > FORMAT:
-        raise ResultError(f"{path.name}: of a newer version ({version}), this one reads {FORMAT}")
+    if version != FORMAT:
+        raise ResultError(f"{path.name}: of version {version}, this one reads {FORMAT}; to make it "
+                          f"again: python -m cvassign.robustness --preset {path.stem}")  # fmt: skip
     return found
+
+
+def stored(presets: Sequence[str], results: Path = RESULTS) -> dict | None:
+    """The study of the first of the presets that has one; None if there is none that can be read."""
+    for preset in presets:
+        try:
+            return read(file_of(preset, results))
+        except ResultError:
+            continue
+    return None
+
+
+def in_words(found: dict, full: Difference | None = None) -> list[str]:
+    """What a study says of the paper's picture, a paragraph each.
+
+    Args:
+        found: a study.
+        full: the difference of the same models on all clean test images, if it is known: a part
+            of them may be an unlucky one.
+    """
+    d = {name: Difference(**value) for name, value in found["differences"].items()}
+    if not d:
+        return []
+    said = [f"Clean images: {sentence(d['clean'])}"]
+    if full and not full.low <= d["clean"].mean <= full.high:
+        said.append(
+            f"**Beware:** only {found['images']:,} test images were used, and already on the clean "
+            f"ones the difference is {signed(d['clean'].mean)} points, outside of the interval on "
+            f"all test images, {full}: a sample that does not stand for the whole."
+        )
+    said += [
+        f"Under the three noises: {_kinds(d, NOISES)} {_lost(d['lost to noise'])}",
+        f"Under {', '.join(REST)}: {_kinds(d, REST)} {_lost(d['lost to the rest'])}",
+    ]
+    lost = d["lost to noise"]
+    if not lost.clear:
+        end = "These runs do not show that cancelling attention noise cancels noise in the image."
+    elif lost.mean > 0:
+        end = ("So here differential attention did not cancel noise in the image: noise costs it "
+               "more than it costs the ViT.")  # fmt: skip
+    else:
+        end = "So here noise in the image costs the Diff-ViT less than the ViT"
+        end += (", though a model that starts lower also has less to lose."
+                if d["clean"].clear and d["clean"].mean < 0 else ".")  # fmt: skip
+    return [*said, f"{end} The intervals cover {COVERS[lost.over]}."]
+
+
+def _kinds(d: dict[str, Difference], names: Sequence[str]) -> str:
+    """In which of some corruptions one model is clearly ahead."""
+    parts = []
+    for model, side in (("Diff-ViT", 1), ("ViT", -1)):
+        ahead = [k for k in names if d[k].clear and side * d[k].mean > 0]
+        parts.append(f"the {model} is clearly ahead in {len(ahead)} of {len(names)}"
+                     + (f" ({', '.join(ahead)})" if ahead else ""))  # fmt: skip
+    return f"{', '.join(parts)}."
+
+
+def _lost(d: Difference) -> str:
+    """Whether the Diff-ViT loses more accuracy than the ViT, in words."""
+    interval = f"95 % interval of the difference {signed(d.low)} to {signed(d.high)}"
+    if not d.clear:
+        return (f"What they take from the two differs by {signed(d.mean)} points ({interval}): no "
+                "difference is shown.")  # fmt: skip
+    return (f"They take {abs(d.mean):.2f} points {'more' if d.mean > 0 else 'fewer'} from the "
+            f"Diff-ViT than from the ViT ({interval}).")  # fmt: skip
 
 
 def curves(stored: dict) -> dict:

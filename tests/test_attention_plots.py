@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import same_color
 from PIL import Image
 
@@ -45,9 +46,10 @@ def blended(image, grid, low, high, cmap):
     return ap.OPACITY * heat + (1 - ap.OPACITY) * pale[..., None]
 
 
-def assert_overlay(ax, image, grid, limit=None):
-    low, high = (grid.min(), grid.max()) if limit is None else (-limit, limit)
-    expected = blended(image, grid, low, high, ap.SEQUENTIAL if limit is None else ap.DIVERGING)
+def assert_overlay(ax, image, grid, signed=False):
+    limit = np.abs(grid).max()
+    low, high = (-limit, limit) if signed else (grid.min(), grid.max())
+    expected = blended(image, grid, low, high, ap.DIVERGING if signed else ap.SEQUENTIAL)
     assert np.abs(drawn(ax) - expected).max() < 0.5 / 63 + 1e-2  # a step of the colour map
 
 
@@ -72,26 +74,30 @@ def test_the_last_layer_is_shown_by_default():
     assert_overlay(cells(ap.head_maps(IMAGES, {"ViT": MAPS}))[2], IMAGES[0], MAPS[-1, 0, 0])
 
 
-def test_signed_maps_share_a_scale_centred_at_zero_and_have_a_colour_bar():
+def test_each_signed_map_has_a_scale_of_its_own_centred_at_zero():
     fig = ap.head_maps(IMAGES, {"Diff-ViT": SIGNED})
     axes = np.array(cells(fig)).reshape(B, 2 + H // 2)
-    shown = np.concatenate([SIGNED[-1], SIGNED[-1].mean(1, keepdims=True)], axis=1)
-    limit = np.quantile(np.abs(shown), 0.99)
     for b in range(B):
+        assert_overlay(axes[b, 1], IMAGES[b], SIGNED[-1, b].mean(0), signed=True)
         for h in range(H // 2):
-            assert_overlay(axes[b, 2 + h], IMAGES[b], SIGNED[-1, b, h], limit)
+            assert_overlay(axes[b, 2 + h], IMAGES[b], SIGNED[-1, b, h], signed=True)
     (bar,) = (ax for ax in fig.axes if not ax.images)
-    np.testing.assert_allclose(bar.get_xticks(), [-limit, 0, limit])
-    assert bar.get_xlabel() == "signed attention, Diff-ViT"
+    assert [t.get_text() for t in bar.get_xticklabels()] == ["−largest", "0", "largest"]
+    assert bar.get_xlabel() == "signed attention, each map on its own scale"
+
+
+def test_a_positive_map_of_a_signed_model_is_on_the_signed_scale():
+    maps = np.stack([np.linspace(0.1, 1, N), -np.ones(N)])[None, :, None]  # (1, B, 1, N)
+    axes = cells(ap.head_maps(IMAGES, {"Diff-ViT": maps}))
+    assert_overlay(axes[2], IMAGES[0], maps[0, 0, 0], signed=True)
 
 
 def test_two_models_alternate_and_the_one_with_fewer_heads_leaves_cells_out():
     fig = ap.head_maps(IMAGES, {"ViT": MAPS, "Diff-ViT": SIGNED})
     axes = cells(fig)
     assert len(axes) == B * ((2 + H) + (2 + H // 2))
-    limit = np.quantile(np.abs(np.stack([SIGNED[-1].mean(1), *SIGNED[-1].swapaxes(0, 1)])), 0.99)
     assert_overlay(axes[2], IMAGES[0], MAPS[-1, 0, 0])
-    assert_overlay(axes[2 + H + 2], IMAGES[0], SIGNED[-1, 0, 0], limit)
+    assert_overlay(axes[2 + H + 2], IMAGES[0], SIGNED[-1, 0, 0], signed=True)
     assert [ax.get_ylabel() for ax in axes if ax.get_ylabel()] == ["ViT", "Diff-ViT"] * B
     assert sum(not ax.images for ax in fig.axes if ax.get_visible()) == 2  # two colour bars
 
@@ -114,9 +120,11 @@ def test_rollout_maps_have_an_image_a_column(n):
     images = RNG.integers(0, 256, (n, 3, S, S), dtype=np.uint8)
     rows = {"ViT": RNG.random((n, N)), "Diff-ViT, normalised": RNG.normal(size=(n, N))}
     texts = [f"image {i} ✓" for i in range(n)]
-    axes = cells(ap.rollout_maps(images, rows, texts))
+    fig = ap.rollout_maps(images, rows, texts)
+    axes = cells(fig)
     assert len(axes) == 3 * n
-    limit = np.quantile(np.abs(rows["Diff-ViT, normalised"]), 0.99)
+    bars = [ax.get_xlabel() for ax in fig.axes if not ax.images and ax.get_visible()]
+    assert bars == [f"{k}, each map on its own scale" for k in ("rollout", "signed rollout")]
     of_image = {ax.get_title(): i for i, ax in enumerate(axes) if ax.get_title()}
     columns = min(n, ap.PER_BLOCK)
     for i, text in enumerate(texts):
@@ -124,7 +132,7 @@ def test_rollout_maps_have_an_image_a_column(n):
         width = columns if i < columns else n - columns  # of its block
         np.testing.assert_array_equal(drawn(axes[start]), pixels(images[i]))
         assert_overlay(axes[start + width], images[i], rows["ViT"][i])
-        assert_overlay(axes[start + 2 * width], images[i], rows["Diff-ViT, normalised"][i], limit)
+        assert_overlay(axes[start + 2 * width], images[i], rows["Diff-ViT, normalised"][i], signed=True)
 
 
 @pytest.mark.parametrize("draw, maps", (
@@ -150,7 +158,20 @@ def test_captions_must_fit():
 
 
 def test_captions_say_right_and_wrong():
-    assert ap.captions([0, 1], [0, 2], CLASSES) == ["cat ✓", "dog ✗ ship"]
+    vit = ap.captions([0, 1], [0, 2], CLASSES)
+    assert vit == ["cat ✓", "dog ✗ ship"]
+    both = ap.captions_of_all({"ViT": vit, "Diff-ViT": ap.captions([0, 1], [1, 1], CLASSES)})
+    assert both == ["cat\nViT ✓\nDiff-ViT ✗ dog", "dog\nViT ✗ ship\nDiff-ViT ✓"]
+
+
+def test_captions_of_many_lines_fit_above_the_images():
+    texts = ["cat\nViT ✓\nDiff-ViT ✗ dog"] * B
+    fig = ap.rollout_maps(IMAGES, {"ViT": MAPS[0, :, 0]}, texts, title="T")
+    first = cells(fig)[0]
+    assert first.get_title() == texts[0]
+    renderer = FigureCanvasAgg(fig).get_renderer()
+    text, title = first.title.get_window_extent(renderer), fig._suptitle.get_window_extent(renderer)
+    assert text.y1 < title.y0 and title.y1 <= fig.bbox.y1
 
 
 def test_confident_mistakes_are_sorted_and_hold_no_right_answer():
@@ -177,6 +198,13 @@ def test_augmentation_preview_has_a_row_an_augmentation():
         for ax, image in zip(row, images):
             np.testing.assert_array_equal(drawn(ax), pixels(image))
     assert [row[0].get_ylabel() for row in axes] == ["none", "flip"]
+    fig = ap.augmentation_preview(rows, "T", columns=["clean", "severity 1"])
+    left, right = cells(fig)[:B]
+    assert [left.get_title(), right.get_title()] == ["clean", "severity 1"]
+    middle = (left.get_position().x0 + right.get_position().x1) / 2
+    assert fig._suptitle.get_position()[0] == pytest.approx(middle)
+    with pytest.raises(ValueError, match="2 columns, got 1"):
+        ap.augmentation_preview(rows, columns=["clean"])
     with pytest.raises(ValueError, match="same images in every row"):
         ap.augmentation_preview({"none": IMAGES, "one": IMAGES[:1]})
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from cvassign import attention_study as study
+from cvassign.compare import Difference
 from cvassign.data import normalise
 from cvassign.rollout import (
     attention_entropy,
@@ -77,8 +78,53 @@ def test_the_pair_of_maps_is_what_the_model_subtracts(layer, images):
 
 @pytest.mark.parametrize("attention", ("standard", "diff_v2"))
 def test_there_is_no_pair_without_differential_attention(attention, images):
-    with pytest.raises(ValueError, match=attention):
-        study.noise_pair(made(attention), images)
+    for f in (study.noise_pair, study.common_part):
+        with pytest.raises(ValueError, match=attention):
+            f(made(attention), images)
+
+
+def test_the_common_part_is_the_correlation_of_the_pair(images):
+    model = made("diff")
+    found = study.common_part(model, images, batch_size=3)
+    assert found.shape == (3, 7, 2)
+    for layer, b, h in ((0, 0, 0), (1, 4, 1), (2, 6, 0)):
+        pair = study.noise_pair(model, images, layer)
+        both = torch.stack([pair[k][0, b, h] for k in ("A1", "λA2")])
+        assert found[layer, b, h].item() == pytest.approx(both.corrcoef()[0, 1].item(), abs=1e-4)
+    for layer in model.layers:  # the same queries and keys for both maps
+        weight, bias = (p.data[:48].view(2, 2, 2, 6, -1) for p in layer.attention.qkv.parameters())
+        for t in (weight, bias):
+            t[:, :, 1] = t[:, :, 0]
+    torch.testing.assert_close(study.common_part(model, images), torch.ones(3, 7, 2))
+
+
+def test_the_peak_share_counts_weights_of_both_signs():
+    maps = torch.full((2, 20), 0.5)
+    assert study.peak_share(maps).tolist() == pytest.approx([0.1, 0.1])
+    maps[1, 3:5] = torch.tensor([-5.0, 5.0])
+    assert study.peak_share(maps).tolist() == pytest.approx([0.1, 10 / 19])
+    assert study.peak_share(-maps).tolist() == study.peak_share(maps).tolist()
+
+
+def test_heads_are_alike_by_their_mean_correlation():
+    maps = torch.randn(4, 3, 16, generator=torch.Generator().manual_seed(0))
+    expected = [torch.stack([m.corrcoef()[i, j] for i, j in ((0, 1), (0, 2), (1, 2))]).mean()
+                for m in maps]  # fmt: skip
+    torch.testing.assert_close(study.heads_alike(maps), torch.stack(expected))
+
+
+def test_which_maps_beat_a_random_order_in_words():
+    def gain(mean):
+        return Difference(mean, mean - 1, mean + 1, 500, "images")
+
+    gains = {"ViT": gain(3), "clamped": gain(0.5), "normalised": gain(-0.5), "bad": gain(-2)}
+    assert study.against_random(gains, "insertion") == (
+        "By insertion, better than a random order: ViT; not told from a random order (the interval "
+        "holds zero): clamped, normalised; beaten by a random order: bad."
+    )
+    assert study.against_random({"ViT": gain(3)}, "deletion") == (
+        "By deletion, better than a random order: ViT."
+    )
 
 
 @pytest.mark.filterwarnings("ignore:Mismatch dtype")  # torch's RMSNorm under autocast

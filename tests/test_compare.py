@@ -122,7 +122,12 @@ def test_a_table_has_a_row_for_every_label_and_dashes_for_what_is_not_done(compa
     ]  # fmt: skip
     assert table.loc["patch 8"].tolist() == [
         "1,000", "–", "71.00", "–", "70.00", "–", "1 / 0", "–"]  # fmt: skip
-    assert table.loc["patch 2", "n"] == "0 / 1"
+    assert table.loc["patch 2", ("seeds", "")] == "0 / 1"
+    assert list(table.columns) == [
+        (key, name) for key in ("parameters", "validation %", "test %") for name in compare.NAMES
+    ] + [("seeds", ""), ("Diff-ViT − ViT", "test points [95 %]")]
+    html = compare.nowrap(table).to_html()
+    assert "nowrap" in html and html == compare.nowrap(table).to_html()
     assert compare.largest_parameter_gap(compared) == pytest.approx(0.9)
     assert np.isnan(compare.largest_parameter_gap(compared[1:]))
 
@@ -135,8 +140,26 @@ def test_the_verdict_names_who_is_ahead_where_and_what_is_not_covered():
     assert "in favour of **ViT** in 1 of 3: c (−10.00" in text
     assert "In the other 1 it holds zero" in text
     assert "not other seeds" in text and "training again can move it" in text
-    mean = compare.over_configurations([80, 80, 80], [85, 80.1, 70])
-    assert compare.sentence(mean) in text and "cannot tell" in compare.sentence(mean)
+
+
+@pytest.mark.parametrize("changes, expected", (
+    ((-4, -1, -2), "Mean difference −2.33 points; the ViT is ahead in 3 of 3."),
+    ((-4, 1, -2), "Mean difference −1.67 points; the ViT is ahead in 2 of 3."),
+    ((4, -0.5), "Mean difference +1.75 points; the Diff-ViT is ahead in 1 of 2."),
+))  # fmt: skip
+def test_a_few_configurations_have_a_mean_and_no_interval(changes, expected):
+    vit = [result(str(i), 80) for i in range(len(changes))]
+    diff = [result(str(i), 80 + c) for i, c in enumerate(changes)]
+    text = compare.verdict(compare.rows(vit, diff))
+    assert text.startswith(expected)
+    assert "configurations" not in text and "cannot tell" not in text
+
+
+def test_five_configurations_have_an_interval():
+    vit, diff = [80.0] * 5, [81, 82, 80.5, 79, 81]
+    pairs = [[result(str(i), a) for i, a in enumerate(side)] for side in (vit, diff)]
+    mean = compare.sentence(compare.over_configurations(vit, diff))
+    assert compare.verdict(compare.rows(*pairs)).startswith(f"Over the 5 configurations: {mean}")
 
 
 def test_the_verdict_of_one_row_and_of_none():
@@ -256,3 +279,66 @@ def test_the_model_is_asked_when_no_logits_are_given():
             return torch.tensor([[0.0, 1.0]]).expand(len(x), 2)
 
     assert compare.pick_images(Says(), dataset([0, 0, 1, 1])).tolist() == [0, 2, 1]
+
+
+def curve(label, losses, accuracy=80.0, seed=0):
+    return result(label, accuracy, seed) | {"history": {"val_loss": losses}}
+
+
+def test_loss_curves_in_words():
+    runs = [curve("none", [2.0, 1.5]), curve("learned", [1.8, 1.0]), curve("learned", [1.6, 1.2])]
+    text = compare.losses(runs, "ViT")
+    assert text == (
+        "Validation loss of the ViT ends at (nats, lowest first): learned 1.10, none 1.50; the "
+        "order after the first epoch was the same."
+    )
+    crossed = compare.losses([curve("none", [1.0, 1.5]), curve("learned", [1.8, 1.0])], "ViT")
+    assert crossed.endswith("after the first epoch was none, learned.")
+
+
+def test_whether_both_models_rank_alike():
+    vit = [result("a", 80), result("b", 82), result("only ViT", 99)]
+    alike = compare.same_order(vit, [result("a", 60), result("b", 61)], "positions")
+    assert alike == "Both models rank the positions alike by validation accuracy: b, a."
+    other = compare.same_order(vit, [result("a", 62), result("b", 61)], "positions")
+    assert other.endswith("differently by validation accuracy: ViT b, a; Diff-ViT a, b.")
+    assert "no order yet" in compare.same_order(vit, [], "positions")
+
+
+def configured(label="", val=70.0, attention="standard", **train):
+    fields = dict(epochs=18, keep=0.5, keep_epochs=13, optimizer="muon", learning_rate=0.004)
+    model = dict(embed_dim=128, position="learned_1d", attention=attention)
+    config = {"model": model, "train": fields | train, "dataset": "cifar10"}
+    return result(label, val - 1) | {"name": label, "config": config}
+
+
+def test_a_recipe_is_named_by_what_it_changes():
+    bases = {"best recipe": configured(), "reference recipe": configured(epochs=3, label_smoothing=0)}
+    bases["reference recipe"]["config"]["model"]["embed_dim"] = 96
+    assert compare.recipe(configured(attention="diff"), bases) == "the best recipe"
+    assert compare.recipe(bases["reference recipe"], bases) == "the reference recipe"
+    short = configured(epochs=6, keep=0.25)
+    assert compare.recipe(short, bases) == (
+        "the best recipe's hyperparameters, trained 6 epochs instead of 18 (0.25 of the patches "
+        "kept instead of 0.5)"
+    )
+    other = configured()
+    other["config"]["model"]["position"] = "none"
+    assert compare.recipe(other, bases) == "a recipe of its own"
+    assert compare.recipe(other, bases, but=("position",)) == "the best recipe"
+
+
+def test_each_optimizer_is_judged_at_its_own_best_rate():
+    base = configured("reference", 65)
+    runs = [
+        base, configured("fast", 64, learning_rate=0.008),
+        configured("adamw", 50, optimizer="adamw"),
+        configured("adamw slow", 60, optimizer="adamw", learning_rate=0.001),
+        configured("longer", 90, optimizer="adamw", epochs=50),  # not only the optimizer differs
+    ]  # fmt: skip
+    assert compare.optimizers(runs, base, "ViT") == (
+        "ViT, validation accuracy of each optimizer at its own best rate: Muon 65.00 % (test 64.00 "
+        "%) at 0.004, the best of 2 rates; AdamW 60.00 % (test 59.00 %) at 0.001, the best of 2 "
+        "rates."
+    )
+    assert "only one optimizer" in compare.optimizers(runs[:2], base, "ViT")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cvassign import robustness
-from cvassign.compare import over_seeds, paired_bootstrap
+from cvassign.compare import Difference, over_seeds, paired_bootstrap
 from cvassign.data import Split, load_generated
 from cvassign.experiments import experiment_runs
 from cvassign.plots import robustness_curves
@@ -177,6 +177,19 @@ def test_the_study_counts_what_the_models_get_right(folder):
     assert (got["mean"], got["low"]) == (pytest.approx(expected.mean), pytest.approx(expected.low))
     clean, lost = (found["differences"][k]["mean"] for k in ("clean", "lost to corruption"))
     assert lost == pytest.approx(clean - got["mean"])
+    noises = ("Gaussian noise", "shot noise", "impulse noise")
+    for key, kinds in (
+        ("lost to noise", noises), ("lost to the rest", ("blur", "contrast", "fog", "JPEG"))
+    ):  # fmt: skip
+        one, two = (
+            [r["clean"] - np.mean([r["accuracy"][k] for k in kinds])
+             for r in found["runs"] if r["attention"] == a]
+            for a in ("standard", "diff")
+        )  # fmt: skip
+        expected, got = over_seeds(one, two), found["differences"][key]
+        assert [got[k] for k in ("mean", "low", "high")] == pytest.approx(
+            [expected.mean, expected.low, expected.high]
+        )
 
 
 def test_with_one_seed_the_difference_is_over_images(folder):
@@ -192,11 +205,49 @@ def test_with_one_seed_the_difference_is_over_images(folder):
     assert alone["differences"] == {}
 
 
+def said(clean=(-1, -2, 0), noise=(0, -1, 1), rest=(0, -1, 1), full=None, **kinds):
+    """`in_words` of made-up differences, each (mean, low, high)."""
+    values = {"clean": clean, "lost to noise": noise, "lost to the rest": rest}
+    values = dict.fromkeys(CORRUPTIONS, (0, -1, 1)) | values | kinds
+    keys = ("mean", "low", "high")
+    d = {k: dict(zip(keys, v)) | {"n": 9, "over": "images"} for k, v in values.items()}
+    return " ".join(robustness.in_words({"images": 700, "differences": d}, full))
+
+
+def test_the_loss_to_noise_alone_decides():
+    assert "do not show" in said()
+    assert "do not show" in said(rest=(-3, -4, -2), blur=(5, 4, 6))
+    assert "did not cancel noise" in said(noise=(2, 1, 3))
+    assert "costs the Diff-ViT less than the ViT." in said(noise=(-2, -3, -1))
+    assert "less to lose" in said(noise=(-2, -3, -1), clean=(-4, -5, -3))
+
+
+def test_noise_and_the_rest_are_told_apart():
+    text = said(blur=(-3, -4, -2), noise=(-2.5, -3, -1), **{"shot noise": (1.5, 1, 2)})
+    assert (
+        "Under the three noises: the Diff-ViT is clearly ahead in 1 of 3 (shot noise), the ViT is "
+        "clearly ahead in 0 of 3. They take 2.50 points fewer from the Diff-ViT"
+    ) in text
+    assert (
+        "Under blur, contrast, fog, JPEG: the Diff-ViT is clearly ahead in 0 of 4, the ViT is "
+        "clearly ahead in 1 of 4 (blur). What they take from the two differs by +0.00"
+    ) in text
+    assert robustness.in_words({"differences": {}}) == []
+
+
+def test_an_unlucky_sample_is_named():
+    full = Difference(-1.6, -2.3, -1.0, 10_000, "images")
+    text = said(clean=(-4.4, -7, -2), full=full)
+    assert "only 700 test images" in text and "−4.40 points, outside" in text
+    assert "Beware" not in said(clean=(-1.2, -2, 0), full=full) + said(clean=(-4.4, -7, -2))
+
+
 def test_the_command_writes_what_the_plot_reads(folder, capsys):
     assert robustness.main(
         ["--preset", "smoke", "--images", "20", "--results", str(folder), "--device", "cpu"]
     ) == 0  # fmt: skip
     stored = robustness.read(robustness.file_of("smoke", folder))
+    assert robustness.stored(("cpu", "smoke"), folder) == stored
     assert "4 models, 20 images" in capsys.readouterr().out
     curves = robustness.curves(stored)
     assert list(curves) == ["ViT", "Diff-ViT"]
@@ -221,8 +272,8 @@ def test_the_command_says_what_is_missing(folder, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "text, message",
-    (("", "no readable"), ("[]", "no readable"), ('{"format": 1}', "runs"),
-     ('{"format": 9, "runs": [], "differences": {}, "severities": []}', "newer version")),
+    (("", "no readable"), ("[]", "no readable"), ('{"format": 2}', "runs"),
+     ('{"format": 1, "runs": [], "differences": {}, "severities": []}', "robustness --preset cpu")),
 )  # fmt: skip
 def test_a_file_that_is_no_study_is_named(text, message, tmp_path):
     path = tmp_path / "cpu.json"
@@ -231,6 +282,7 @@ def test_a_file_that_is_no_study_is_named(text, message, tmp_path):
         robustness.read(path)
     with pytest.raises(ResultError, match="none.json"):
         robustness.read(tmp_path / "none.json")
+    assert robustness.stored(("full", "cpu"), tmp_path) is None
 
 
 def test_runs_of_two_presets_are_not_mixed(folder):
