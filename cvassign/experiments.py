@@ -107,7 +107,7 @@ PRESETS = {
             seeds=dict(reference=3, controls=3),
             order=_both("best", "reference", "patch", "augment", "controls", "hyper", "position"),
             on_best=False,
-            short_best=dict(epochs=6, keep=0.25, keep_epochs=4),
+            short_best=dict(epochs=5, keep=0.25, keep_epochs=4),
         ),
         Preset(
             "smoke",
