@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3 and P4, see report.md
+# LLM-assisted: prompts P3, P4, see report.md
 """The figures of notebook 3: each function takes numbers or pictures and returns a Figure."""
 
 from textwrap import wrap
@@ -246,11 +246,11 @@ def retrieved(queries: list[str], found: list[list]) -> Figure:
     if hidden := [p.path.name for row in found for p in row if not p.may_be_shown]:
         raise ValueError(f"these pictures may not be in a committed figure: {hidden}")
     fig, axes = plt.subplots(len(queries), len(found[0]), squeeze=False, layout="constrained",
-                             figsize=(1.25 * len(found[0]) + 2, 1.15 * len(queries)))  # fmt: skip
+                             figsize=(1.1 * len(found[0]) + 2, 1.0 * len(queries)))  # fmt: skip
     for line, query, row in zip(axes, queries, found):
         for ax, p in zip(line, row):
             image = imagenet.open_rgb(p.path)
-            image.thumbnail((96, 96))
+            image.thumbnail((72, 72))
             ax.imshow(image)
             ax.set_title(p.class_name[:18], fontsize=6, pad=2)
             ax.set(xticks=[], yticks=[])

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from cvassign import imagenet
+from cvassign.files import replacing
 
 COLUMNS = ("path", "imagenet_class_index", "synset", "style", "kind", "licence", "attribution",
            "source_repo", "may_be_committed", "accept_indices")  # fmt: skip
@@ -257,12 +258,11 @@ def bundle(folder: Path, out: Path = BUNDLED) -> int:
     for r in chosen:
         (out / r["path"]).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / r["path"], out / r["path"])
-    temporary = out / "manifest.csv.tmp"
-    with temporary.open("w", newline="", encoding="utf-8") as stream:
+    with replacing(out / "manifest.csv") as file, \
+            file.open("w", newline="", encoding="utf-8") as stream:  # fmt: skip
         writer = csv.DictWriter(stream, COLUMNS, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(sorted(chosen, key=lambda r: r["path"]))
-    os.replace(temporary, out / "manifest.csv")
     return len(chosen)
 
 

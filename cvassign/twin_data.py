@@ -7,7 +7,6 @@ pictures of one source share a hand and often a template, so a random split woul
 
 import hashlib
 import io
-import os
 import tarfile
 from collections import Counter
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cvassign import assets, gallery, imagenet
+from cvassign.files import replacing
 
 # Part by the words that name a source. The test sources are the project's gallery (openly licensed,
 # shown in notebook 3) and photos and renditions to measure on; training never sees them.
@@ -182,9 +182,8 @@ class Features:
 
     def _save(self) -> None:
         if self.file:
-            temporary = self.file.with_name(f"{self.file.name}.{os.getpid()}.tmp")
-            save_file(self._known, temporary)
-            os.replace(temporary, self.file)
+            with replacing(self.file) as temporary:
+                save_file(self._known, temporary)
 
     @torch.inference_mode()
     def logits(self, features: Tensor) -> Tensor:
