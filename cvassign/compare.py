@@ -318,13 +318,18 @@ def control_table(results: Sequence[dict], bases: Sequence[str] = NAMES) -> pd.D
     return pd.DataFrame(lines).set_index("")
 
 
-def control(results: Sequence[dict], base: str, label: str) -> str:
-    """What one change does, in a sentence: the configuration `label` against `base`."""
+def change(results: Sequence[dict], base: str, label: str) -> Difference | None:
+    """The configuration `label` minus `base`; None while they have no common seed."""
     groups = {g[0]["label"]: g for g in by_name(results)} if results else {}
     one, two = groups.get(base, []), groups.get(label, [])
-    if not _common(one, two):
-        return f"{label} against {base}: not trained yet."
-    return sentence(of_runs(one, two), (base, label))
+    return of_runs(one, two) if _common(one, two) else None
+
+
+def control(results: Sequence[dict], base: str, label: str) -> str:
+    """`change` in a sentence."""
+    found = change(results, base, label)
+    names = f"*{base}*", f"*{label}*"  # some have a comma
+    return sentence(found, names) if found else f"{names[1]} against {names[0]}: not trained yet."
 
 
 def _common(first: Sequence[dict], second: Sequence[dict]) -> bool:
@@ -357,15 +362,15 @@ def verdict(compared: Sequence[Row], names: tuple[str, str] = NAMES) -> str:
             ahead = [p for p in pairs if p.difference.clear and side * p.difference.mean > 0]
             clear += len(ahead)
             if ahead:
-                shown = "; ".join(f"{p.label} ({p.difference})" for p in ahead)
+                shown = ": " + "; ".join(f"{p.label} ({p.difference})" for p in ahead)
                 text.append(f"A row's own interval leaves zero out in favour of **{winner}** in "
-                            f"{len(ahead)} of {len(pairs)}: {shown}.")  # fmt: skip
+                            f"{len(ahead)} of {len(pairs)}{shown * (len(ahead) <= 4)}.")  # fmt: skip
         if clear < len(pairs):
             text.append(f"In {'the other ' * (clear > 0)}{len(pairs) - clear} it holds zero: no "
                         "difference is shown.")  # fmt: skip
     if len(pairs) >= FEWEST_CONFIGURATIONS:
         text.append(f"Of {len(pairs)} intervals at 95 % about {(1 - LEVEL) * len(pairs):.1f} "
-                    "leave zero out by chance alone.")  # fmt: skip
+                    "would leave zero out by chance alone.")  # fmt: skip
     kinds = dict.fromkeys(p.difference.over for p in pairs)
     text.append("A row's interval covers " + "; ".join(COVERS[k] for k in kinds) + ".")
     if "images" in kinds:
@@ -492,8 +497,8 @@ def optimizers(results: Sequence[dict], base: dict, name: str) -> str:
         return f"{name}: only one optimizer has been trained yet."
     ranked = sorted(((max(runs), key, len(runs)) for key, runs in found.items()), reverse=True)
     said = [
-        f"{OPTIMIZERS[key]} {val:.2f} % (test {test:.2f} %) at {rate:g}, the best of "
-        f"{n} rate{'s' * (n > 1)}"
+        f"{OPTIMIZERS[key]} {val:.2f} % (test {test:.2f} %) at {rate:g}, "
+        + (f"the best of {n} rates" if n > 1 else "the only rate run")
         for (val, test, rate), key, n in ranked
     ]
     return f"{name}, validation accuracy of each optimizer at its own best rate: {'; '.join(said)}."

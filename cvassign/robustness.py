@@ -319,7 +319,7 @@ def read(path: Path) -> dict:
 
 
 def stored(presets: Sequence[str], results: Path = RESULTS) -> dict | None:
-    """The study of the first of the presets that has one; None if there is none that can be read."""
+    """The study of the first of the presets that has a readable one; None if there is none."""
     for preset in presets:
         try:
             return read(file_of(preset, results))

@@ -132,7 +132,8 @@ def test_rollout_maps_have_an_image_a_column(n):
         width = columns if i < columns else n - columns  # of its block
         np.testing.assert_array_equal(drawn(axes[start]), pixels(images[i]))
         assert_overlay(axes[start + width], images[i], rows["ViT"][i])
-        assert_overlay(axes[start + 2 * width], images[i], rows["Diff-ViT, normalised"][i], signed=True)
+        signed = rows["Diff-ViT, normalised"][i]
+        assert_overlay(axes[start + 2 * width], images[i], signed, signed=True)
 
 
 @pytest.mark.parametrize("draw, maps", (

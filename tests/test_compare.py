@@ -160,6 +160,8 @@ def test_five_configurations_have_an_interval():
     pairs = [[result(str(i), a) for i, a in enumerate(side)] for side in (vit, diff)]
     mean = compare.sentence(compare.over_configurations(vit, diff))
     assert compare.verdict(compare.rows(*pairs)).startswith(f"Over the 5 configurations: {mean}")
+    far = compare.verdict(compare.rows(pairs[0], [result(str(i), 90) for i in range(5)]))
+    assert "in favour of **Diff-ViT** in 5 of 5. Of 5" in far  # the table lists them
 
 
 def test_the_verdict_of_one_row_and_of_none():
@@ -170,7 +172,7 @@ def test_the_verdict_of_one_row_and_of_none():
     assert "yet" in compare.verdict(compare.rows([result()], []))
     six = [result(str(i), seed=s) for i in range(6) for s in (0, 1)]
     text = compare.verdict(compare.rows(six, six))
-    assert "about 0.3 leave zero out by chance" in text and "In 6 it holds zero" in text
+    assert "about 0.3 would leave zero out by chance" in text and "In 6 it holds zero" in text
     assert compare.COVERS["seeds"] in text and "training again" not in text
 
 
@@ -191,7 +193,9 @@ def test_controls_are_compared_with_each_base():
         "–", "+2.00 [+2.00, +2.00]", "+1.00 [+1.00, +1.00]", "–"]  # fmt: skip
     assert table["minus Diff-ViT [95 %]"].tolist()[1:3] == ["–", "−1.00 [−1.00, −1.00]"]
     assert compare.control(runs, "Diff-ViT", "no norm").startswith(
-        "Diff-ViT is 1.00 points above no norm (95 % interval over 2 seeds")  # fmt: skip
+        "*Diff-ViT* is 1.00 points above *no norm* (95 % interval over 2 seeds")  # fmt: skip
+    assert compare.change(runs, "Diff-ViT", "no norm").mean == -1
+    assert compare.change(runs, "ViT", "no seed") is None
     assert "not trained" in compare.control(runs, "ViT", "no seed")
     assert "not trained" in compare.control([], "ViT", "Diff-ViT")
 
@@ -313,10 +317,11 @@ def configured(label="", val=70.0, attention="standard", **train):
 
 
 def test_a_recipe_is_named_by_what_it_changes():
-    bases = {"best recipe": configured(), "reference recipe": configured(epochs=3, label_smoothing=0)}
-    bases["reference recipe"]["config"]["model"]["embed_dim"] = 96
+    reference = configured(epochs=3, label_smoothing=0)
+    reference["config"]["model"]["embed_dim"] = 96
+    bases = {"best recipe": configured(), "reference recipe": reference}
     assert compare.recipe(configured(attention="diff"), bases) == "the best recipe"
-    assert compare.recipe(bases["reference recipe"], bases) == "the reference recipe"
+    assert compare.recipe(reference, bases) == "the reference recipe"
     short = configured(epochs=6, keep=0.25)
     assert compare.recipe(short, bases) == (
         "the best recipe's hyperparameters, trained 6 epochs instead of 18 (0.25 of the patches "
@@ -341,4 +346,5 @@ def test_each_optimizer_is_judged_at_its_own_best_rate():
         "%) at 0.004, the best of 2 rates; AdamW 60.00 % (test 59.00 %) at 0.001, the best of 2 "
         "rates."
     )
+    assert "at 0.001, the only rate run" in compare.optimizers([base, runs[3]], base, "ViT")
     assert "only one optimizer" in compare.optimizers(runs[:2], base, "ViT")
