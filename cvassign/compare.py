@@ -307,7 +307,7 @@ def control_table(results: Sequence[dict], bases: Sequence[str] = NAMES) -> pd.D
     lines = []
     for label, group in groups.items():
         line = {
-            "": label, "parameters": f"{group[0]['n_params']:,}",
+            "parameters": f"{group[0]['n_params']:,}",
             "validation %": mean_std([r["val_accuracy"] for r in group]),
             "test %": mean_std([r["test_accuracy"] for r in group]), "seeds": len(group),
         }  # fmt: skip
@@ -315,7 +315,7 @@ def control_table(results: Sequence[dict], bases: Sequence[str] = NAMES) -> pd.D
             known = label != base and _common(groups.get(base, []), group)
             line[f"minus {base} [95 %]"] = str(of_runs(groups[base], group)) if known else "–"
         lines.append(line)
-    return pd.DataFrame(lines).set_index("")
+    return pd.DataFrame(lines, index=list(groups))
 
 
 def change(results: Sequence[dict], base: str, label: str) -> Difference | None:
