@@ -133,7 +133,9 @@ def twin(r: Report) -> str:
         "### Beside 3.1.4: a text-aligned twin of ResNet-50",
         "CLIP and ImageNet's network differ in data, objective and architecture at once. The twin "
         "keeps the trunk of the ImageNet network frozen, and only a small head is trained to match "
-        "sentences (locked-image tuning): what differs is the objective. It is never called CLIP.",
+        "sentences (locked-image tuning, arXiv 2111.07991). The head starts as the network's own "
+        "classifier put into words, so what differs from that classifier comes from the training "
+        "pictures and their words. It is never called CLIP.",
     )
     study = r.files.read(TWIN)
 
@@ -145,7 +147,12 @@ def twin(r: Report) -> str:
             "ImageNet's classifier",
             rate("classifier", "top5", "photo"),
             rate("classifier", "top5", "rendition"),
-        )
+        ),
+        (
+            "twin, untrained",
+            rate("untrained", "top5", "photo"),
+            rate("untrained", "top5", "rendition"),
+        ),
     ]
     for name in study["variants"]:
         rows.append(
@@ -167,6 +174,10 @@ def twin(r: Report) -> str:
         for kind in ("rendition", "photo")
     )
     seeds = r.put(count(study["variants"][main]["runs"]))
+    errors = [
+        r.put(r.files.get(TWIN, key, "calibration", "ece").times(100), ".1f")
+        for key in ("classifier", "stored")
+    ]
     card = [
         (
             row["part"],
@@ -183,7 +194,12 @@ def twin(r: Report) -> str:
         "Right class in the top five of all classes, percent, on sources that were not trained on:",
         table(("classifier", "photos", "renditions"), rows),
         f"Mean ± std over {seeds} seeds. Against the classifier on the same trunk the twin changes "
-        f"renditions by {r.put(gain, '+.1f')} points and photos by {r.put(loss, '+.1f')}.",
+        f"renditions by {r.put(gain, '+.1f')} points and photos by {r.put(loss, '+.1f')}. On classes "
+        "of which it saw no picture it has "
+        f"{rate('unseen_classes', 'unseen_rendition', 'mean')} % of the renditions, where a twin that "
+        "did see them (both without captions) has "
+        f"{rate('unseen_classes', 'trained_rendition', 'mean')} %. Expected calibration error of the "
+        f"first answer: {errors[0]} % for the classifier, {errors[1]} % for the twin.",
         "**Data card.** Each source belongs wholly to one part.",
         table(("part", "source", "photos", "renditions", "captioned", "classes", "licence"), card),
     )

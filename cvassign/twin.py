@@ -4,15 +4,14 @@ features beside sentences.
 
 "LiT: Zero-Shot Transfer with Locked-image text Tuning" (arXiv 2111.07991) locks the image tower and
 trains the text tower; here both towers are locked and a small head between them is trained, with
-CLIP's symmetric contrastive loss (arXiv 2103.00020, figure 3). Beside the trunk's own classifier it
-shows what the objective and a few thousand captioned pictures change, architecture and photos being
-equal. It is not CLIP and never called so.
+CLIP's symmetric contrastive loss (arXiv 2103.00020, figure 3). The head starts as the trunk's own
+classifier put into words, so beside that classifier the twin shows what the objective and a few
+thousand pictures with words change, all else being equal. It is not CLIP and never called so.
 """
 
 import copy
 import json
 import math
-import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -23,29 +22,41 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cvassign import assets, clip, imagenet, sentences
+from cvassign.files import replacing
 from cvassign.precision import convert
 from cvassign.twin_data import Features
 
 NAME = "text-aligned twin of ResNet-50"
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "twin"
 HEAD, CLASSES, KNOWN = "head.safetensors", "classes.safetensors", "sentences.safetensors"
+# In free words, none of them a class name; stored, so that a notebook needs no sentence encoder.
+QUERIES = (
+    "a big cat with stripes", "a bird that cannot fly but swims well",
+    "an animal with a very long neck or nose", "something to make music with",
+    "a fruit that tastes sour", "a tool from the workshop", "it carries people through the air",
+    "a round thing to play sports with", "an insect that makes honey",
+    "something hot to drink in the morning",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class TwinConfig:
     """How a head is trained."""
 
-    head: str = "mlp"  # "mlp" or "linear"
-    hidden: int = 512  # width of the MLP
+    head: str = "linear"  # or "mlp"
+    hidden: int = 256  # width of the MLP
     dropout: float = 0.3
+    start: bool = True  # from what the classifier says, put into words; else from nothing
+    ridge: float = 1.0  # of `put_into_words`
+    temperature: float = 2.0  # of the classifier's probabilities, before it is trained
+    photos: bool = True  # one labelled photo a class
     renditions: bool = True  # labelled drawings, emoji, sculptures …
-    captions: bool = True  # drawings with their authors' titles
-    prototypes: bool = True  # one feature vector a class, from the classifier's own weights
+    captions: bool = False  # drawings with their authors' titles
     templates: str = "seven"  # key of clip.TEMPLATES: a pair's sentence is drawn from these
-    batch_size: int = 512
-    lr: float = 1e-3
+    batch_size: int = 256
+    lr: float = 1e-4  # for an MLP three times as much
     weight_decay: float = 0.05
-    max_epochs: int = 60
+    max_epochs: int = 20
     patience: int = 6  # epochs without a better validation score, after which training ends
 
     def __post_init__(self):
@@ -54,25 +65,54 @@ class TwinConfig:
 
 
 class Head(nn.Module):
-    """Features (B, 2048) to unit vectors (B, E) in the sentence encoder's space."""
+    """Features (B, 2048) to unit vectors (B, E) in the sentence encoder's space.
 
-    def __init__(self, config: TwinConfig, width: int = 2048, embed_dim: int = 384):
+    The trunk's own classifier, put into words, is the start: its probabilities weigh vectors of the
+    class names, as in "Zero-Shot Learning by Convex Combination of Semantic Embeddings" (arXiv
+    1312.5650). A trained layer or MLP adds a correction, in the beginning none.
+
+    Args:
+        start: the classifier's last layer and a vector a class (K, E), by `put_into_words`; both
+            stay fixed. None: the head is trained from nothing.
+    """
+
+    def __init__(self, config: TwinConfig, width: int = 2048, embed_dim: int = 384,
+                 start: tuple[nn.Linear, Tensor] | None = None):  # fmt: skip
         super().__init__()
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # CLIP's start
         if config.head == "linear":
-            self.project = nn.Linear(width, embed_dim)
+            self.project = nn.Sequential(nn.Linear(width, embed_dim))
         else:
             self.project = nn.Sequential(
                 nn.Linear(width, config.hidden), nn.GELU(), nn.Dropout(config.dropout),
                 nn.Linear(config.hidden, embed_dim),
             )  # fmt: skip
+        self.fixed = None
+        if start is not None:
+            fc, words = start
+            self.fixed = nn.Sequential(copy.deepcopy(fc), nn.Softmax(dim=-1),
+                                       nn.Linear(*words.shape, bias=False))  # fmt: skip
+            self.fixed[2].weight.data.copy_(words.T)
+            self.fixed.requires_grad_(False)
+            self.log_temperature = nn.Parameter(torch.tensor(math.log(config.temperature)))
+            nn.init.zeros_(self.project[-1].weight)
+            nn.init.zeros_(self.project[-1].bias)
 
     def forward(self, features: Tensor) -> Tensor:
         """See the class."""
         # features are what a ReLU left: never negative, with a long tail. Their root spreads them
         # evenly; length 1 takes out a picture's contrast.
-        return F.normalize(self.project(F.normalize(features.clamp(min=0).sqrt(), dim=-1) * 45.0),
-                           dim=-1)  # fmt: skip
+        spread = F.normalize(features.clamp(min=0).sqrt(), dim=-1) * 45.0
+        out = self.project(spread)
+        if self.fixed is not None:
+            classify, softmax, words = self.fixed
+            logits = classify(features) / self.log_temperature.exp().to(features)
+            out = out + F.normalize(words(softmax(logits)), dim=-1)
+        return F.normalize(out, dim=-1)
+
+    def trained(self) -> dict[str, Tensor]:
+        """The state without the fixed part, which the classifier and the class names give again."""
+        return {k: v for k, v in self.state_dict().items() if not k.startswith("fixed.")}
 
     @property
     def scale(self) -> Tensor:
@@ -110,12 +150,14 @@ class Pairs:
     sentences: Tensor  # (M, T, E) unit vectors
 
 
-def train(pairs: Pairs, config: TwinConfig, seed: int, score) -> tuple[Head, dict]:
+def train(pairs: Pairs, config: TwinConfig, seed: int, score,
+          start: tuple[nn.Linear, Tensor] | None = None) -> tuple[Head, dict]:  # fmt: skip
     """Trains a head with AdamW and a cosine schedule, and keeps its best state.
 
     Args:
         pairs: what to train on.
         score: head -> float on validation data, higher is better; asked after every epoch.
+        start: see `Head`.
 
     Returns:
         The head with the best score, in eval mode, and the history: `loss`, `score` by epoch,
@@ -124,9 +166,10 @@ def train(pairs: Pairs, config: TwinConfig, seed: int, score) -> tuple[Head, dic
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # of the first weights and of dropout
-        head = Head(config, pairs.features.shape[1], pairs.sentences.shape[2])
-        decay = [p for p in head.parameters() if p.ndim == 2]
-        rest = [p for p in head.parameters() if p.ndim != 2]
+        head = Head(config, pairs.features.shape[1], pairs.sentences.shape[2], start)
+        trained = [p for p in head.parameters() if p.requires_grad]
+        decay = [p for p in trained if p.ndim == 2]
+        rest = [p for p in trained if p.ndim != 2]
         optimizer = torch.optim.AdamW([{"params": decay, "weight_decay": config.weight_decay},
                                        {"params": rest, "weight_decay": 0.0}], lr=config.lr)  # fmt: skip
         n = len(pairs.text)
@@ -160,31 +203,22 @@ def train(pairs: Pairs, config: TwinConfig, seed: int, score) -> tuple[Head, dic
     return head.eval(), history
 
 
-@torch.no_grad()
-def prototypes(fc: nn.Linear, start: Tensor, confidence: float = 0.9) -> Tensor:
-    """One feature vector a class (K, 2048) that the classifier is sure of, from its weights alone.
+def put_into_words(classes: Tensor, ridge: float) -> Tensor:
+    """A vector a class such that a sum weighed by probabilities says these probabilities again.
 
-    Pictures of a few hundred classes would teach the head that the others do not occur. These
-    vectors stand in for photos of all: from the mean feature, along the class's weights (less the
-    mean class's), negative values cut as the trunk's ReLU does, to the first point where the
-    classifier's probability reaches `confidence`.
+    Class names lie close together: in a plain mean of their vectors T (K, E), weighed by p, near
+    names gain from each other. V = T (TᵀT + ridge I)⁻¹ (ridge regression) makes T Vᵀ p come nearest
+    to p. A large ridge leaves the directions of T itself.
 
     Args:
-        fc: the classifier's last layer.
-        start: (2048,) the mean feature of the training pictures.
+        classes: T, unit vectors.
+        ridge: in units of a class vector's squared length.
+
+    Returns:
+        V (K, E).
     """
-    direction = fc.weight.float() - fc.weight.float().mean(0)
-    found = torch.zeros(len(direction), dtype=torch.bool)
-    out = start.expand_as(direction).clone()
-    for step in torch.logspace(-1, 3, 200):
-        x = (start + step * direction).clamp(min=0)
-        sure = fc(x).softmax(-1).diagonal() >= confidence
-        out[sure & ~found] = x[sure & ~found]
-        found |= sure
-    if not found.all():
-        raise ValueError(f"expected a point of probability {confidence} for every class, "
-                         f"found none for {int((~found).sum())}")  # fmt: skip
-    return out
+    t = classes - classes.mean(0)  # what all share tells no class from another
+    return torch.linalg.solve(t.T @ t + ridge * torch.eye(t.shape[1]), t.T).T.contiguous()
 
 
 @dataclass(frozen=True)
@@ -255,14 +289,9 @@ def save(head: Head, config: TwinConfig, seed: int, classes: dict[str, Tensor], 
     """
     made = {"config": json.dumps(asdict(config)), "seed": str(seed), "trunk": trunk,
             "program": "python -m cvassign.twin_study"}  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, tensors in ((HEAD, head.state_dict()), (CLASSES, classes), (KNOWN, known)):
-        temporary = folder / f"{name}.{os.getpid()}.tmp"
-        try:
-            save_file({k: v.half().contiguous() for k, v in tensors.items()}, temporary, made)
-            os.replace(temporary, folder / name)
-        finally:
-            temporary.unlink(missing_ok=True)
+    for name, tensors in ((HEAD, head.trained()), (CLASSES, classes), (KNOWN, known)):
+        with replacing(folder / name) as file:
+            save_file({k: v.half().contiguous() for k, v in tensors.items()}, file, made)
 
 
 def load(classifier: imagenet.Classifier, folder: Path = FOLDER,
@@ -283,10 +312,12 @@ def load(classifier: imagenet.Classifier, folder: Path = FOLDER,
     if made["trunk"] != classifier.name:
         raise ValueError(f"the stored head belongs to {made['trunk']}, the network here is "
                          f"{classifier.name}: train its own by `python -m cvassign.twin_study`")  # fmt: skip
-    head = Head(TwinConfig(**json.loads(made["config"])))
-    head.load_state_dict({k: v.float() for k, v in load_file(folder / HEAD).items()})
+    config = TwinConfig(**json.loads(made["config"]))
     classes, known = ({k: F.normalize(v.float(), dim=-1) for k, v in load_file(folder / n).items()}
                       for n in (CLASSES, KNOWN))  # fmt: skip
+    words = put_into_words(classes[config.templates], config.ridge)
+    head = Head(config, start=(classifier.model.fc, words) if config.start else None)
+    head.load_state_dict({k: v.float() for k, v in load_file(folder / HEAD).items()}, strict=False)
     return build(classifier, head, classes, features, known)
 
 

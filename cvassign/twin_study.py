@@ -4,8 +4,8 @@
     python -m cvassign.twin_study [--out results/twin] [--seeds 3]
 
 Needs the pictures of CVASSIGN_DATA and the assets "resnet50-keras" (or torchvision's weights),
-"minilm-l6" and, for captions, "openclipart-png". Features are computed once and kept in the cache.
-All choices are made on the validation source; the test sources are read once, at the end.
+"minilm-l6" and "openclipart-png". Features and sentences are computed once and kept in the cache.
+All choices are made on the validation source; the test sources are measured once, at the end.
 """
 
 import argparse
@@ -22,17 +22,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cvassign import assets, clip, gallery, imagenet, results, sentences, twin, twin_data
+from cvassign.files import replacing
 
-MAIN = "MLP"
+MAIN = "linear"
 VARIANTS = {
-    MAIN: twin.TwinConfig(),
-    "linear": twin.TwinConfig(head="linear"),
-    "MLP, one template": twin.TwinConfig(templates="single"),
-    "MLP, without captions": twin.TwinConfig(captions=False),
-    "MLP, without labelled renditions": twin.TwinConfig(renditions=False),
-    "MLP, photos alone": twin.TwinConfig(renditions=False, captions=False),
-    "MLP, without prototypes": twin.TwinConfig(prototypes=False),
-}
+    MAIN: twin.TwinConfig(),  # the best on the validation source
+    "MLP": twin.TwinConfig(head="mlp", lr=3e-4),
+    "one template": twin.TwinConfig(templates="single"),
+    "with captions": twin.TwinConfig(captions=True),
+    "captions in the place of labelled renditions": twin.TwinConfig(renditions=False, captions=True),
+    "photos alone": twin.TwinConfig(renditions=False),
+    "from nothing": twin.TwinConfig(start=False),
+}  # fmt: skip
 DUPLICATE = 0.98  # cosine of two pictures' features: above it they show the same picture
 FOLDS = 4  # a fourth of the classes is kept from training, to see classes never trained on
 
@@ -46,7 +47,7 @@ class Data:
     classes: dict[str, Tensor]  # templates -> (1000, T, E), each sentence by itself
     captions: Tensor  # (M, 2, E): title, and title with description
     caption_features: Tensor  # (M, 2048)
-    prototypes: Tensor  # (1000, 2048)
+    fc: torch.nn.Linear  # the classifier's last layer
     duplicates: int  # training pictures left out, because a measured picture is the same
 
 
@@ -55,19 +56,25 @@ def sentence_vectors(texts: list[str]) -> Tensor:
     key = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
     file = assets.cache_dir() / f"twin-sentences-{key}.safetensors"
     if not file.exists():
-        save_file({"vectors": sentences.minilm()(texts)}, file)
+        with replacing(file) as temporary:
+            save_file({"vectors": sentences.minilm()(texts)}, temporary)
     return load_file(file)["vectors"]
 
 
 def collect(features: twin_data.Features, templates: tuple = ("single", "seven")) -> Data:
     """Reads the pictures, computes features and sentences, and drops duplicates from training."""
     pictures = twin_data.split(gallery.load())
-    x = {part: features([p.path for p in some], progress=True) for part, some in pictures.items()}
-    unit = {part: F.normalize(f, dim=-1) for part, f in x.items()}
-    measured = torch.cat([unit["validation"], unit["test"]])
-    same = (unit["train"] @ measured.T).max(dim=1).values > DUPLICATE
-    pictures["train"] = [p for p, out in zip(pictures["train"], same.tolist()) if not out]
-    x["train"] = x["train"][~same]
+    x = {part: features([p.path for p in some], progress=True, fast=part == "train")
+         for part, some in pictures.items()}  # fmt: skip
+    measured = F.normalize(torch.cat([x["validation"], x["test"]]), dim=-1)
+
+    def new(some: Tensor) -> list[bool]:
+        """Which of the training features belong to no measured picture."""
+        return ((F.normalize(some, dim=-1) @ measured.T).max(dim=1).values <= DUPLICATE).tolist()
+
+    kept = new(x["train"])
+    pictures["train"] = [p for p, k in zip(pictures["train"], kept) if k]
+    x["train"] = x["train"][kept]
     names = imagenet.class_names()
     classes = {
         t: sentence_vectors([s(n) for n in names for s in clip.TEMPLATES[t]]).unflatten(0, (1000, -1))
@@ -75,34 +82,40 @@ def collect(features: twin_data.Features, templates: tuple = ("single", "seven")
     }
     found = twin_data.openclipart()
     words = sentence_vectors([t for c in found for t in (c.title, c.caption)]).unflatten(0, (-1, 2))
-    caption_features = features([c.image for c in found], progress=True)
-    photos = torch.tensor([p.kind == "photo" for p in pictures["train"]])
-    start = x["train"][photos].mean(0)
-    return Data(pictures, x, classes, words, caption_features,
-                twin.prototypes(features.fc, start), int(same.sum()))  # fmt: skip
+    captioned = features([c.image for c in found], progress=True, fast=True)
+    new_captions = new(captioned)
+    return Data(pictures, x, classes, words[new_captions], captioned[new_captions], features.fc,
+                (kept + new_captions).count(False))  # fmt: skip
 
 
 def pairs(data: Data, config: twin.TwinConfig, without: set[int] = frozenset()) -> twin.Pairs:
     """The training pairs of a configuration.
 
     Args:
-        without: classes of which no picture is used. Their prototypes stay: a classifier's weights
-            are no picture.
+        without: classes of which no picture is used.
     """
     table = data.classes[config.templates]  # (1000, T, E)
-    wanted = [i for i, p in enumerate(data.pictures["train"])
-              if p.index not in without and (config.renditions or p.kind == "photo")]  # fmt: skip
-    x = [data.features["train"][wanted]]
-    text = [torch.tensor([data.pictures["train"][i].index for i in wanted], dtype=torch.long)]
-    if config.prototypes:
-        x.append(data.prototypes)
-        text.append(torch.arange(len(table)))
+    wanted = {"photo": config.photos, "rendition": config.renditions}
+    rows = [i for i, p in enumerate(data.pictures["train"])
+            if p.index not in without and wanted[p.kind]]  # fmt: skip
+    x = [data.features["train"][rows]]
+    text = [torch.tensor([data.pictures["train"][i].index for i in rows], dtype=torch.long)]
     if config.captions:
         x.append(data.caption_features)
         text.append(len(table) + torch.arange(len(data.captions)))
         turns = torch.arange(table.shape[1]) % data.captions.shape[1]
         table = torch.cat([table, data.captions[:, turns]])  # as many sentences a row
     return twin.Pairs(torch.cat(x), torch.cat(text), table)
+
+
+def train(data: Data, config: twin.TwinConfig, seed: int, without: set[int] = frozenset()):
+    """`twin.train` on `pairs`, from the classifier put into the configuration's words."""
+    start = None
+    if config.start:
+        vectors = class_vectors(data.classes[config.templates])
+        start = data.fc, twin.put_into_words(vectors, config.ridge)
+    return twin.train(pairs(data, config, without), config, seed,
+                      score_on_validation(data, config), start)  # fmt: skip
 
 
 def class_vectors(each: Tensor) -> Tensor:
@@ -140,8 +153,17 @@ def temperature(pictures: list[gallery.Picture], logits: Tensor) -> float:
     return min(grid.tolist(), key=lambda t: F.cross_entropy(logits / t, truth).item())
 
 
-def report(pictures: dict[str, list], logits: dict[str, Tensor], seen: set[int]) -> dict:
-    """Everything that is measured of one classifier on the test sources.
+def rates(pictures: dict[str, list], logits: dict[str, Tensor]) -> dict:
+    """Hit rates by kind on both measured parts."""
+    return {
+        "top5": top5_by_kind(pictures["test"], logits["test"]),
+        "top1": top5_by_kind(pictures["test"], logits["test"], 1),
+        "validation_top5": top5_by_kind(pictures["validation"], logits["validation"]),
+    }
+
+
+def details(pictures: dict[str, list], logits: dict[str, Tensor], seen: set[int]) -> dict:
+    """What more is measured of the classifier and of the stored twin.
 
     Args:
         pictures, logits: by part, "validation" (for the temperature alone) and "test".
@@ -150,18 +172,16 @@ def report(pictures: dict[str, list], logits: dict[str, Tensor], seen: set[int])
     """
     test, z = pictures["test"], logits["test"]
     t = temperature(pictures["validation"], logits["validation"])
-    sources = {p.source for p in test}
-    first = z.argmax(-1).tolist()
+    hit = gallery.hits(test, z)
+    by_source = {}
+    for source in sorted({p.source for p in test}):
+        mine = hit[[p.source == source for p in test]]
+        by_source[source] = [mine.double().mean().item(), len(mine)]
     return {
-        "top5": top5_by_kind(test, z), "top1": top5_by_kind(test, z, 1),
-        "validation_top5": top5_by_kind(pictures["validation"], logits["validation"]),
-        "top5_by_style": gallery.rates(test, gallery.hits(test, z)),
-        "top5_by_source": {s: gallery.hits([p for p in test if p.source == s],
-                                           z[[p.source == s for p in test]]).double().mean().item()
-                           for s in sorted(sources)},
+        "top5_by_style": gallery.rates(test, hit), "top5_by_source": by_source,
         "calibration": calibration(test, z), "temperature": t,
         "calibration_at_temperature": calibration(test, z / t),
-        "share_seen": sum(i in seen for i in first) / len(first),
+        "share_seen": mean(i in seen for i in z.argmax(-1).tolist()),
     }  # fmt: skip
 
 
@@ -195,76 +215,91 @@ def main(arguments: list[str] | None = None) -> Path:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--out", type=Path, default=twin.FOLDER)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--eighty", action="store_true", help="also the 80 templates: encoding"
-                        " 80,000 sentences takes ten minutes of one core, once")  # fmt: skip
     args = parser.parse_args(arguments)
     started = time.perf_counter()
     classifier = imagenet.load_resnet50()
     features = twin_data.Features(classifier)
-    data = collect(features, ("single", "seven") + ("eighty",) * args.eighty)
+    out = study(collect(features), features, args.seeds, args.out)
+    out["seconds"] = time.perf_counter() - started
+    results.write_json(out, args.out / "twin.json")
+    print(f"{args.out / 'twin.json'} in {out['seconds']:.0f} s")
+    return args.out / "twin.json"
+
+
+def study(data: Data, features: twin_data.Features, seeds: int, folder: Path) -> dict:
+    """Trains and measures; writes the first seed's main head and the slice into `folder`.
+
+    Args:
+        features: of the trunk, for its own classifier's logits.
+
+    Returns:
+        The content of twin.json.
+    """
+    started = time.perf_counter()
     names = sentence_vectors(imagenet.class_names())  # the bare name: no template at all
     weights = {"name": names} | {t: class_vectors(v) for t, v in data.classes.items()}
     seen = {p.index for p in data.pictures["train"]}
-    of_test = [p.index in seen for p in data.pictures["test"]]
+    own = {part: features.logits(data.features[part]) for part in ("validation", "test")}
     out = {
-        "format": 1, "program": "python -m cvassign.twin_study", "trunk": classifier.name,
+        "format": 1, "program": "python -m cvassign.twin_study", "trunk": features.name,
         "config": asdict(VARIANTS[MAIN]), "data_card": data_card(data),
         "duplicates_left_out": data.duplicates, "near_duplicates": neighbours(data),
-        "test_share_seen": mean(of_test),
-        "classifier": report(data.pictures, {p: features.logits(data.features[p])
-                                             for p in ("validation", "test")}, seen),
-        "variants": {}, "templates": {}, "unseen_classes": {},
+        "test_share_seen": mean(p.index in seen for p in data.pictures["test"]),
+        "classifier": rates(data.pictures, own) | details(data.pictures, own, seen),
+        "variants": {}, "templates": {},
     }  # fmt: skip
+    main = VARIANTS[MAIN]
+    words = twin.put_into_words(weights[main.templates], main.ridge)
+    head = twin.Head(main, data.fc.in_features, words.shape[1], (data.fc, words)).eval()
+    out["untrained"] = rates(data.pictures, logits_of(head, data, weights[main.templates]))
     for name, config in VARIANTS.items():
         runs = []
-        for seed in range(args.seeds):
-            head, history = twin.train(pairs(data, config), config, seed,
-                                       score_on_validation(data, config))  # fmt: skip
+        for seed in range(seeds):
+            head, history = train(data, config, seed)
             z = logits_of(head, data, weights[config.templates])
-            runs.append(report(data.pictures, z, seen) | {"history": history})
+            runs.append(rates(data.pictures, z) | {"history": history})
             print(f"{name}, seed {seed}: epoch {history['best_epoch']}, validation "
-                  f"{history['score'][history['best_epoch']]:.3f}, test {runs[-1]['top5']}, "
+                  f"{history['score'][history['best_epoch']]:.3f}, "
                   f"{time.perf_counter() - started:.0f} s", flush=True)  # fmt: skip
-            if name == MAIN:
-                for t, w in weights.items():
-                    rates = top5_by_kind(data.pictures["test"], logits_of(head, data, w)["test"])
-                    out["templates"].setdefault(t, []).append(rates)
-                if seed == 0:
-                    stored = {t: w for t, w in weights.items() if t != "name"}
-                    twin.save(head, config, seed, stored, classifier.name, args.out)
-                    out["scale"] = head.scale.item()
-                    out["parameters"] = sum(p.numel() for p in head.parameters())
+            if name != MAIN:
+                continue
+            for t, w in weights.items():
+                measured = top5_by_kind(data.pictures["test"], logits_of(head, data, w)["test"])
+                out["templates"].setdefault(t, []).append(measured)
+            if seed == 0:
+                known = dict(zip(twin.QUERIES, sentence_vectors(list(twin.QUERIES))))
+                stored = {config.templates: weights[config.templates]}
+                twin.save(head, config, seed, stored, features.name, known, folder)
+                out["stored"] = {
+                    "seed": seed, "scale": head.scale.item(),
+                    "parameters": sum(p.numel() for p in head.parameters() if p.requires_grad),
+                    **details(data.pictures, z, seen),
+                }  # fmt: skip
         out["variants"][name] = {
             "config": asdict(config), "pairs": len(pairs(data, config).text),
             **{f"{m}_{kind}": over_seeds([r[m][kind] for r in runs])
                for m in ("top5", "top1", "validation_top5") for kind in ("photo", "rendition")},
             "runs": runs,
         }  # fmt: skip
-    out["unseen_classes"] = unseen(data, weights, args.seeds)
-    out["seconds"] = time.perf_counter() - started
-    store_slice(data, args.out)
-    results.write_json(out, args.out / "twin.json")
-    print(f"{args.out / 'twin.json'} in {out['seconds']:.0f} s")
-    return args.out / "twin.json"
+    out["unseen_classes"] = unseen(data, weights, seeds)
+    store_slice(data, folder)
+    return out
 
 
 def unseen(data: Data, weights: dict[str, Tensor], seeds: int) -> dict:
     """Hit rates on classes of which no picture was trained on, beside the same classes seen.
 
-    Every `FOLDS`-th class is kept from training, another fold each seed; `trained` is the main
-    configuration on the same test pictures.
+    Every `FOLDS`-th class is kept from training, another fold each seed. Captions name things
+    freely, also these: the main configuration has none, and here it may not.
     """
-    config, out = VARIANTS[MAIN], {}
+    config, out = replace(VARIANTS[MAIN], captions=False), {}
     indices = sorted({p.index for p in data.pictures["train"]})
     for seed in range(seeds):
         kept = set(indices[seed % FOLDS :: FOLDS])
         rows = [p.index in kept for p in data.pictures["test"]]
         some = [p for p, r in zip(data.pictures["test"], rows) if r]
-        # captions name things freely, also these: they are left out on both sides
         for label, without in (("unseen", kept), ("trained", frozenset())):
-            plain = replace(config, captions=False)
-            head, _ = twin.train(pairs(data, plain, without), plain, seed,
-                                 score_on_validation(data, plain))  # fmt: skip
+            head, _ = train(data, config, seed, without)
             z = logits_of(head, data, weights[config.templates])["test"][rows]
             for kind, rate in top5_by_kind(some, z).items():
                 out.setdefault(f"{label}_{kind}", []).append(rate)
@@ -302,32 +337,25 @@ def data_card(data: Data) -> list[dict]:
     return rows
 
 
-def data_card_table(study: dict) -> str:
-    """The stored data card as a Markdown table, for the report."""
-    head = ["part", "source", "photos", "renditions", "captioned", "classes", "licence"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join(lines + ["| " + " | ".join(str(r[h]) for h in head) + " |"
-                              for r in study["data_card"]]) + "\n"  # fmt: skip
-
-
 # A slice small enough to be committed, so that the tests can retrain the head anywhere.
-SLICE, SLICE_CLASSES, SLICE_SEED = "slice.safetensors", 40, 0
-SLICE_CONFIG = twin.TwinConfig(captions=False, prototypes=False, templates="seven", batch_size=64,
-                               hidden=128, max_epochs=20)  # fmt: skip
+SLICE, SLICE_CLASSES, SLICE_EVERY, SLICE_SEED = "slice.safetensors", 30, 4, 0
+SLICE_CONFIG = twin.TwinConfig(head="mlp", hidden=128, start=False, lr=1e-3, batch_size=64)
 
 
 def store_slice(data: Data, folder: Path) -> None:
-    """Features of openly licensed pictures of the commonest classes, and what a head makes of them."""
+    """Every fourth feature of openly licensed pictures of the commonest classes, and what a head
+    makes of them."""
     counts = Counter(p.index for p in data.pictures["test"] if p.may_be_shown)
     classes = [i for i, _ in counts.most_common(SLICE_CLASSES)]
     tensors = {"classes": torch.tensor(classes), "texts": data.classes["seven"][classes].half()}
     for part in ("train", "test"):
         rows = [i for i, p in enumerate(data.pictures[part]) if p.may_be_shown and p.index in classes]
-        tensors[f"{part}_features"] = data.features[part][rows].half()
+        tensors[f"{part}_features"] = data.features[part][rows, ::SLICE_EVERY].half()
         tensors[f"{part}_labels"] = torch.tensor(
             [classes.index(data.pictures[part][i].index) for i in rows])  # fmt: skip
-    save_file({k: v.contiguous() for k, v in tensors.items()}, folder / SLICE)
-    results.write_json({"accuracy": train_slice(folder), "seed": SLICE_SEED,
+    with replacing(folder / SLICE) as file:
+        save_file({k: v.contiguous() for k, v in tensors.items()}, file)
+    results.write_json({"format": 1, "accuracy": train_slice(folder), "seed": SLICE_SEED,
                         "config": asdict(SLICE_CONFIG)}, folder / "slice.json")  # fmt: skip
 
 

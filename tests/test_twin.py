@@ -72,21 +72,29 @@ def test_early_stopping_keeps_the_best(toy):
         states.append([p.detach().clone() for p in head.parameters()])
         return next(scores)
 
-    config = twin.TwinConfig(hidden=8, batch_size=64, max_epochs=8, patience=3)
+    config = twin.TwinConfig(head="mlp", hidden=8, batch_size=64, max_epochs=8, patience=3)
     head, history = twin.train(toy, config, 0, score)
     assert len(history["score"]) == 5 and history["best_epoch"] == 1
     assert all(torch.equal(a, b) for a, b in zip(head.parameters(), states[1]))
 
 
-def test_prototypes_are_their_classes():
+def test_untrained_head_says_what_the_classifier_says():
     torch.manual_seed(0)
-    fc, start = nn.Linear(64, 20), torch.rand(64)
-    x = twin.prototypes(fc, start, confidence=0.8)
-    assert (x >= 0).all() and x.shape == (20, 64)
-    p = fc(x).softmax(-1).diagonal()
-    assert (p >= 0.8).all()
-    with pytest.raises(ValueError, match="expected a point of probability"):
-        twin.prototypes(nn.Linear(64, 20), start, confidence=1.1)
+    fc, features = nn.Linear(64, 20), 3 * torch.rand(50, 64)
+    classes = F.normalize(torch.randn(20, 32), dim=-1)  # more room than classes: nothing is lost
+    words = twin.put_into_words(classes, ridge=1e-6)
+    p = fc(features).softmax(-1)
+    again = p @ words @ classes.T
+    again, expected = (z - z.mean(1, keepdim=True) for z in (again, p))
+    assert torch.allclose(again, expected, atol=1e-3)
+    head = twin.Head(twin.TwinConfig(head="mlp", hidden=8), 64, 32, (fc, words)).eval()
+    with torch.inference_mode():
+        assert torch.equal((head(features) @ classes.T).argmax(-1), p.argmax(-1))
+    assert not any("fixed" in k for k in head.trained())
+    assert not any(p.requires_grad for p in head.fixed.parameters())
+    large = twin.put_into_words(classes, ridge=1e6)  # the class vectors themselves, centred
+    centred = classes - classes.mean(0)
+    assert torch.allclose(F.normalize(large, dim=-1), F.normalize(centred, dim=-1), atol=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +106,11 @@ def trunk():
 
 def test_stored_twin_is_the_trained_one(trunk, tmp_path, monkeypatch):
     torch.manual_seed(1)
-    config = twin.TwinConfig(hidden=16)
-    head = twin.Head(config).eval()
+    config = twin.TwinConfig(head="mlp", hidden=16)
     classes = {"seven": F.normalize(torch.randn(1000, 384), dim=-1)}
+    words = twin.put_into_words(classes["seven"], config.ridge)
+    head = twin.Head(config, start=(trunk.model.fc, words)).eval()
+    nn.init.normal_(head.project[-1].weight, std=0.1)  # as if trained
     with pytest.raises(FileNotFoundError, match="python -m cvassign.twin_study"):
         twin.load(trunk, tmp_path)
     known = {"a bird": F.normalize(torch.randn(384), dim=0)}
