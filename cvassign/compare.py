@@ -366,8 +366,9 @@ def verdict(compared: Sequence[Row], names: tuple[str, str] = NAMES) -> str:
                 text.append(f"A row's own interval leaves zero out in favour of **{winner}** in "
                             f"{len(ahead)} of {len(pairs)}{shown * (len(ahead) <= 4)}.")  # fmt: skip
         if clear < len(pairs):
-            text.append(f"In {'the other ' * (clear > 0)}{len(pairs) - clear} it holds zero: no "
-                        "difference is shown.")  # fmt: skip
+            where = (f"In the other {len(pairs) - clear} it holds" if clear else
+                     f"A row's own interval in all {len(pairs)} holds")  # fmt: skip
+            text.append(f"{where} zero: no difference is shown.")
     if len(pairs) >= FEWEST_CONFIGURATIONS:
         text.append(f"Of {len(pairs)} intervals at 95 % about {(1 - LEVEL) * len(pairs):.1f} "
                     "would leave zero out by chance alone.")  # fmt: skip

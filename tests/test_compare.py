@@ -172,7 +172,7 @@ def test_the_verdict_of_one_row_and_of_none():
     assert "yet" in compare.verdict(compare.rows([result()], []))
     six = [result(str(i), seed=s) for i in range(6) for s in (0, 1)]
     text = compare.verdict(compare.rows(six, six))
-    assert "about 0.3 would leave zero out by chance" in text and "In 6 it holds zero" in text
+    assert "about 0.3 would leave zero out by chance" in text and "interval in all 6 holds zero" in text
     assert compare.COVERS["seeds"] in text and "training again" not in text
 
 
