@@ -332,10 +332,12 @@ def limits(r: Report) -> str:
             "most of all augmentations and model sizes. `python -m cvassign.experiments run "
             "--preset full` makes the full ones on a GPU."
         )
-    if not PRESETS[preset].seeds:
+    several = [words for e, words in EXPERIMENTS.items() if PRESETS[preset].seeds.get(e, 1) > 1]
+    if len(several) < len(EXPERIMENTS):
         said.append(
-            "One seed a configuration: the intervals are over test images only, and a difference "
-            "of a point may come from the seed."
+            f"One seed a configuration for all but {' and '.join(several) or 'none'}: there the "
+            "intervals are over test images only, and a difference of a point may come from the "
+            "seed."
         )
     said += [
         "A hyperparameter is changed alone; what two together would do is not known.",
@@ -368,6 +370,17 @@ PROMPTS = {
     "for both models, then every experiment, with several seeds where it counts.",
     "P6": "Write the report from the result files with no number typed by hand, prove speed side "
     "by side and robustness by tests, and make a fresh machine run it all.",
+}
+PRODUCED = {
+    "P1": "the core of the package, its tests and the first notebook, whole.",
+    "P2": "differential attention, its experiments, the comparison and the second notebook, whole.",
+    "P3": "the downloads, the folder of DINO's script and its maps, ImageNet, CLIP, half "
+    "precision and the third notebook, whole.",
+    "P4": "the twin, its study, and its columns in the third notebook.",
+    "P5": "the trainer's optimizers and presets, and the runs that are stored; the recipe search "
+    "and the preset for a GPU are written, and were not run where no GPU could be had.",
+    "P6": "this report with its generator, the measurements of speed and robustness, and what "
+    "sets a fresh machine up.",
 }
 DECLARED = re.compile(r"prompts?\s+((?:P[1-6](?:,? and |, | ?, ?)?)+)")
 
@@ -403,7 +416,7 @@ def declared_files(root: Path = ROOT) -> dict[str, list[str]]:
 
 def declaration(r: Report, root: Path) -> str:
     rows = [
-        f"**{p}**: {text}\n\n"
+        f"**{p}**: {text}\n\nProduced: {PRODUCED[p]}\n\n"
         + (
             "Files: " + ", ".join(f"`{f}`" for f in files) + "."
             if (files := declared_files(root)[p])
@@ -414,9 +427,10 @@ def declaration(r: Report, root: Path) -> str:
     return join(
         "## LLM declaration",
         "All code and text of this submission was generated with the help of an LLM service, from "
-        "the prompts below. Each was a task statement that named the assignment's text as the "
-        "rule; the LLM planned, wrote, tested and ran the work of it. Each file says in its first "
-        "lines which prompts it comes from; the lists are read from there.",
+        "the prompts below. Each was a task statement of about a page that named the assignment's "
+        "text as the rule, given here in a sentence or two; the LLM planned, wrote, tested and ran "
+        "the work of it. Each file says in its first lines which prompts it comes from, and the "
+        "first code cell of each notebook repeats them; the lists are read from there.",
         *rows,
     )
 

@@ -20,14 +20,14 @@ from torch import Tensor
 from cvassign import attention_plots
 from cvassign.assets import sha256_of
 from cvassign.attention_study import areas, attention_of, perturb
-from cvassign.compare import pick_images
+from cvassign.compare import paired_bootstrap, pick_images
 from cvassign.data import CLASSES, DATASETS, Dataset
 from cvassign.experiments import experiment_runs
 from cvassign.results import Run, load_model, weights_path, write_json
 from cvassign.train import predict
 from cvassign.vit import VisionTransformer
 
-FORMAT = 1  # of the files
+FORMAT = 2  # of the files
 IMAGES = 500  # of the test split, for attention, deletion and insertion
 NAMES = {"vit": "ViT", "diff": "Diff-ViT"}
 
@@ -98,6 +98,16 @@ def measure(stored: Stored, images: int = IMAGES) -> dict:
         "tokens": model.config.grid**2 + 1,
         "deletion": {name: d.mean().item() for name, (d, _) in scores.items()},
         "insertion": {name: i.mean().item() for name, (_, i) in scores.items()},
+        "against_random": {
+            name: {
+                way: {p: getattr(d, p) for p in ("mean", "low", "high")}
+                for way, d in (
+                    (way, paired_bootstrap(scores["random order"][i], scores[name][i]))
+                    for i, way in enumerate(("deletion", "insertion"))
+                )
+            }
+            for name in maps
+        },  # in hundredths, with the interval over the images
         "rollout_messages": attention.messages,
         "device": f"CPU ({platform.machine()})",
         "versions": {"torch": torch.__version__},
@@ -182,7 +192,7 @@ def rollout_maps(models: dict[str, Stored]) -> Figure:
         for n, a in attention.items()
         for treatment, r in a.rollouts.items()
     }
-    return attention_plots.rollout_maps(images, maps, next(iter(captions.values())))
+    return attention_plots.rollout_maps(images, maps, attention_plots.captions_of_all(captions))
 
 
 def position_figure(stored: Stored) -> Figure:

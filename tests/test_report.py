@@ -350,7 +350,16 @@ def fake_twin(rng) -> dict:
         }
 
     return {
-        "classifier": {"top5": {"photo": 0.93, "rendition": 0.41}},
+        "classifier": {
+            "top5": {"photo": 0.93, "rendition": 0.41},
+            "calibration": {"ece": rng.random()},
+        },
+        "untrained": {"top5": {"photo": rng.random(), "rendition": rng.random()}},
+        "stored": {"calibration": {"ece": rng.random()}},
+        "unseen_classes": {
+            f"{k}_rendition": {"mean": rng.random(), "std": rng.random()}
+            for k in ("unseen", "trained")
+        },
         "variants": {n: rates() | {"runs": [{}, {}, {}]} for n in ("MLP", "linear")},
         "data_card": [
             {
@@ -383,7 +392,7 @@ def fake_study(rng) -> dict:
         "severities": [1, 2, 3, 4, 5],
         "corruptions": {"blur": {}},
         "runs": runs,
-        "differences": {"blur": d, "clean": d, "lost to corruption": d},
+        "differences": {k: d for k in ("blur", "clean", "lost to noise", "lost to the rest")},
     }
 
 
@@ -658,14 +667,14 @@ def test_what_the_corruptions_say_follows_their_intervals():
 
     found = {"Gaussian noise": d(1, 2), "shot noise": d(-1, 1), "fog": d(-3, -2)}
     kinds = list(found)
-    found |= {"clean": d(-4, -3), "lost to corruption": d(-2, -1)}
+    found |= {"clean": d(-4, -3), "lost to noise": d(-2, -1)}
     said = cancelling(found, kinds)
     assert "above the ViT in: Gaussian noise; clearly below it in: fog." in said
-    assert "some noise, not against all" in said and "starts lower" in said
-    assert "every kind" in cancelling(found | {"shot noise": d(1, 2)}, kinds)
-    none = found | {"Gaussian noise": d(-1, 2), "clean": d(-1, 1), "lost to corruption": d(1, 2)}
-    assert "does not show" in cancelling(none, kinds) and "starts" not in cancelling(none, kinds)
-    assert "more points" in cancelling(none, kinds) and cancelling({}, []) == ""
+    assert "fewer points" in said and "starts lower" in said
+    none = found | {"Gaussian noise": d(-1, 2), "clean": d(-1, 1), "lost to noise": d(1, 2)}
+    assert "more points" in cancelling(none, kinds) and "starts" not in cancelling(none, kinds)
+    assert "does not show" in cancelling(none | {"lost to noise": d(-1, 1)}, kinds)
+    assert cancelling({}, []) == ""
 
 
 def test_positions_side_by_side_are_told_from_others():
