@@ -334,10 +334,10 @@ def limits(r: Report) -> str:
         )
     several = [words for e, words in EXPERIMENTS.items() if PRESETS[preset].seeds.get(e, 1) > 1]
     if len(several) < len(EXPERIMENTS):
+        alone = f" for all but {' and '.join(several)}" if several else ""
         said.append(
-            f"One seed a configuration for all but {' and '.join(several) or 'none'}: there the "
-            "intervals are over test images only, and a difference of a point may come from the "
-            "seed."
+            f"One seed a configuration{alone}: the intervals are over test images only, and a "
+            "difference of a point may come from the seed."
         )
     said += [
         "A hyperparameter is changed alone; what two together would do is not known.",
