@@ -178,12 +178,16 @@ class MultiHeadDiffAttention(nn.Module):
         B, N, D = x.shape
         q, k, v = self._split(x)
         lam = self.current_lambda().to(v.dtype)
-        if return_attention or not sdpa_pays(x):
+        if return_attention:
             maps = attention_weights(q, k)
             weights = maps[:, :, 0] - lam * maps[:, :, 1]  # subtracted after the softmax
             heads = weights @ v  # (B, H/2, N, 2d)
+        elif sdpa_pays(x):
+            heads = self._fused(q, k, v, lam)
         else:
-            heads, weights = self._fused(q, k, v, lam), None
+            # A1 V - λ A2 V: without a third N x N matrix, which costs more than a second product.
+            (q1, q2), (k1, k2) = q.unbind(2), k.unbind(2)
+            heads = attention_weights(q1, k1) @ v - lam * (attention_weights(q2, k2) @ v)
         # The norm undoes the scale 1 - λ of the rows; × (1 - λ_init) brings gradients back to
         # the size that they have in an ordinary Transformer (section 2.2 of the paper).
         # In fp32 even under autocast, as the norm's weight is.
