@@ -94,7 +94,7 @@ def rates_by_style(rates: dict[str, dict[str, tuple[float, int]]]) -> Figure:
     ax.set_yticks(range(len(styles)), [f"{s} (n = {n[s][1]})" for s in styles], fontsize=8)
     ax.invert_yaxis()
     ax.set(xlabel="pictures with the right class in the top 5 [%]", xlim=(0, 100))
-    ax.legend(fontsize=8, loc="lower right")
+    fig.legend(fontsize=8, loc="outside upper center", ncols=len(rates))
     return fig
 
 

@@ -48,7 +48,7 @@ class TwinConfig:
     dropout: float = 0.3
     start: bool = True  # from what the classifier says, put into words; else from nothing
     ridge: float = 1.0  # of `put_into_words`
-    temperature: float = 2.0  # of the classifier's probabilities, before it is trained
+    temperature: float = 4.0  # of the classifier's probabilities, before it is trained
     photos: bool = True  # one labelled photo a class
     renditions: bool = True  # labelled drawings, emoji, sculptures …
     captions: bool = False  # drawings with their authors' titles
@@ -56,8 +56,8 @@ class TwinConfig:
     batch_size: int = 256
     lr: float = 1e-4  # for an MLP three times as much
     weight_decay: float = 0.05
-    max_epochs: int = 20
-    patience: int = 6  # epochs without a better validation score, after which training ends
+    max_epochs: int = 60
+    patience: int = 10  # epochs without a better validation score, after which training ends
 
     def __post_init__(self):
         if self.head not in ("mlp", "linear"):

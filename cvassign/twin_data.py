@@ -23,9 +23,9 @@ from cvassign.files import replacing
 # Part by the words that name a source. The test sources are the project's gallery (openly licensed,
 # shown in notebook 3) and photos and renditions to measure on; training never sees them.
 PARTS = {
-    "train": ("openclipart", "noto-emoji", "openmoji", "twemoji", "PACS", "ImageNet-Sketch",
+    "train": ("openclipart", "openmoji", "twemoji", "PACS", "ImageNet-Sketch",
               "imagenet-sample-images", "foolbox"),
-    "validation": ("Caltech101",),
+    "validation": ("Caltech101", "noto-emoji"),  # photos and drawings; emoji
     "test": ("tuxpaint", "gcompris", "fluent-emoji", "fxemoji", "game-icons", "/imagen",
              "Translation-Invariant", "texture-vs-shape", "hendrycks"),
 }  # fmt: skip
