@@ -175,7 +175,7 @@ STYLES = {
     "photo": "the real surface in real surroundings",
     "photo_adversarial": "a photo chosen because classifiers fail on it",
 }  # fmt: skip
-NEAR = 6  # steps from the root: two classes that part only below are the same sort of thing
+NEAR = 100  # two classes below a synset with at most as many classes are one sort of thing
 
 
 def reason(picture: Picture, wrong: int, vectors: Tensor | None = None) -> str:
@@ -187,10 +187,11 @@ def reason(picture: Picture, wrong: int, vectors: Tensor | None = None) -> str:
     """
     names, classes = imagenet.class_names(), imagenet.classes()
     common = imagenet.lowest_common_hypernym(classes[picture.index].wnid, classes[wrong].wnid)
-    lemma, depth = imagenet.synsets()[common].lemmas[0], len(imagenet.paths(common)[0]) - 1
+    lemma = imagenet.synsets()[common].lemmas[0]
+    below = sum(any(common in path for path in imagenet.paths(c.wnid)) for c in classes)
     style = STYLES.get(picture.style, f"the surface of a {picture.style}")
     text = f"The picture has {style}. The answer *{names[wrong]}* "
-    if depth >= NEAR:
+    if below <= NEAR:
         text += f"is a *{lemma}* too: the sort of thing is seen, the kind is not"
     else:
         text += f"shares nothing nearer than *{lemma}*: it follows shape or surface, not the thing"
