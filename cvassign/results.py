@@ -206,7 +206,7 @@ def _result(run: Run, trainer: Trainer, test_accuracy: float) -> dict:
         "train_seconds": sum(trainer.history["seconds"]),
         "images_per_second": trainer.images_per_second,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else
-        f"CPU ({platform.machine()}, {torch.get_num_threads()} threads)",
+        f"CPU ({platform.machine()}, threads: {torch.get_num_threads()})",
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }  # fmt: skip
 

@@ -293,7 +293,7 @@ def fake_result(run, rng) -> dict:
         "test_accuracy": rng.uniform(40, 95),
         "train_seconds": math.fsum(history["seconds"]),
         "images_per_second": rng.uniform(10, 99),
-        "device": "CPU (x86_64, 3 threads)",
+        "device": "CPU (x86_64, threads: 3)",
         "versions": {"python": "3.12.1", "torch": "2.11.0"},
     }
 
