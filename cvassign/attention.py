@@ -54,9 +54,9 @@ def attention_weights(q: Tensor, k: Tensor) -> Tensor:
 def sdpa_pays(x: Tensor) -> bool:
     """Whether PyTorch's fused kernel is the faster path for the tokens x (B, N, D).
 
-    Not for training on a CPU: with the 17 to 65 tokens of a CIFAR-10 image, the backward pass of
-    its kernel takes about four times as long as that of the formula, whose N x N weights fit in
-    the cache here (`python -m cvassign.bench` measures it).
+    Not for training on a CPU: with the 17 to 65 tokens of a CIFAR-10 image the formula's N x N
+    weights fit in the cache, and the backward pass of the fused kernel takes several times as long
+    in bf16 (`python -m cvassign.bench` measures it).
     """
     return x.is_cuda or not torch.is_grad_enabled()
 

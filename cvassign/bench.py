@@ -37,7 +37,9 @@ from cvassign.optim import build_optimizers
 from cvassign.precision import describe
 from cvassign.results import RESULTS, write_json
 from cvassign.rollout import attention_rollout, cls_attention, rollout_map
-from cvassign.train import COMPILE_STEPS, TrainConfig, Trainer, compiling_pays, pick_device
+from cvassign.train import (
+    COMPILE_STEPS, TrainConfig, Trainer, bf16_pays, compiling_pays, pick_device,
+)
 from cvassign.vit import VisionTransformer, ViTConfig, count_parameters
 
 FORMAT = 1  # of the file
@@ -316,13 +318,14 @@ def timed(f: Callable[[], object], device: torch.device) -> Callable[[], float]:
 
 
 def attention_kernels(config: ViTConfig, batch: int, size: Size, device: torch.device) -> dict:
-    """PyTorch's fused attention (SDPA) against the formula, forward and backward, by tokens."""
+    """PyTorch's fused attention (SDPA) against the formula, forward and backward, by tokens, in the
+    precision of training."""
     H, d = config.num_heads, config.embed_dim // config.num_heads
+    like = dict(device=device, dtype=torch.bfloat16 if bf16_pays(device) else torch.float32)
     found = {}
     for tokens in (17, 65, 257):  # patch 8, 4, 2
-        q, k, v = (torch.randn(batch, H, tokens, d, device=device, requires_grad=True)
-                   for _ in range(3))  # fmt: skip
-        grad = torch.randn(batch, H, tokens, d, device=device)
+        q, k, v = (torch.randn(batch, H, tokens, d, **like, requires_grad=True) for _ in range(3))
+        grad = torch.randn(batch, H, tokens, d, **like)
         paths = {"formula": lambda: scaled_dot_product_attention(q, k, v)[0],
                  "sdpa": lambda: F.scaled_dot_product_attention(q, k, v)}  # fmt: skip
 

@@ -67,13 +67,17 @@ def pick_device(name: str | None = None) -> torch.device:
     return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def autocast(device: torch.device) -> torch.autocast:
-    """bf16 where the processor computes it faster than fp32: GPUs, and CPUs with AMX or AVX512."""
-    fast = device.type == "cuda" or (
+def bf16_pays(device: torch.device) -> bool:
+    """Whether bf16 is faster than fp32: on GPUs, and on CPUs with AMX or AVX512."""
+    return device.type == "cuda" or (
         torch.backends.mkldnn.is_available()  # not on a Mac
         and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     )
-    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bf16 where that pays, else fp32 as it is."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=bf16_pays(device))
 
 
 def compiling_pays(device: torch.device, steps: int) -> bool:
