@@ -1,5 +1,5 @@
 # LLM-assisted: prompts P2, P6, see report.md
-"""Intervals against scipy's and against their coverage; tables and sentences against numbers."""
+"""Intervals against printed tables and against their coverage; tables and sentences against numbers."""
 
 import numpy as np
 import pytest
@@ -20,14 +20,16 @@ def result(label="patch 4", accuracy=80.0, seed=0, n_params=1000, model="vit"):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("df", (1, 2, 9, 30, 200))
-@pytest.mark.parametrize("p", (0.6, 0.95, 0.975, 0.99))
-def test_t_quantile_is_scipys(p, df):
-    stats = pytest.importorskip("scipy.stats")
-    assert compare.t_quantile(p, df) == pytest.approx(stats.t.ppf(p, df), rel=1e-4)
+# The 0.975 quantile of Student's t by degrees of freedom, from the printed tables.
+T_TABLE = {1: 12.7062, 2: 4.3027, 3: 3.1824, 10: 2.2281, 30: 2.0423, 100: 1.9840}
 
 
-def test_t_quantile_known_without_scipy():
+@pytest.mark.parametrize("df", T_TABLE)
+def test_t_quantile_is_the_tables(df):
+    assert compare.t_quantile(0.975, df) == pytest.approx(T_TABLE[df], abs=6e-5)
+
+
+def test_t_quantile_of_two_degrees_of_freedom():
     # For two degrees of freedom the quantile has a closed form: (2p - 1) / √(2p (1 - p)).
     for p in (0.6, 0.9, 0.975):
         assert compare.t_quantile(p, 2) == pytest.approx((2 * p - 1) / np.sqrt(2 * p * (1 - p)))
