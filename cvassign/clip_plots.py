@@ -220,7 +220,8 @@ def embedding_map(images: Tensor, texts: Tensor, labels: list[int], kinds: list[
         kinds: "photo" or "rendition", a picture each.
     """
     texts, images = texts - texts.mean(0), images - images.mean(0)
-    axes = torch.linalg.svd(texts, full_matrices=False).Vh[:2].T
+    # Fewer than three sentences span no plane: then the pictures' axes.
+    axes = torch.linalg.svd(texts if len(texts) > 2 else images, full_matrices=False).Vh[:2].T
     xy, stars = (images @ axes).tolist(), (texts @ axes).tolist()
     fig, ax = plt.subplots(figsize=(8, 5.4), layout="constrained")
     colours = plt.get_cmap("tab10").colors

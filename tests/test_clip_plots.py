@@ -51,3 +51,10 @@ def test_reliability_and_templates_show_the_numbers():
     rates = {"1": [{"photo": 0.5, "rendition": 0.25}, {"photo": 0.7, "rendition": 0.35}]}
     fig = clip_plots.templates(rates)
     assert list(fig.axes[0].lines[0].get_ydata()) == [pytest.approx(60)]
+
+
+def test_embedding_map_of_one_name_has_its_two_axes():
+    """Few pictures may leave one class: one sentence spans no plane."""
+    images = torch.nn.functional.normalize(torch.randn(5, 8), dim=1)
+    fig = clip_plots.embedding_map(images, images[:1], [0] * 5, ["photo"] * 5, ["a"])
+    assert len(fig.axes[0].collections[0].get_offsets()) == 5

@@ -44,7 +44,8 @@ def test_a_notebook_declares_its_prompts_in_comments(notebook):
     """In full, in the first code cell, as report.md has them."""
     cells = json.loads(notebook.read_text())["cells"]
     first = "".join(next(c["source"] for c in cells if c["cell_type"] == "code"))
-    comments = " ".join(line[2:] for line in first.splitlines() if line.startswith("# "))
+    lines = [line[2:] for line in first.splitlines() if line.startswith("# ")]
+    comments = " ".join(" ".join(lines).split())
     prompts = prompts_of(notebook)
     assert prompts and first.startswith("# LLM-assisted")
     assert not [p for p in prompts if f"{p}: {PROMPTS[p]}" not in comments]
