@@ -5,12 +5,14 @@ from textwrap import wrap
 
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from cvassign import imagenet
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#999999"  # safe for colour blindness
+CORNERS = ((6, 5), (-6, 5), (6, -5), (-6, -5), (0, 11), (0, -11))  # of a name at its point
 
 
 def _column(ax, title: str, boxes: list[tuple[str, str]]) -> None:
@@ -232,10 +234,28 @@ def embedding_map(images: Tensor, texts: Tensor, labels: list[int], kinds: list[
     for i, (x, y) in enumerate(stars):
         ax.scatter([x], [y], s=170, marker="*", color=colours[i % 10], edgecolor="black",
                    label="class name" if i == 0 else None)  # fmt: skip
-        ax.annotate(names[i], (x, y), (5, 5), textcoords="offset points", fontsize=9)
     ax.set(xlabel="first axis of the class names", ylabel="second axis")
     ax.legend(fontsize=8)
+    _name_points(ax, stars, names)
     return fig
+
+
+def _name_points(ax: Axes, points: list, names: list[str]) -> None:
+    """Writes each name beside its point, at the first of the CORNERS where it covers no other name
+    and stays within the axes (at the last one, if there is none)."""
+    ax.figure.canvas.draw()  # sets the layout: before it nothing knows its place
+    taken, frame = [], ax.get_window_extent()
+    for point, name in zip(points, names):
+        for dx, dy in CORNERS:
+            text = ax.annotate(name, point, (dx, dy), textcoords="offset points", fontsize=9,
+                               ha="left" if dx > 0 else "right" if dx < 0 else "center",
+                               va="bottom" if dy > 0 else "top")  # fmt: skip
+            box = text.get_window_extent()
+            inside = all(frame.contains(*corner) for corner in box.corners())
+            if (dx, dy) == CORNERS[-1] or inside and not any(map(box.overlaps, taken)):
+                taken.append(box)
+                break
+            text.remove()
 
 
 def retrieved(queries: list[str], found: list[list]) -> Figure:

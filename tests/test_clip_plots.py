@@ -44,6 +44,19 @@ def test_embedding_map_lies_on_the_names_axes():
     assert [t.get_text() for t in fig.axes[0].texts] == list("abcd")
 
 
+def test_names_on_the_map_cover_no_other_and_stay_inside():
+    names = torch.tensor([[3.0, 0, 0], [3.0, 0.02, 0], [-3.0, 0, 0], [0, 1.0, 0], [0, -1.0, 0]])
+    words = ["syringe at the edge", "umbrella", "taxicab", "above", "below"]
+    fig = clip_plots.embedding_map(names, names, list(range(5)), ["photo"] * 5, words)
+    fig.canvas.draw()
+    ax = fig.axes[0]
+    boxes = [t.get_window_extent() for t in ax.texts]
+    assert [t.get_text() for t in ax.texts] == words
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    frame = ax.get_window_extent()
+    assert all(frame.x0 <= b.x0 and b.x1 <= frame.x1 for b in boxes)
+
+
 def test_reliability_and_templates_show_the_numbers():
     c = {"ece": 0.123, "bins": [[0.2, 0.1, 30], [0.9, 0.8, 70]]}
     fig = clip_plots.reliability({"twin": c, "classifier": c})
