@@ -76,7 +76,11 @@ def blur(images: Tensor, sigma: float) -> Tensor:
 
 
 def contrast(images: Tensor, factor: float) -> Tensor:
-    """Each number moved towards the image's mean grey until `factor` of its distance is left."""
+    """Each number moved towards the image's mean grey until `factor` of its distance is left.
+
+    That grey is torchvision's, one for all three channels. CIFAR-10-C moves each channel to its
+    own mean: there a picture keeps its cast, here it loses it.
+    """
     return tv.adjust_contrast(images, factor)
 
 

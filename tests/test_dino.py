@@ -199,7 +199,7 @@ def test_one_number_is_the_shorter_side(untrained, picture, tmp_path):
 
 def test_it_runs_as_a_script_from_anywhere(tmp_path):
     command = [sys.executable, str(va.ROOT / "dino/visualize_attention.py"), "--image_path", "no"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (2, "error: no: no such picture\n")
 
 

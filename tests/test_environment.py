@@ -20,7 +20,7 @@ def run(program: str, cwd: Path, *arguments: str) -> subprocess.CompletedProcess
     """A Python program in a fresh process that finds the package but nothing in its folder."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "CVASSIGN_SMOKE": "0"}
     return subprocess.run([sys.executable, "-c", program, *arguments], env=environment, cwd=cwd,
-                          capture_output=True, text=True)  # fmt: skip
+                          capture_output=True, text=True, timeout=300)  # fmt: skip
 
 
 # A build without CUDA lacks these entry points, and torch asks for them to know what it is.
@@ -143,6 +143,6 @@ def test_a_notebook_finds_the_package_from_other_folders(notebook, folder):
     program = before + "\nimport cvassign, dino\nprint(cvassign.__file__)\n"
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run([sys.executable, "-P", "-"], input=program, env=environment, text=True,
-                          cwd=ROOT / folder, capture_output=True)  # fmt: skip
+                          cwd=ROOT / folder, capture_output=True, timeout=300)  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert Path(done.stdout.strip()).parent == ROOT / "cvassign"

@@ -21,7 +21,8 @@ def test_a_notebook_runs(notebook, tmp_path):
     environment.pop("PYTHONPATH", None)  # the notebook has to find the package by itself
     command = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute",
                "--output-dir", str(tmp_path), str(notebook)]  # fmt: skip
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True,
+                          timeout=900)  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     executed = json.loads((tmp_path / notebook.name).read_text())
     outputs = [o for cell in executed["cells"] for o in cell.get("outputs", [])]

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -307,9 +308,13 @@ except t.Busy as error:
 
 def child(folder: Path, how: str) -> subprocess.Popen:
     command = [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(folder), how]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
+    late = threading.Timer(300, process.kill)  # a child that hangs fails the test, not the hour
+    late.daemon = True
+    late.start()
+    return process
 
 
 def test_two_processes_that_start_at_once_train_a_run_once(tmp_path, trained):

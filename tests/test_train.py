@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -145,9 +146,13 @@ def killed(checkpoint: Path, moment: str) -> None:
     threads, tests = str(torch.get_num_threads()), str(Path(__file__).parent)
     command = [sys.executable, "-c", CHILD, threads, tests, str(checkpoint), moment]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    late = threading.Timer(300, process.kill)  # a child that hangs fails the test, not the hour
+    late.daemon = True
+    late.start()
     with process:
         assert process.stdout.readline() == "ready\n"
         process.kill()
+    late.cancel()
     assert process.returncode == -signal.SIGKILL
 
 
