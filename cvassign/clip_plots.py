@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 from torch import Tensor
 
 from cvassign import imagenet
@@ -242,9 +243,12 @@ def embedding_map(images: Tensor, texts: Tensor, labels: list[int], kinds: list[
 
 def _name_points(ax: Axes, points: list, names: list[str]) -> None:
     """Writes each name beside its point, at the first of the CORNERS where it covers no other name
-    and stays within the axes (at the last one, if there is none)."""
+    or point and stays within the axes (at the last one, if there is none)."""
     ax.figure.canvas.draw()  # sets the layout: before it nothing knows its place
-    taken, frame = [], ax.get_window_extent()
+    r = 4 / 72 * ax.figure.dpi  # of a point; its own name starts 5 off
+    taken = [Bbox.from_extents(x - r, y - r, x + r, y + r)
+             for x, y in ax.transData.transform(points)]  # fmt: skip
+    frame = ax.get_window_extent()
     for point, name in zip(points, names):
         for dx, dy in CORNERS:
             text = ax.annotate(name, point, (dx, dy), textcoords="offset points", fontsize=9,
