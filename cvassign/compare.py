@@ -447,7 +447,7 @@ def same_order(first: Sequence[dict], second: Sequence[dict], what: str,
 OPTIMIZERS = {"adamw": "AdamW", "muon": "Muon"}
 # What may be changed to make a recipe shorter; all else would make it another one.
 SHORTENED = {"epochs": "epochs", "keep": "of the patches kept", "keep_epochs": "epochs of that",
-             "warmup_epochs": "epochs of warm-up"}  # fmt: skip
+             "warmup_epochs": "epochs of warm-up", "augment": "as augmentation"}  # fmt: skip
 
 
 def recipe(result: dict, bases: dict[str, dict], but: Sequence[str] = ()) -> str:
@@ -465,7 +465,7 @@ def recipe(result: dict, bases: dict[str, dict], but: Sequence[str] = ()) -> str
         if not changed:
             return f"the {name}"
         if "epochs" in changed and set(changed) <= SHORTENED.keys():
-            rest = "; ".join(f"{own[k]:g} {SHORTENED[k]} instead of {other[k]:g}"
+            rest = "; ".join(f"{own[k]} {SHORTENED[k]} instead of {other[k]}"
                              for k in changed if k != "epochs")  # fmt: skip
             return (f"the {name}'s hyperparameters, trained {own['epochs']} epochs instead of "
                     f"{other['epochs']}" + (f" ({rest})" if rest else ""))  # fmt: skip

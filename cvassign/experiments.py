@@ -30,6 +30,7 @@ SECTIONS = {
     "patch": ("1.2.1", "2.1.3"),
     "hyper": ("1.2.2", "2.2.1"),
     "best": ("1.2.2", "2.2.1"),
+    "length": ("1.2.2", "2.2.1"),
     "augment": ("1.2.3", "2.2.2"),
     "position": ("1.3", "2.2.3"),
     "controls": ("2.2", "2.2"),
@@ -52,7 +53,9 @@ class Preset:
     seeds: dict  # experiment -> number of seeds; one if it is not named
     order: tuple[tuple[str, str], ...]  # (experiment, model) by priority
     on_best: bool  # positions and controls vary the best recipe, else the reference
-    # Changes to the best recipe that make it short enough to compare positions on it.
+    # Changes to the best recipe: the shorter training that it is compared with ...
+    shorter: dict = field(default_factory=dict)
+    # ... and what makes it short enough to compare positions on it.
     short_best: dict = field(default_factory=dict)
     dataset: str = "cifar10"
 
@@ -95,18 +98,21 @@ PRESETS = {
                 label_smoothing=0.0, augment="crop+flip", keep=0.25, keep_epochs=2,
             ),
             best=dict(
-                embed_dim=128, depth=6, num_heads=8, epochs=18, warmup_epochs=1, keep=0.5,
-                keep_epochs=13, label_smoothing=0.1,
+                embed_dim=128, depth=6, num_heads=8, epochs=50, warmup_epochs=1, keep=0.5,
+                keep_epochs=42, label_smoothing=0.1, augment="crop+flip+randaugment(1,5)",
             ),
             augments=(
                 "none", "flip", "crop+flip", "crop+flip+jitter", "crop+flip+erasing",
                 "crop+flip+cutmix", "crop+flip+randaugment(1,5)",
                 "crop+flip+randaugment(2,9)+cutmix",
             ),
-            seeds={},  # one of each: more do not fit into the hours
-            order=_both("best", "reference", "patch", "augment", "controls", "hyper", "position"),
+            seeds=dict(reference=3, controls=3),  # one of the rest: more do not fit into the hours
+            order=_both(
+                "best", "reference", "patch", "augment", "controls", "hyper", "position", "length"
+            ),
             on_best=False,
-            short_best=dict(epochs=5, keep=0.25, keep_epochs=4),
+            shorter=dict(epochs=18, keep_epochs=13, augment="crop+flip"),
+            short_best=dict(epochs=5, keep=0.25, keep_epochs=4, augment="crop+flip"),
         ),
         Preset(
             "smoke",
@@ -117,8 +123,9 @@ PRESETS = {
             best=dict(embed_dim=40),
             augments=("none", "flip", "crop+flip", "crop+flip+cutmix"),
             seeds=dict(best=2),
-            order=_both("best", "patch", "position", "augment", "hyper", "controls"),
+            order=_both("best", "patch", "position", "augment", "hyper", "controls", "length"),
             on_best=False,
+            shorter=dict(epochs=1),
             dataset="generated",
         ),
     )
@@ -151,6 +158,13 @@ def _variants(preset: Preset, experiment: str) -> list[tuple[str, str, str, dict
     base = "best" if preset.on_best else "reference"
     if experiment in ("reference", "best"):
         return [(experiment, "", f"{experiment} recipe", {})]
+    if experiment == "length":
+        recipes = ([("best-short", preset.shorter)] if preset.shorter else []) + [("", {})]
+        return [
+            ("best", slug, "{epochs} epochs, {augment}".format_map(ref | preset.best | changes),
+             changes)
+            for slug, changes in recipes
+        ]  # fmt: skip
     if experiment == "patch":
         sizes = (4, 8, 2)
         return [

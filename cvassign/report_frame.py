@@ -18,6 +18,7 @@ from cvassign.results import ROOT
 EXPERIMENTS = {
     "reference": "reference recipe",
     "best": "best recipe",
+    "length": "length of training",
     "patch": "patch size",
     "hyper": "hyperparameters",
     "augment": "augmentation",

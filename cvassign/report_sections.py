@@ -258,7 +258,8 @@ def hyperparameters(r: Report) -> str:
         f"reaches {r.percent(best_runs[0])} % on the test set with "
         f"{r.put(best_runs[0].one('n_params'), ',d')} parameters. {first_above(r, best_runs[0])}"
         if best_runs
-        else r.missing("best")
+        else r.missing("best"),
+        longer(r),
     )
     if not groups:
         return join(text, r.missing("hyper"), best)
@@ -292,6 +293,19 @@ def hyperparameters(r: Report) -> str:
         else "",
         said,
         best,
+    )
+
+
+def longer(r: Report) -> str:
+    """The best recipe beside a shorter training of the same model."""
+    groups = r.groups("length")
+    if len(groups) < 2:
+        return ""
+    gain = groups[-1].mean("test_accuracy") - groups[0].mean("test_accuracy")
+    return join(
+        "**What the longer training brings**, the model being the same:",
+        r.results_table(groups, "training"),
+        f"That is {r.put(gain, '+.2f')} points on the test set.",
     )
 
 
@@ -393,11 +407,15 @@ def recipe_of_positions(r: Report, group: Group) -> str:
     ):
         return "The hyperparameters are those of the reference recipe."
     epochs = [g.one("epochs") for g in (group, best[0])]
+    augments = [g.one("config", "train", "augment") for g in (group, best[0])]
+    differ = augments[0].value != augments[1].value
     if epochs[0].value == epochs[1].value:
         return "The hyperparameters are those of the best recipe."
     return (
         f"The hyperparameters are those of the best recipe, trained for {r.put(epochs[0])} epochs "
-        f"instead of {r.put(epochs[1])}."
+        f"instead of {r.put(epochs[1])}"
+        + (f", with `{r.put(augments[0])}` instead of `{r.put(augments[1])}`" if differ else "")
+        + "."
     )
 
 
@@ -626,6 +644,8 @@ def both_models(r: Report) -> str:
     if not patch and not best:
         return join(text, r.missing("best", "diff"))
     d = of_groups(*best[0]) if best else None
+    # The same models after a shorter training: does the difference stay?
+    shorter = [p for p in r.pairs("length") if best and p[0].paths != best[0][0].paths]
     lambdas = [b for _, b in best if "lambdas" in b.results[0]["history"]]
     drawn, said = "", ""
     if lambdas:
@@ -647,7 +667,7 @@ def both_models(r: Report) -> str:
     first, second = ([g for pair in pairs for g in pair] for pairs in (best, patch))
     return join(
         text,
-        r.pairs_table([*best, *patch]),
+        r.pairs_table([*best, *shorter, *patch]),
         " ".join(
             r.caption(e, [p[0] for p in pairs])
             for e, pairs in (("best", best), ("patch", patch))
@@ -665,6 +685,10 @@ def both_models(r: Report) -> str:
         if second
         else "",
         points(r, d, "the ViT", "With the best recipe the Diff-ViT") if d else "",
+        " ".join(
+            points(r, of_groups(a, b), "the ViT", f"After {r.label(a)} the Diff-ViT")
+            for a, b in shorter
+        ),
         drawn,
         said,
         interval_note(r, first or second),
