@@ -375,9 +375,10 @@ def lambda_curves(results: Sequence[dict], title: str = "") -> Figure:
         places = _apart(ends, 0.055 * (high - low))
         for layer in range(layers):
             band(ax, range(1, epochs + 1), values[:, :, layer], shades[layer])
-            ax.text(1.01 * epochs + 0.2, places[layer], f"layer {layer + 1}", fontsize=8,
-                    va="center", color=shades[layer])  # fmt: skip
-        ax.set(xlabel="epoch", title=label_of(group[0]) if len(groups) > 1 else "")
+            ax.text(1.01, places[layer], f"layer {layer + 1}", fontsize=8, va="center",
+                    color=shades[layer], transform=ax.get_yaxis_transform())  # fmt: skip
+        seeds = f", mean ± std of {len(group)} seeds" if len(group) > 1 else ""
+        ax.set(xlabel="epoch", title=label_of(group[0]) + seeds if len(groups) > 1 else "")
         whole_ticks(ax)
     axes[0, 0].set_ylabel("λ")
     fig.suptitle(title)

@@ -148,13 +148,10 @@ def protocol(r: Report) -> str:
             have, planned = r.done(e, m, preset)
             cells.append(f"{r.put(have)} of {r.put(planned)}" if planned.value else CELL)
         rows.append((words, *cells))
-    devices = []
-    for e in EXPERIMENTS:
-        for m in MODELS:
-            for g in r.groups(e, m):
-                devices += [d for d in g.all("device") if d.value not in [k.value for k in devices]]
+    all_done = [g for e in EXPERIMENTS for m in MODELS for g in r.groups(e, m)]
+    devices = {d.value: d for g in all_done for d in g.all("device")}.values()
     hours = ""
-    if all_done := [g for e in EXPERIMENTS for m in MODELS for g in r.groups(e, m)]:
+    if all_done:
         seconds = {p: s for g in all_done for p, s in zip(g.paths, g.all("train_seconds"))}
         hours = (
             f" Together they took {r.put(total(list(seconds.values())).times(1 / 3600), '.1f')} "
@@ -205,10 +202,10 @@ def speed(r: Report) -> str:
     )
     if not parts:
         return join(text, "*Not measured yet.*")
-    best = r.groups("best")
-    return join(
-        text, *parts, ("**Time to the asked accuracy.** " + first_above(r, best[0])) if best else ""
-    )
+    said = [
+        f"*{r.label(g)}*: {first_above(r, g).replace('Its', 'its', 1)}" for g in r.groups("length")
+    ]
+    return join(text, *parts, " ".join(["**Time to the asked accuracy.**", *said]) if said else "")
 
 
 def _speed_of(r: Report, device: str) -> str:

@@ -218,7 +218,7 @@ def test_lambda_curves_have_a_labelled_line_a_layer():
     assert [t.get_text() for t in ax.texts] == ["layer 1", "layer 2", "layer 3"]
     assert ax.get_ylabel() == "λ"
     both = plots.lambda_curves([*runs, result("constant", attention="diff")])
-    assert [ax.get_title() for ax in both.axes] == ["diff", "constant"]
+    assert [ax.get_title() for ax in both.axes] == ["diff, mean ± std of 3 seeds", "constant"]
 
 
 def test_labels_of_lines_that_end_alike_do_not_overlap():
