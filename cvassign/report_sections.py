@@ -303,7 +303,8 @@ def longer(r: Report) -> str:
         return ""
     gain = groups[-1].mean("test_accuracy") - groups[0].mean("test_accuracy")
     return join(
-        "**What the longer training brings**, the model being the same:",
+        "**What a longer training with more augmentation brings** the same model; the two changed "
+        "together, so the gain is of both:",
         r.results_table(groups, "training"),
         f"That is {r.put(gain, '+.2f')} points on the test set.",
     )
