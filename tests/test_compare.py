@@ -329,6 +329,11 @@ def test_a_recipe_is_named_by_what_it_changes():
         "the best recipe's hyperparameters, trained 6 epochs instead of 18 (0.25 of the patches "
         "kept instead of 0.5)"
     )
+    milder = configured(epochs=6, augment="flip")
+    assert compare.recipe(milder, {"best recipe": configured(augment="crop+flip")}) == (
+        "the best recipe's hyperparameters, trained 6 epochs instead of 18 (flip as augmentation "
+        "instead of crop+flip)"
+    )
     other = configured()
     other["config"]["model"]["position"] = "none"
     assert compare.recipe(other, bases) == "a recipe of its own"

@@ -156,6 +156,18 @@ def test_labels_say_what_the_configuration_is():
             assert run.label == run.train.augment
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_the_shorter_training_changes_no_more_than_its_label_says(model):
+    short, best = experiment_runs("length", model, "cpu")
+    assert best == replace(experiment_runs("best", model, "cpu")[0], label=best.label)
+    assert short.model == best.model and short.train.epochs < best.train.epochs
+    kept = dict(epochs=best.train.epochs, keep_epochs=best.train.keep_epochs)
+    assert replace(short.train, augment=best.train.augment, **kept) == best.train
+    for run in (short, best):
+        assert run.label == f"{run.train.epochs} epochs, {run.train.augment}"
+    assert len(experiment_runs("length", model, "full")) == 1  # only the best recipe itself
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_controls_are_the_four_of_the_plan_beside_both_models(preset):
     runs = {
