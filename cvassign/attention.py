@@ -47,7 +47,8 @@ def scaled_dot_product_attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tenso
 def attention_weights(q: Tensor, k: Tensor) -> Tensor:
     """softmax(Q Kᵀ / √d) of queries (..., N, d) and keys (..., M, d): (..., N, M)."""
     # Divided by √d so that the scores keep unit variance whatever d is; else softmax saturates.
-    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    # The queries are divided, N x d numbers, and not their N x N products with the keys.
+    scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-2, -1)
     return scores.softmax(dim=-1)
 
 

@@ -104,8 +104,7 @@ def build_optimizers(model: nn.Module, name: str, lr: float, decay: float) -> li
         dict(params=[p for p in rest if p in matrices], weight_decay=decay),
         dict(params=[p for p in rest if p not in matrices], weight_decay=0.0),
     ]
-    on_gpu = rest[0].is_cuda
-    optimizers: list[Optimizer] = [AdamW(groups, lr=lr, fused=on_gpu)]
+    optimizers: list[Optimizer] = [AdamW(groups, lr=lr, fused=True)]
     if hidden:
         fused = {id(p): matrices[p] for p in hidden}
         optimizers.append(StackedMuon(hidden, lr=lr, weight_decay=decay, fused=fused))
