@@ -3,22 +3,27 @@
 
     python -m cvassign.bench [--out results/bench] [--device cpu|cuda] [--quick]
 
-Who is compared takes turns in one process, several rounds long: a machine's clock and its other
-work drift, and a ratio of two things that were measured a second apart does not. Stored are the
-seconds of every round; a ratio is the median of the rounds' ratios.
+Who is compared takes turns, several rounds long: a machine's clock and its other work drift, and a
+ratio of two things that were measured a second apart does not. Stored are the seconds of every
+round; a ratio is the median of the rounds' ratios.
 
 The loop "as usually written" (torchvision's CIFAR10 and transforms, a DataLoader, timm's model,
-fp32) runs with GOMP_SPINCOUNT=0 as all else here (see `cvassign/__init__.py`), which helps it.
+fp32) is `usual_loop.py`, in a process of its own: once as its user would run it, and once with the
+one setting of the environment that this package changes (see `cvassign/__init__.py`).
 """
 
 import argparse
 import itertools
 import os
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,8 +31,6 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer as TimmViT
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision import transforms
-from torchvision.datasets import CIFAR10
 from tqdm import tqdm
 
 from cvassign.attention import scaled_dot_product_attention
@@ -43,6 +46,8 @@ from cvassign.train import (
 from cvassign.vit import VisionTransformer, ViTConfig, count_parameters
 
 FORMAT = 1  # of the file
+USUAL = "usual loop, timm's model"
+USUAL_WAITING = "usual loop, timm's model, threads waiting as ours"
 LEAST_ROUNDS = 3  # a median of fewer says nothing
 
 
@@ -60,7 +65,7 @@ class Size:
 
 
 SIZES = {
-    "cpu": Size(rounds=7, seconds=25, steps=6, images=50, matrix=2048),
+    "cpu": Size(rounds=15, seconds=60, steps=6, images=50, matrix=2048),
     "cuda": Size(rounds=9, seconds=25, steps=60, images=200, matrix=8192),
     "quick": Size(rounds=3, seconds=1, steps=2, images=4, matrix=256, batch=8, compile=False),
 }
@@ -115,49 +120,47 @@ def ratio(seconds: dict[str, list[float]], slow: str, fast: str) -> dict:
 # ----------------------------------------------------------------------- the training loops
 
 
-def timm_of(config: ViTConfig) -> TimmViT:
-    """timm's Vision Transformer of the same shape: the same parameters, initialised anew."""
-    return TimmViT(
+def timm_shape(config: ViTConfig) -> dict:
+    """Arguments of timm's Vision Transformer of the same shape."""
+    return dict(
         img_size=config.image_size, patch_size=config.patch_size, num_classes=config.num_classes,
         embed_dim=config.embed_dim, depth=config.depth, num_heads=config.num_heads,
         mlp_ratio=config.mlp_ratio,
     )  # fmt: skip
 
 
-def usual_loop(config: ViTConfig, batch_size: int, split: Split, device: torch.device,
-               workers: int) -> Iterator[None]:  # fmt: skip
-    """Training as it is usually written; each `next` is one optimizer step.
+@contextmanager
+def usual_loop(config: ViTConfig, batch_size: int, split: Split, device: torch.device, workers: int,
+               waiting: str | None) -> Iterator[Callable[[int], float]]:  # fmt: skip
+    """`usual_loop.py` at work in a process of its own: a function from steps to their seconds.
 
-    torchvision's CIFAR10 decodes nothing either: it keeps all pixels and makes a PIL image of one
-    when asked. Its constructor wants the official archives, whichever way our pixels came; so it
-    is passed over, and the pixels are put where it would have put them.
+    Args:
+        workers: processes that load its data.
+        waiting: its GOMP_SPINCOUNT; None for its user's, who has none.
     """
-    dataset = CIFAR10.__new__(CIFAR10)
-    dataset.data = split.images.permute(0, 2, 3, 1).numpy()  # (n, 32, 32, 3) uint8
-    dataset.targets = split.labels.tolist()
-    dataset.target_transform = None
-    dataset.transform = transforms.Compose([
-        transforms.RandomCrop(config.image_size, padding=4), transforms.RandomHorizontalFlip(),
-        transforms.ToTensor(), transforms.Normalize(MEAN, STD),
-    ])  # fmt: skip
-    loader = torch.utils.data.DataLoader(
-        dataset, batch_size, shuffle=True, num_workers=workers, drop_last=True,
-        pin_memory=device.type == "cuda", persistent_workers=workers > 0,
+    task = dict(
+        shape=timm_shape(config), images=split.images.cpu(), labels=split.labels.cpu(), mean=MEAN,
+        std=STD, batch_size=batch_size, device=str(device), workers=workers,
     )  # fmt: skip
-    model = timm_of(config).to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
-    loss_function = nn.CrossEntropyLoss()
-    model.train()
-    running_loss = 0.0
-    while True:
-        for images, labels in loader:
-            images, labels = images.to(device), labels.to(device)
-            optimizer.zero_grad()
-            loss = loss_function(model(images), labels)
-            loss.backward()
-            optimizer.step()
-            running_loss += loss.item()
-            yield
+    environment = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"}
+    environment |= {} if waiting is None else {"GOMP_SPINCOUNT": waiting}
+    # -P: the modules beside that program, of which one is called "data", are none of its own
+    program = [sys.executable, "-P", str(Path(__file__).with_name("usual_loop.py"))]
+    with tempfile.TemporaryDirectory() as folder:
+        torch.save(task, path := Path(folder) / "task.pt")
+        with subprocess.Popen([*program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                              text=True, env=environment) as process:  # fmt: skip
+
+            def seconds(steps: int) -> float:
+                try:
+                    print(steps, file=process.stdin, flush=True)
+                    return float(process.stdout.readline())
+                except (OSError, ValueError):  # no reader, no number
+                    raise RuntimeError(
+                        f"the usual loop ended with exit code {process.wait()}"
+                    ) from None
+
+            yield seconds  # the program ends with its input, which is closed here
 
 
 class TimmInOurLoop(nn.Module):
@@ -166,7 +169,7 @@ class TimmInOurLoop(nn.Module):
     def __init__(self, config: ViTConfig):
         super().__init__()
         self.config, self.layers = config, []
-        self.vit = timm_of(config)
+        self.vit = TimmViT(**timm_shape(config))
 
     def forward(self, images: Tensor, keep: float = 1.0) -> Tensor:
         return self.vit(images)
@@ -217,41 +220,38 @@ def training(
 ) -> dict:
     """Images a second of the usual loop, of timm's model in our loop, and of ours."""
     device = data.train.images.device
-    steps = usual_loop(config, train.batch_size, data.train.to("cpu"), device, workers)
-    queued = 2 * workers  # batches that the workers made while others were measured
-
-    def usual() -> float:
-        for _ in range(queued + 1):
-            next(steps)
-        synchronise(device)
-        start = time.perf_counter()
-        for _ in range(size.steps):
-            next(steps)
-        synchronise(device)
-        return time.perf_counter() - start
-
     whole = replace(train, optimizer="adamw", keep=1.0, keep_epochs=0)  # the same arithmetic
-    candidates = {
-        "usual loop, timm's model": usual,
-        "our loop, timm's model": our_loop(config, whole, data, size.steps, timm=True),
-        "our loop, our model": our_loop(config, whole, data, size.steps),
-    }
-    ours = "our loop, our model"
-    if size.compile and compiling_pays(device, COMPILE_STEPS[device.type]):
-        ours = "our loop, our model, compiled"
-        candidates[ours] = our_loop(config, whole, data, size.steps, compiled=True)
-    if train.keep < 1:
-        thinned = replace(train, optimizer="adamw", keep_epochs=1)
-        name = f"our loop, our model, {train.keep:.0%} of the patches"
-        candidates[name] = our_loop(config, thinned, data, size.steps)
-    seconds = alternate(candidates, size)
-    steps.close()  # ends the loader's workers
+    with ExitStack() as processes:
+        candidates = {}
+        for name, waiting in ((USUAL, None), (USUAL_WAITING, os.environ["GOMP_SPINCOUNT"])):
+            loop = usual_loop(config, train.batch_size, data.train, device, workers, waiting)
+            candidates[name] = partial(processes.enter_context(loop), size.steps)
+        candidates |= {
+            "our loop, timm's model": our_loop(config, whole, data, size.steps, timm=True),
+            "our loop, our model": our_loop(config, whole, data, size.steps),
+        }
+        ours = "our loop, our model"
+        if size.compile and compiling_pays(device, COMPILE_STEPS[device.type]):
+            ours = "our loop, our model, compiled"
+            candidates[ours] = our_loop(config, whole, data, size.steps, compiled=True)
+        if train.keep < 1:
+            thinned = replace(train, optimizer="adamw", keep_epochs=1)
+            thin = f"our loop, our model, {train.keep:.0%} of the patches"
+            candidates[thin] = our_loop(config, thinned, data, size.steps)
+        seconds = alternate(candidates, size)
     images = size.steps * train.batch_size
+    recipe = {}  # a pass over the data, in the mean of the recipe's epochs
+    if train.keep < 1:
+        few = train.keep_epochs / train.epochs
+        mixed = [few * a + (1 - few) * b for a, b in zip(seconds[thin], seconds[ours])]
+        recipe = {"recipe_to_usual": ratio({**seconds, "recipe": mixed}, USUAL, "recipe"),
+                  "keep": train.keep, "keep_epochs": train.keep_epochs, "epochs": train.epochs}  # fmt: skip
     return {
-        "images_per_second": rates(seconds, images),
+        "images_per_second": rates(seconds, images), **recipe,
         "ours": ours,  # what a long run uses here
-        "ours_to_usual": ratio(seconds, "usual loop, timm's model", ours),
-        "loop_alone": ratio(seconds, "usual loop, timm's model", "our loop, timm's model"),
+        "ours_to_usual": ratio(seconds, USUAL, ours),
+        "waiting_alone": ratio(seconds, USUAL, USUAL_WAITING),
+        "loop_alone": ratio(seconds, USUAL_WAITING, "our loop, timm's model"),
         "model_alone": ratio(seconds, "our loop, timm's model", "our loop, our model"),
         "workers": workers,
     }

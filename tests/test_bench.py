@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from cvassign import bench
+from cvassign import bench, usual_loop
 from cvassign.data import MEAN, STD, load_generated
 from cvassign.train import TrainConfig
 from cvassign.vit import VisionTransformer, ViTConfig, count_parameters
@@ -47,26 +47,44 @@ def test_a_ratio_is_the_median_of_the_rounds_ratios():
 
 @pytest.mark.parametrize("config", [TINY, ViTConfig(), ViTConfig(patch_size=8, mlp_ratio=2.0)])
 def test_timms_model_has_our_shape(config):
-    ours, timms = VisionTransformer(config), bench.timm_of(config)
+    ours, timms = VisionTransformer(config), bench.TimmViT(**bench.timm_shape(config))
     assert count_parameters(timms) == count_parameters(ours)
     assert timms(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 
 
 def test_the_usual_loop_sees_torchvisions_pictures_and_learns():
     split = load_generated().train
-    steps = bench.usual_loop(TINY, 64, split, torch.device("cpu"), workers=0)
-    next(steps)
-    inside = steps.gi_frame.f_locals
-    dataset, first = inside["dataset"], inside["loss"].item()
+    training = usual_loop.steps(bench.timm_shape(TINY), split.images, split.labels, MEAN, STD,
+                                batch_size=64, device="cpu", workers=0)  # fmt: skip
+    first = next(training)
+    dataset = training.gi_frame.f_locals["dataset"]
     dataset.transform = transforms.Compose(dataset.transform.transforms[2:])  # without the random
     image, label = dataset[5]
     picture = Image.fromarray(split.images[5].permute(1, 2, 0).numpy())
     expected = (np.asarray(picture) / 255 - MEAN) / STD
     np.testing.assert_allclose(image.permute(1, 2, 0), expected, atol=1e-5)
     assert label == split.labels[5]
-    for _ in range(40):
-        next(steps)
-    assert steps.gi_frame.f_locals["loss"].item() < first
+    losses = [next(training).item() for _ in range(40)]
+    assert losses[-1] < first.item()
+
+
+def test_the_usual_loop_runs_by_itself_as_its_user_would(monkeypatch, tmp_path):
+    program = tmp_path / "usual_loop.py"  # a stand-in that tells its environment
+    program.write_text("import os, sys\n"
+                       "for n in sys.stdin: print(float(n) + float(os.environ.get('GOMP_SPINCOUNT', '0.5')), flush=True)")  # fmt: skip
+    monkeypatch.setattr(bench, "__file__", str(tmp_path / "bench.py"))
+    monkeypatch.setenv("GOMP_SPINCOUNT", "77")
+    split = load_generated().train
+    for waiting, expected in ((None, 0.5), ("20", 20)):
+        with bench.usual_loop(TINY, 8, split, torch.device("cpu"), 0, waiting) as seconds:
+            assert [seconds(2), seconds(3)] == [2 + expected, 3 + expected]
+
+
+def test_a_usual_loop_that_fails_is_told():
+    split = load_generated().train
+    with bench.usual_loop(TINY, 8, split, torch.device("meta"), 0, None) as seconds:
+        with pytest.raises(RuntimeError, match="the usual loop ended with exit code 1"):
+            seconds(1)
 
 
 @pytest.mark.parametrize("timm", [False, True])
@@ -110,6 +128,7 @@ def test_the_command_measures_everything(tmp_path, capsys):
     assert found["training"]["ours_to_usual"]["rounds"] == pytest.approx(
         [b / a for a, b in zip(usual, ours)], rel=1e-4
     )
+    assert speeds[bench.USUAL_WAITING]["median"] > 0
     assert found["models"]["rows"]["Diff-ViT"]["attention"] == "diff"
     tokens = {n: row["tokens"] for n, row in found["growth"]["rows"].items()}
     assert tokens == {"patch 8": 17, "patch 4": 65, "patch 2": 257, "depth 1": 65, "depth 4": 65}
@@ -122,6 +141,19 @@ def test_the_command_measures_everything(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"{found['training']['ours_to_usual']['median']:.2f} (" in printed
     assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_recipe_counts_each_of_its_epochs(monkeypatch):
+    seconds = {bench.USUAL: [8.0] * 3, bench.USUAL_WAITING: [8.0] * 3, "our loop, timm's model": [8.0] * 3,
+               "our loop, our model": [4.0] * 3, "our loop, our model, 25% of the patches": [1.0] * 3}  # fmt: skip
+    monkeypatch.setattr(bench, "alternate", lambda candidates, size: {n: seconds[n] for n in candidates})
+    train = TrainConfig(epochs=3, batch_size=8, keep=0.25, keep_epochs=2)
+    size = replace(SIZE, compile=False)
+    found = bench.training(TINY, train, load_generated(), size, workers=0)
+    assert found["recipe_to_usual"]["median"] == pytest.approx(8 / ((1 + 1 + 4) / 3))
+    assert found["ours_to_usual"]["median"] == 2
+    whole = bench.training(TINY, replace(train, keep=1.0), load_generated(), size, workers=0)
+    assert "recipe_to_usual" not in whole
 
 
 def test_a_quick_run_never_replaces_a_measurement(capsys):
