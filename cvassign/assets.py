@@ -486,6 +486,11 @@ ASSETS = {
         (Source("apt", "openclipart-png",
                 "f07f1545a2970c2cf3fa339bc2405da1a95cf2b1827bfa05bf73eb1c20291c02", 130_910_028),),
     ),
+    "iconify": Asset(
+        "iconify-json-2.2.535.tgz", "Iconify, 240 sets of icons and emoji", "open; each set its own",
+        (Source("npm", "@iconify/json@2.2.535",
+                "1a545f86fa224d6531d8fb101dcbe83aac2b28689a21cbed6fc68318a5af4d91", 104_043_282),),
+    ),
     # The paper's own figures, and the original script's default for ViT-S/8, are the 300-epoch one.
     "dino-vits8": _dino("ViT-S/8, 300 epochs", "dino_deitsmall8_300ep_pretrain"),
     "dino-vits8-800ep": _dino("ViT-S/8, 800 epochs", "dino_deitsmall8_pretrain", 86_728_949),

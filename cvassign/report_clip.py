@@ -173,6 +173,10 @@ def twin(r: Report) -> str:
         ).times(100)
         for kind in ("rendition", "photo")
     )
+    icons = (
+        r.files.get(TWIN, "variants", main, "top5_rendition", "mean")
+        - r.files.get(TWIN, "variants", "without icons", "top5_rendition", "mean")
+    ).times(100)
     seeds = r.put(count(study["variants"][main]["runs"]))
     errors = [
         r.put(r.files.get(TWIN, key, "calibration", "ece").times(100), ".1f")
@@ -194,7 +198,8 @@ def twin(r: Report) -> str:
         "Right class in the top five of all classes, percent, on sources that were not trained on:",
         table(("classifier", "photos", "renditions"), rows),
         f"Mean ± std over {seeds} seeds. Against the classifier on the same trunk the twin changes "
-        f"renditions by {r.put(gain, '+.1f')} points and photos by {r.put(loss, '+.1f')}. On classes "
+        f"renditions by {r.put(gain, '+.1f')} points and photos by {r.put(loss, '+.1f')}; of the "
+        f"former, {r.put(icons, '+.1f')} points come from training on icons. On classes "
         "of which it saw no picture it has "
         f"{rate('unseen_classes', 'unseen_rendition', 'mean')} % of the renditions, where a twin that "
         "did see them (both without captions) has "

@@ -51,6 +51,7 @@ class TwinConfig:
     temperature: float = 4.0  # of the classifier's probabilities, before it is trained
     photos: bool = True  # one labelled photo a class
     renditions: bool = True  # labelled drawings, emoji, sculptures …
+    icons: bool = True  # … and with them Iconify's icons and emoji
     captions: bool = False  # drawings with their authors' titles
     templates: str = "seven"  # key of clip.TEMPLATES: a pair's sentence is drawn from these
     batch_size: int = 256

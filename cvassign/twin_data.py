@@ -17,15 +17,16 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from cvassign import assets, gallery, imagenet
+from cvassign import assets, gallery, icons, imagenet
 from cvassign.files import replacing
 
 # Part by the words that name a source. The test sources are the project's gallery (openly licensed,
 # shown in notebook 3) and photos and renditions to measure on; training never sees them.
 PARTS = {
     "train": ("openclipart", "openmoji", "twemoji", "PACS", "ImageNet-Sketch",
-              "imagenet-sample-images", "foolbox"),
-    "validation": ("Caltech101", "noto-emoji"),  # photos and drawings; emoji
+              "imagenet-sample-images", "foolbox", *(f"/{name}" for name in icons.SETS["train"])),
+    # photos and drawings; emoji; icons
+    "validation": ("Caltech101", "noto-emoji", *(f"/{name}" for name in icons.SETS["validation"])),
     "test": ("tuxpaint", "gcompris", "fluent-emoji", "fxemoji", "game-icons", "/imagen",
              "Translation-Invariant", "texture-vs-shape", "hendrycks"),
 }  # fmt: skip
@@ -40,12 +41,15 @@ def part_of(source: str) -> str:
     Raises:
         ValueError: for a source that no part names: it must be decided, not guessed.
     """
-    # an exact last word first: "…/imagen" is not the "…/imagenet-sample-images"
-    found = [part for part, words in PARTS.items() for word in words
-             if (source.endswith(word) if word.startswith("/") else word in source)]  # fmt: skip
+    found = [part for part, words in PARTS.items() if _named(source, words)]
     if len(found) != 1:
         raise ValueError(f"expected one part for the source {source!r}, got {found or 'none'}")
     return found[0]
+
+
+def _named(source: str, words: tuple[str, ...]) -> bool:
+    """Whether one of the words names the source; "/word" is a last word, whole."""
+    return any(source.endswith(w) if w.startswith("/") else w in source for w in words)
 
 
 def split(pictures: list[gallery.Picture]) -> dict[str, list[gallery.Picture]]:
@@ -62,7 +66,7 @@ def held_out(pictures: list[gallery.Picture]) -> list[gallery.Picture]:
     A source that no part names was not at hand when the twin was trained, so it counts.
     """
     known = PARTS["train"] + PARTS["validation"]
-    return [p for p in pictures if not any(word in p.source for word in known)]
+    return [p for p in pictures if not _named(p.source, known)]
 
 
 @dataclass(frozen=True)

@@ -321,7 +321,11 @@ def fake_bench(rng) -> dict:
         "training": {
             "images_per_second": {n: summary(rng) for n in speeds},
             "ours": speeds[1],
-            **{k: summary(rng) for k in ("ours_to_usual", "loop_alone", "model_alone")},
+            "recipe_to_usual": summary(rng),
+            "keep": 0.25,
+            "keep_epochs": 2,
+            "epochs": 3,
+            **{k: summary(rng) for k in ("ours_to_usual", "waiting_alone", "loop_alone", "model_alone")},
         },
         "models": {"diff_to_vit": summary(rng)},
         "growth": {
@@ -360,7 +364,7 @@ def fake_twin(rng) -> dict:
             f"{k}_rendition": {"mean": rng.random(), "std": rng.random()}
             for k in ("unseen", "trained")
         },
-        "variants": {n: rates() | {"runs": [{}, {}, {}]} for n in ("MLP", "linear")},
+        "variants": {n: rates() | {"runs": [{}, {}, {}]} for n in ("MLP", "linear", "without icons")},
         "data_card": [
             {
                 "part": "test",

@@ -83,6 +83,10 @@ def test_pairs_are_what_the_configuration_says(data):
     assert torch.equal(every.sentences[1000], data.captions[0][torch.arange(7) % 2])
     assert len(count().text) == 60
     assert len(count(renditions=False).text) == 30
+    drawn = [p for p in data.pictures["train"] if p.kind == "rendition"][:7]
+    for p in drawn:
+        data.pictures["train"][data.pictures["train"].index(p)] = replace(p, source="npm:@iconify/json/mdi")
+    assert len(count().text) == 60 and len(count(icons=False).text) == 60 - 7
     one = count(templates="single", photos=False)
     assert len(one.text) == 30 and one.sentences.shape == (1000, 1, 16)
     without = twin_study.pairs(data, twin.TwinConfig(), {2, 3})
