@@ -106,7 +106,7 @@ PRESETS = {
                 "crop+flip+cutmix", "crop+flip+randaugment(1,5)",
                 "crop+flip+randaugment(2,9)+cutmix",
             ),
-            seeds=dict(reference=3, controls=3),  # one of the rest: more do not fit into the hours
+            seeds=dict(reference=3, controls=3, position=3),  # one of the rest: more take hours
             order=_both(
                 "best", "reference", "patch", "augment", "controls", "hyper", "position", "length"
             ),

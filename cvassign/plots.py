@@ -196,9 +196,11 @@ def accuracy_dots(results: Sequence[dict], split: str = "test", title: str = "")
     rows = len(labels) * (len(models) + 0.5)
     fig, ax = plt.subplots(figsize=(WIDTH, 0.24 * rows + 1))
     for group in groups:
-        model = model_of(group[0])
-        step = (models.index(model) - (len(models) - 1) / 2) * 0.7 / len(models)
-        y = labels.index(label_of(group[0])) + step
+        model, label = model_of(group[0]), label_of(group[0])
+        here = {model_of(g[0]) for g in groups if label_of(g[0]) == label}
+        others = [m for m in models if m in here]
+        step = (others.index(model) - (len(others) - 1) / 2) * 0.7 / len(models)  # alone: on its row
+        y = labels.index(label) + step
         values = np.array([r[f"{split}_accuracy"] for r in group], dtype=float)
         mean, std = values.mean(), float(std_over_seeds(values))
         colour = MODEL_COLOURS[model]
