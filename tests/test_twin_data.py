@@ -33,7 +33,10 @@ def test_held_out_sources_are_the_tests():
 
     sources = ["debian:tuxpaint 1", "github:ajschumacher/imagen", "npm:twemoji", "a user's/photos",
                "github:EliSchwartz/imagenet-sample-images", "x/Homework2-Caltech101"]  # fmt: skip
-    found = [p.source for p in twin_data.held_out([picture(s) for s in sources])]
+    pictures = [picture(s) for s in sources]
+    wider = [p.source for p in twin_data.held_out(pictures, known=("train",))]
+    assert wider == [sources[i] for i in (0, 1, 3, 5)]
+    found = [p.source for p in twin_data.held_out(pictures)]
     assert found == ["debian:tuxpaint 1", "github:ajschumacher/imagen", "a user's/photos"]
     # what the project's gallery takes is never trained on, by the words of either list
     assert all(s in twin_data.PARTS["test"] for s in gallery.SOURCES)
