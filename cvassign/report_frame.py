@@ -331,6 +331,11 @@ def did_not_work(r: Report) -> str:
     return join("## What did not work", "\n".join(f"- {s}" for s in said))
 
 
+def in_a_row(words: list[str]) -> str:
+    """One, two or more things as a sentence names them: "a, b and c"."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
+
+
 def limits(r: Report) -> str:
     preset = main_preset(r)
     said = []
@@ -343,7 +348,7 @@ def limits(r: Report) -> str:
         )
     several = [words for e, words in EXPERIMENTS.items() if PRESETS[preset].seeds.get(e, 1) > 1]
     if len(several) < len(EXPERIMENTS):
-        alone = f" for all but {' and '.join(several)}" if several else ""
+        alone = f" for all but {in_a_row(several)}" if several else ""
         said.append(
             f"One seed a configuration{alone}: the intervals are over test images only, and a "
             "difference of a point may come from the seed."

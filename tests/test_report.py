@@ -716,3 +716,8 @@ def test_a_figure_is_drawn_again_only_for_other_data(drawn):
     with Image.open(root / "figures" / "report_again.png") as image:
         assert image.info[DREW] != drawn_from(path)
     (root / "figures" / "report_again.png").unlink()
+
+
+def test_things_in_a_row_read_as_a_sentence():
+    said = [report_frame.in_a_row(list(words)) for words in ("", "a", "ab", "abc")]
+    assert said == ["", "a", "a and b", "a, b and c"]
