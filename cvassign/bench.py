@@ -244,8 +244,10 @@ def training(
     if train.keep < 1:
         few = train.keep_epochs / train.epochs
         mixed = [few * a + (1 - few) * b for a, b in zip(seconds[thin], seconds[ours])]
-        recipe = {"recipe_to_usual": ratio({**seconds, "recipe": mixed}, USUAL, "recipe"),
-                  "keep": train.keep, "keep_epochs": train.keep_epochs, "epochs": train.epochs}  # fmt: skip
+        recipe = {
+            "recipe_to_usual": ratio({**seconds, "recipe": mixed}, USUAL, "recipe"),
+            "keep": train.keep, "keep_epochs": train.keep_epochs, "epochs": train.epochs,
+        }  # fmt: skip
     return {
         "images_per_second": rates(seconds, images), **recipe,
         "ours": ours,  # what a long run uses here

@@ -256,8 +256,8 @@ def _speed_of(r: Report, device: str) -> str:
     recipe = ""
     if "recipe_to_usual" in get("training").value:
         recipe = (
-            f" The recipe of the preset leaves patches out, {r.put(get('training', 'keep').times(100), '.0f')} "
-            f"% of them stay in {r.put(get('training', 'keep_epochs'))} of its "
+            " The recipe of the preset leaves patches out, "
+            f"{r.put(get('training', 'keep').times(100), '.0f')} % of them stay in {r.put(get('training', 'keep_epochs'))} of its "
             f"{r.put(get('training', 'epochs'))} epochs: so run, a pass over the data is "
             f"{spread('training', 'recipe_to_usual')} times as fast, by fewer operations."
         )
@@ -269,8 +269,8 @@ def _speed_of(r: Report, device: str) -> str:
         f"Ours is {spread('training', 'ours_to_usual')} times as fast as the usual loop: how threads "
         f"wait gives {spread('training', 'waiting_alone')}, the loop "
         f"{spread('training', 'loop_alone')}, the model "
-        f"{spread('training', 'model_alone')}.{recipe} Whole images run at {shares} of a square matrix product, "
-        f"measured in the same run. A step of the Diff-ViT takes {spread('models', 'diff_to_vit')} "
+        f"{spread('training', 'model_alone')}.{recipe} Whole images run at {shares} of a square "
+        f"matrix product, measured in the same run. A step of the Diff-ViT takes {spread('models', 'diff_to_vit')} "
         "times as long as the ViT's.",
         table(("shape", "tokens", "GFLOP an image", "ms an image"), growth),
         "PyTorch's fused attention (SDPA) against the formula, time of the one over the other:",
