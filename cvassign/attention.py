@@ -18,7 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LAMBDA_STD = 0.1  # the four lambda vectors start as N(0, 0.1), arXiv 2410.05258 section 3.1
+# Standard deviation with which the four lambda vectors start, from the authors' code
+# (microsoft/unilm, Diff-Transformer).
+LAMBDA_STD = 0.1
 
 
 def scaled_dot_product_attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -190,7 +192,7 @@ class MultiHeadDiffAttention(nn.Module):
             (q1, q2), (k1, k2) = q.unbind(2), k.unbind(2)
             heads = attention_weights(q1, k1) @ v - lam * (attention_weights(q2, k2) @ v)
         # The norm undoes the scale 1 - λ of the rows; × (1 - λ_init) brings gradients back to
-        # the size that they have in an ordinary Transformer (section 2.2 of the paper).
+        # the size that they have in an ordinary Transformer (section 2.1, appendix G of the paper).
         # In fp32 even under autocast, as the norm's weight is.
         heads = self.norm(heads.float()) * (1 - self.lambda_start)
         out = self.proj(heads.transpose(1, 2).reshape(B, N, D))

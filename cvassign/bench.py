@@ -195,7 +195,8 @@ def our_loop(config: ViTConfig, train: TrainConfig, data: Dataset, steps: int,
     if n > len(data.train):
         raise ValueError(f"{steps} steps want {n} training images, got {len(data.train)}")
     part = Split(data.train.images[:n], data.train.labels[:n])
-    trainer = Trainer(config, replace(train, epochs=1), 0, replace(data, train=part))
+    once = replace(train, epochs=1, warmup_epochs=0)  # a warm-up may be longer, and costs no time
+    trainer = Trainer(config, once, 0, replace(data, train=part))
     if timm:
         trainer.model = TimmInOurLoop(config).to(device)
         trainer.optimizers = build_optimizers(

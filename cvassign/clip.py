@@ -8,7 +8,6 @@ works in `ZeroShot` as well.
 """
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cvassign import assets, imagenet
-from cvassign.precision import DTYPES, convert
+from cvassign.files import replacing
+from cvassign.precision import convert
 
 TEMPLATES = {
     "single": (lambda name: f"a photo of a {name}.",),
@@ -175,10 +175,8 @@ class ZeroShot:
         mean = each.unflatten(0, (len(self.names), len(self.templates))).mean(dim=1)
         weights = F.normalize(mean, dim=-1)
         if cache is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-            save_file({"weights": weights}, temporary)
-            os.replace(temporary, file)
+            with replacing(file) as temporary:
+                save_file({"weights": weights}, temporary)
         return weights
 
     def logits(self, images: list[Image.Image | Path | str]) -> Tensor:

@@ -408,15 +408,18 @@ def sentence(d: Difference, names: tuple[str, str] = NAMES) -> str:
 
 
 def _means(results: Sequence[dict], value: Callable[[dict], float]) -> dict[str, float]:
-    """{label: mean over the seeds of a value of each result}."""
+    """{label: mean over the seeds of a value of each result}; NaN if one of them is None, as the
+    files have it of a run that diverged."""
     groups = by_name(results) if results else []
-    return {g[0]["label"]: float(np.mean([value(r) for r in g])) for g in groups}
+    values = {g[0]["label"]: np.array([value(r) for r in g], dtype=float) for g in groups}
+    return {label: float(v.mean()) for label, v in values.items()}
 
 
 def losses(results: Sequence[dict], name: str) -> str:
     """The validation loss curves of one model's configurations in words."""
     first, last = (_means(results, lambda r: r["history"]["val_loss"][e]) for e in (0, -1))
-    orders = [sorted(means, key=means.get) for means in (first, last)]
+    orders = [sorted(means, key=lambda label: np.nan_to_num(means[label], nan=np.inf))
+              for means in (first, last)]  # fmt: skip
     ends = ", ".join(f"{label} {last[label]:.2f}" for label in orders[1])
     after = "the same" if orders[0] == orders[1] else ", ".join(orders[0])
     return (f"Validation loss of the {name} ends at (nats, lowest first): {ends}; the order after "

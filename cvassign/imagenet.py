@@ -70,10 +70,11 @@ def paths(wnid: str) -> tuple[tuple[str, ...], ...]:
     return tuple(sorted(found, key=lambda p: (len(p), p)))
 
 
-# Branches that most people would name; the first that lies on a path of the class counts.
+# Branches that most people would name; the first that lies on a path of the class counts. Vehicles
+# come first because one of them has the lemma "amphibian" too.
 BRANCHES = (
-    "dog", "cat", "bird", "fish", "reptile", "amphibian", "insect", "mammal", "invertebrate",
-    "musical instrument", "vehicle", "furniture", "clothing", "food", "structure", "container",
+    "vehicle", "dog", "cat", "bird", "fish", "reptile", "amphibian", "insect", "mammal",
+    "invertebrate", "musical instrument", "furniture", "clothing", "food", "structure", "container",
     "device", "plant part", "geological formation", "person", "artifact", "natural object",
 )  # fmt: skip
 

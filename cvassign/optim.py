@@ -17,7 +17,10 @@ from torch.optim import AdamW, Optimizer
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of torch.optim.Muon
 NS_STEPS = 5
-# Linear layers that are several maps in one, by name: each map is orthogonalised by itself.
+# Linear layers that are several maps in one, by name, and into how many blocks of rows they are cut;
+# each block is orthogonalised by itself. The blocks of "qkv" and "kv" are the maps. The two queries
+# of "q" (`MultiHeadDiffAttentionV2`) lie interleaved by head, so its blocks are none of them: two of
+# D x D, each with both queries of half of the pairs.
 FUSED = {"qkv": 3, "q": 2, "kv": 2}
 
 
@@ -38,12 +41,12 @@ class StackedMuon(Optimizer):
     """Muon over stacks of equally shaped matrices, with decoupled weight decay.
 
     As torch.optim.Muon(adjust_lr_fn="match_rms_adamw", nesterov=True), so that AdamW's learning
-    rates fit. A matrix of shape (kD, D), k > 1, that is listed in `fused` holds k maps side by
-    side (queries, keys, values), and each is orthogonalised by itself.
+    rates fit. A matrix that is listed in `fused` is cut into so many blocks of equally many rows
+    (queries, keys, values), and each is orthogonalised by itself.
 
     Args:
         params: the weight matrices, each (out, in).
-        fused: id(parameter) -> how many maps it holds.
+        fused: id(parameter) -> how many blocks; one if it is not listed.
     """
 
     def __init__(self, params, lr: float, weight_decay: float, fused: dict[int, int],

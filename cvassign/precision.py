@@ -73,18 +73,25 @@ def time_forward(
     """Wall-clock time of a forward pass.
 
     A GPU works asynchronously: the clock may only be read after `synchronize`. The two CUDA events
-    give the time that the GPU itself spent, without Python's; their difference is the launch cost
-    that a single image cannot hide.
+    give the time on the stream from before the first kernel to after the last. Gaps in which the
+    GPU waits for Python's next launch are part of it: with a single image it is no measure of the
+    GPU's own work. Wall clock minus events is only what lies outside of the two.
 
     Args:
+        runs: how many are timed, at least two: one alone has no deviation.
         limit_s: seconds after which no further run starts, once three are timed: half precision on
             a CPU without instructions for it is emulated, forty times slower.
 
     Returns:
-        `runs` (how many were timed). Milliseconds per *batch*: `runs_ms` (one each), `mean_ms`, `std_ms` (n-1), `median_ms`;
-        per *image*: `image_mean_ms`, `image_std_ms`; on a GPU the same by events: `event_mean_ms`,
-        `event_std_ms`.
+        `runs` (how many were timed). Milliseconds per *batch*: `runs_ms` (one each), `mean_ms`,
+        `std_ms` (n-1), `median_ms`; per *image*: `image_mean_ms`, `image_std_ms`; on a GPU also
+        per batch, by events: `event_mean_ms`, `event_std_ms`.
+
+    Raises:
+        ValueError: for fewer than two runs.
     """
+    if runs < 2:
+        raise ValueError(f"runs must be at least 2, got {runs}")
     cuda = batch.is_cuda
     started = time.perf_counter()
     for done in range(warmup):  # cuDNN picks its algorithms, the allocator fills its pool
@@ -356,7 +363,7 @@ def measure(
         size; the timeline only for the last], "output": `compare` to fp32, "layers":
         `error_by_layer`}} or {precision: {"error": text}} where the device cannot run it.
     """
-    out = {}
+    out, reference = {}, None
     for precision in PRECISIONS:
         if precision == "tf32" and not batch.is_cuda:
             continue  # tensor cores are a GPU's
@@ -367,6 +374,8 @@ def measure(
                 result = model(batch.to(dtype_of(model)))
             if precision == "fp32":
                 reference = result
+            if reference is None:
+                raise RuntimeError("nothing to compare with: fp32 did not run")
             entry["output"] = compare(reference, result)
             for n in batch_sizes:
                 images = batch.repeat(-(-n // len(batch)), 1, 1, 1)[:n].to(dtype_of(model))
@@ -380,10 +389,11 @@ def measure(
                     f"  peak {m['peak'] / 2**20:8.1f} MiB", flush=True)  # fmt: skip
             if precision not in ("fp32", "tf32"):
                 entry["layers"] = error_by_layer(encoder.to(batch.device).eval(), model, batch)
-                encoder.cpu()
         except (RuntimeError, NotImplementedError) as error:  # out of memory included
             entry["error"] = f"{type(error).__name__}: {error}"[:500]
             log(f"{precision:>10}  {entry['error']}", flush=True)
+        finally:
+            encoder.cpu()  # also after an error, else the next precision has less memory
         model = images = None
         if batch.is_cuda:
             torch.cuda.empty_cache()
@@ -433,7 +443,7 @@ def main(arguments: list[str] | None = None) -> Path:
     parser.add_argument("--out", type=Path, required=True, help="folder of the JSON file")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch-sizes", default="1,8,64", help="by commas, ascending")
-    parser.add_argument("--runs", type=int, default=100, help="timed runs")
+    parser.add_argument("--runs", type=int, default=100, help="timed runs, at least 2")
     parser.add_argument("--limit", type=float, default=60, help="seconds for the timed runs of one"
                         " precision and batch size; the file says how many there were")  # fmt: skip
     parser.add_argument("--imagenet-weights", help="state dict of torchvision's resnet50")

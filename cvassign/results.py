@@ -125,17 +125,24 @@ def load(run: Run, results: Path = RESULTS) -> dict | None:
             )
     expected = json.loads(json.dumps(_finite(run_config(run))))  # as it was written
     if result["config"] != expected:
-        stored = {p: c for p, c in result["config"].items() if isinstance(c, dict)}
-        changed = {
-            f"{part}.{k}": (stored.get(part, {}).get(k), v)
-            for part in ("model", "train")
-            for k, v in expected[part].items()
-            if stored.get(part, {}).get(k) != v
-        }
+        pair = _flat(result["config"]), _flat(expected)
+        values = {k: tuple(c.get(k, "nothing") for c in pair) for k in pair[1] | pair[0]}
+        changed = {k: (stored, wanted) for k, (stored, wanted) in values.items() if stored != wanted}
         raise ResultError(
-            f"{path.name}: holds another configuration (stored, expected): {changed or 'dataset'}"
+            f"{path.name}: holds another configuration (stored, expected): {changed}"
         )
     return result
+
+
+def _flat(config: dict) -> dict:
+    """The entries of a `run_config` by their path: {"model.depth": 6, ..., "dataset": "cifar10"}."""
+    flat = {}
+    for part, value in config.items():
+        if isinstance(value, dict):
+            flat |= {f"{part}.{key}": v for key, v in value.items()}
+        else:
+            flat[part] = value
+    return flat
 
 
 def run_or_load(

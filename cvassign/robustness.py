@@ -20,6 +20,7 @@ import io
 import json
 import platform
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,7 +155,9 @@ def corrupt(images: Tensor, name: str, severity: int, seed: int = 0) -> Tensor:
         images: (B, 3, S, S) uint8, on the CPU (JPEG and the seed ask for it).
         name: a key of CORRUPTIONS.
         severity: 1 ... 5.
-        seed: of the noise; all severities draw the same noise and scale it.
+        seed: of the noise. All severities of Gaussian noise scale the same draws, those of impulse
+            noise compare the same draws with their shares, those of fog weigh the same grids;
+            shot noise is drawn anew for each, as a Poisson number depends on its mean.
 
     Returns:
         (B, 3, S, S) uint8, the same for the same arguments.
@@ -323,12 +326,17 @@ def read(path: Path) -> dict:
 
 
 def stored(presets: Sequence[str], results: Path = RESULTS) -> dict | None:
-    """The study of the first of the presets that has a readable one; None if there is none."""
+    """The study of the first of the presets that has a readable one; None if there is none.
+
+    A file that cannot be used is warned of and left out.
+    """
     for preset in presets:
+        path = file_of(preset, results)
         try:
-            return read(file_of(preset, results))
-        except ResultError:
-            continue
+            if path.exists():
+                return read(path)
+        except ResultError as error:
+            warnings.warn(str(error), stacklevel=2)
     return None
 
 
@@ -400,6 +408,14 @@ def curves(stored: dict) -> dict:
     return found
 
 
+def _images_in(path: Path) -> int:
+    """Test images of the study in a file; 0 if there is no readable one, of which nothing is lost."""
+    try:
+        return read(path).get("images", 0)
+    except ResultError:
+        return 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m cvassign.robustness", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
@@ -408,6 +424,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
     given = parser.parse_args(arguments)
+    path = file_of(given.preset, given.results)
+    if given.images and 0 < given.images < (more := _images_in(path)):
+        print(f"{path.name}: holds a study of {more} images, which one of {given.images} would "
+              "replace; choose another --results or delete the file", file=sys.stderr)  # fmt: skip
+        return 1
     runs = best_runs(given.preset, given.results)
     if not runs:
         print(f"no stored weights of the best recipe; first: python -m cvassign.experiments run "
@@ -418,7 +439,6 @@ def main(arguments: list[str] | None = None) -> int:
     except (AssetError, ResultError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    path = file_of(given.preset, given.results)
     write_json(found, path)
     print(f"{len(runs)} models, {found['images']} images -> {path.name}")
     return 0

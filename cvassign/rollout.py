@@ -118,7 +118,8 @@ def _rows_to_one(weights: Tensor) -> Tensor:
 
 def _check_weights(attentions: Tensor) -> None:
     sums = attentions.sum(-1)
-    if attentions.amin() < 0 or (sums - 1).abs().amax() > 1e-2:
+    # Asked for what is right, not for what is wrong: every comparison with NaN is false.
+    if not (attentions.amin() >= 0 and (sums - 1).abs().amax() <= 1e-2):
         raise ValueError(
             "expected weights >= 0 whose rows sum to one; got a smallest weight of "
             f"{attentions.amin():.3g} and rows that sum to {sums.amin():.3g} ... {sums.amax():.3g}"

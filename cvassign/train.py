@@ -37,14 +37,18 @@ HISTORY = (
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a model is trained."""
+    """How a model is trained.
+
+    A step's rate counts the steps done with it: the first has one warm-up step's rate, not zero, and
+    the last, at the end of the cosine, zero.
+    """
 
     epochs: int = 50  # passes over the training split
     batch_size: int = 256
     optimizer: str = "adamw"  # or "muon": Muon for the layers' matrices, AdamW for the rest
     learning_rate: float = 1e-3  # its peak
     weight_decay: float = 0.05  # decoupled, on matrices only
-    warmup_epochs: float = 5.0  # linear, from zero
+    warmup_epochs: float = 5.0  # linear; at most `epochs`
     label_smoothing: float = 0.1
     clip_norm: float = 1.0  # the gradient's largest norm
     augment: str = "crop+flip"  # see augment.build_augmentation
@@ -56,6 +60,10 @@ class TrainConfig:
         if self.epochs < 1 or self.batch_size < 1:
             raise ValueError(
                 f"epochs and batch_size must be positive, got {self.epochs}, {self.batch_size}"
+            )
+        if not 0 <= self.warmup_epochs <= self.epochs:
+            raise ValueError(
+                f"warmup_epochs must be in [0, epochs = {self.epochs}], got {self.warmup_epochs}"
             )
         if not 0 < self.keep <= 1:
             raise ValueError(f"keep must be in (0, 1], got {self.keep}")
@@ -181,11 +189,12 @@ class Trainer:
                 )
                 if self.checkpoint is not None:
                     self._save()
-        return self.best_model
+        return self.final_model
 
     @property
-    def best_model(self) -> nn.Module:
-        """The averaged weights if there are any, else the last ones: never the best epoch's."""
+    def final_model(self) -> nn.Module:
+        """The model after the last epoch done: its averaged weights with `ema_decay`, else its own.
+        Never those of the best epoch."""
         return self.model if self.ema is None else self.ema.module
 
     @property
@@ -198,7 +207,12 @@ class Trainer:
     def _train_epoch(self, bar: tqdm) -> tuple[Tensor, float]:
         """One pass over the training images: the loss of each step and the last learning rate."""
         c, train = self.config, self.data.train
-        # Everything random in this epoch follows from the seed and the epoch's number.
+        # Everything random in this epoch follows from the seed and the epoch's number; the factor
+        # keeps all pairs of them apart, as long as there are fewer epochs. The global generator
+        # draws the patches and the layers that are dropped, `generator` the order of the images and
+        # their augmentation. On a CPU both give one and the same sequence of numbers. That does no
+        # harm: what is dropped from an image may depend on its place and its augmentation, as each
+        # of these choices is still uniform, and new in every epoch.
         torch.manual_seed(1_000_003 * self.seed + self.epoch)
         generator = torch.Generator(self.device).manual_seed(1_000_003 * self.seed + self.epoch)
         order = torch.randperm(len(train), generator=generator, device=self.device)
@@ -238,7 +252,7 @@ class Trainer:
         return loss.detach()
 
     def _record(self, losses: Tensor, rate: float, seconds: float) -> None:
-        val_loss, val_accuracy = evaluate(self.best_model, self.data.val)
+        val_loss, val_accuracy = evaluate(self.final_model, self.data.val)
         parts = [part.mean().item() for part in losses.tensor_split(min(10, len(losses)))]
         values = (losses.mean().item(), parts, val_loss, val_accuracy, rate, seconds)
         for key, value in zip(HISTORY, values):

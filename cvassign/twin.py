@@ -102,7 +102,9 @@ class Head(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """See the class."""
         # features are what a ReLU left: never negative, with a long tail. Their root spreads them
-        # evenly; length 1 takes out a picture's contrast.
+        # evenly; length 1 takes out a picture's contrast. 45 is about √2048: the numbers' root mean
+        # square is then about one, what a layer expects. The clamp changes nothing here; a trunk
+        # without a last ReLU would else give NaN.
         spread = F.normalize(features.clamp(min=0).sqrt(), dim=-1) * 45.0
         out = self.project(spread)
         if self.fixed is not None:
@@ -157,12 +159,15 @@ def train(pairs: Pairs, config: TwinConfig, seed: int, score,
 
     Args:
         pairs: what to train on.
-        score: head -> float on validation data, higher is better; asked after every epoch.
+        score: head -> finite float on validation data, higher is better; asked after every epoch.
         start: see `Head`.
 
     Returns:
         The head with the best score, in eval mode, and the history: `loss`, `score` by epoch,
         `best_epoch`.
+
+    Raises:
+        ValueError: for a score that is not finite: no epoch could be called the best.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
@@ -195,6 +200,8 @@ def train(pairs: Pairs, config: TwinConfig, seed: int, score,
             with torch.inference_mode():
                 history["score"].append(float(score(head)))
             history["loss"].append(total / n)
+            if not math.isfinite(history["score"][-1]):
+                raise ValueError(f"expected a finite score, got {history['score'][-1]}")
             if history["score"][-1] > best:
                 best, best_state = history["score"][-1], copy.deepcopy(head.state_dict())
                 history["best_epoch"] = epoch
@@ -304,7 +311,8 @@ def load(classifier: imagenet.Classifier, folder: Path = FOLDER,
 
     Raises:
         FileNotFoundError: when it was not stored.
-        ValueError: when it was trained on another trunk: features of two networks do not mix.
+        ValueError: when it was trained on another trunk: features of two networks do not mix; or
+            when the head's tensors are not those of its configuration.
     """
     if missing := [n for n in (HEAD, CLASSES, KNOWN) if not (folder / n).exists()]:
         raise FileNotFoundError(f"expected {', '.join(missing)} in {folder.name}/: run "
@@ -318,7 +326,12 @@ def load(classifier: imagenet.Classifier, folder: Path = FOLDER,
                       for n in (CLASSES, KNOWN))  # fmt: skip
     words = put_into_words(classes[config.templates], config.ridge)
     head = Head(config, start=(classifier.model.fc, words) if config.start else None)
-    head.load_state_dict({k: v.float() for k, v in load_file(folder / HEAD).items()}, strict=False)
+    state = {k: v.float() for k, v in load_file(folder / HEAD).items()}
+    missing, unexpected = head.load_state_dict(state, strict=False)
+    missing = [k for k in missing if not k.startswith("fixed.")]  # `trained` leaves these out
+    if missing or unexpected:
+        raise ValueError(f"{HEAD}: expected the tensors of a {config.head} head; "
+                         f"missing: {missing}, unexpected: {unexpected}")  # fmt: skip
     return build(classifier, head, classes, features, known)
 
 
@@ -334,10 +347,16 @@ def own_trunk(classifier: imagenet.Classifier, folder: Path = FOLDER) -> imagene
     Raises:
         FileNotFoundError: when no head is stored.
         assets.AssetError: when that network's weights cannot be had.
+        ValueError: when the head was trained on neither this network nor Keras's.
     """
     if not (folder / HEAD).exists():
         raise FileNotFoundError(f"expected {HEAD} in {folder.name}/: run "
                                 "`python -m cvassign.twin_study`")  # fmt: skip
-    if about(folder)["trunk"] == classifier.name:
+    trunk = about(folder)["trunk"]
+    if trunk == classifier.name:
         return classifier
-    return imagenet.from_keras(assets.fetch("resnet50-keras"))
+    keras = imagenet.from_keras(assets.fetch("resnet50-keras"))
+    if trunk != keras.name:
+        raise ValueError(f"the stored head belongs to {trunk}: expected that network, "
+                         f"got {classifier.name} and {keras.name}")  # fmt: skip
+    return keras

@@ -16,10 +16,9 @@ from cvassign.attention import (
     MultiHeadDiffAttentionV2,
     head_size,
 )
-from cvassign.positional import POSITIONS
+from cvassign.positional import INIT_STD, POSITIONS
 
 ATTENTIONS = ("standard", "diff", "diff_v2")
-INIT_STD = 0.02
 
 
 @dataclass(frozen=True)

@@ -115,8 +115,8 @@ class VisionTransformer(nn.Module):
         """The learned positions (1, N+1, D), stretched to a grid of rows x columns patches.
 
         Bicubic, and with the original's added 0.1: it asks for a *factor* of (rows + 0.1) / side,
-        once put in against rounding down. That factor moves the sampling points by up to 0.2 % of
-        the grid, so attention is the original's, pixel for pixel, only with it.
+        once put in against rounding down. That factor moves the sampling points by up to 0.1 / rows
+        of the grid (0.17 % at 60 rows), so attention is the original's, pixel for pixel, only with it.
         """
         side = math.isqrt(self.pos_embed.shape[1] - 1)
         if (rows, columns) == (side, side):

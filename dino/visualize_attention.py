@@ -213,8 +213,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         run(arguments)
     except AssetError as error:
-        print(f"error: {error}\nWith --patch_size 14, or with --pretrained_weights FILE, Meta's "
-              "address is not needed.", file=sys.stderr)  # fmt: skip
+        print(f"error: {error}", file=sys.stderr)
+        if _parser().parse_args(arguments).patch_size != 14:  # else it is not Meta's that failed
+            print("With --patch_size 14, or with --pretrained_weights FILE, Meta's address is not "
+                  "needed.", file=sys.stderr)  # fmt: skip
         return 2
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

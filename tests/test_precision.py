@@ -74,6 +74,41 @@ def test_time_is_wall_clock():
     assert precision.time_forward(Sleeper(), BATCH, limit_s=0.05)["runs"] < 10
 
 
+def test_one_run_has_no_deviation():
+    with pytest.raises(ValueError, match="runs must be at least 2, got 1"):
+        precision.time_forward(small_encoder(), BATCH, runs=1)
+
+
+def test_without_fp32_the_others_say_so():
+    class Half(nn.Module):  # as a device that runs out of memory in single precision
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x):
+            if self.layer.weight.dtype == torch.float32:
+                raise RuntimeError("out of memory")
+            return self.layer(x)
+
+    out = precision.measure(Half(), torch.ones(2, 4), [1], runs=2, log=lambda *a, **k: None)
+    assert out["fp32"]["error"] == "RuntimeError: out of memory"
+    assert out["bf16"]["error"].endswith("nothing to compare with: fp32 did not run")
+
+
+def test_an_error_leaves_no_encoder_on_the_device(monkeypatch):
+    """Else the next precision is measured beside it."""
+    encoder, moved = small_encoder(), []
+
+    def fails(*args):
+        moved.clear()  # what was moved before the error does not count
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(precision, "error_by_layer", fails)
+    monkeypatch.setattr(encoder, "cpu", lambda: moved.append("cpu"))
+    out = precision.measure(encoder, BATCH, [1], runs=2, log=lambda *a, **k: None)
+    assert "out of memory" in out["bf16"]["error"] and moved == ["cpu"]
+
+
 def test_compare():
     a = torch.tensor([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0]])
     b = torch.tensor([[3.0, 1.0, 2.0], [1.0, 2.0, 3.5]])

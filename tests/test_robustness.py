@@ -10,7 +10,7 @@ from cvassign.compare import Difference, over_seeds, paired_bootstrap
 from cvassign.data import Split, load_generated
 from cvassign.experiments import experiment_runs
 from cvassign.plots import robustness_curves
-from cvassign.results import ResultError, load_model, save_weights, weights_path
+from cvassign.results import ResultError, load_model, save_weights, weights_path, write_json
 from cvassign.robustness import CORRUPTIONS, SEVERITIES, corrupt
 from cvassign.train import predict
 from cvassign.vit import VisionTransformer
@@ -282,7 +282,27 @@ def test_a_file_that_is_no_study_is_named(text, message, tmp_path):
         robustness.read(path)
     with pytest.raises(ResultError, match="none.json"):
         robustness.read(tmp_path / "none.json")
-    assert robustness.stored(("full", "cpu"), tmp_path) is None
+    assert robustness.stored(("full", "cpu"), tmp_path) is None  # no file: nothing to warn of
+
+
+def test_an_unusable_study_is_warned_of_and_left_out(tmp_path):
+    good = {"format": robustness.FORMAT, "runs": [], "differences": {}, "severities": []}
+    write_json(good, robustness.file_of("cpu", tmp_path))
+    robustness.file_of("full", tmp_path).write_text("half")
+    with pytest.warns(UserWarning, match="full.json: no readable robustness study"):
+        assert robustness.stored(("full", "cpu"), tmp_path) == good
+
+
+def test_fewer_images_do_not_replace_more(folder, tmp_path, capsys):
+    path = robustness.file_of("smoke", tmp_path)
+    stored = {"format": robustness.FORMAT, "runs": [], "differences": {}, "severities": []}
+    write_json(stored | {"images": 30}, path)
+    (tmp_path / "weights").symlink_to(folder / "weights")
+    command = ["--preset", "smoke", "--results", str(tmp_path), "--device", "cpu", "--images"]
+    assert robustness.main([*command, "20"]) == 1
+    assert "smoke.json: holds a study of 30 images" in capsys.readouterr().err
+    assert robustness.read(path)["images"] == 30
+    assert robustness.main([*command, "40"]) == 0 and robustness.read(path)["images"] == 40
 
 
 def test_runs_of_two_presets_are_not_mixed(folder):

@@ -362,15 +362,15 @@ def test_ema_is_the_running_average_and_is_what_is_evaluated(monkeypatch):
         return loss
 
     monkeypatch.setattr(trainer, "_step", step)
-    best = trainer.fit(progress=False)
-    assert best is trainer.best_model and best is not trainer.model
-    for p, expected in zip(best.parameters(), average):
+    final = trainer.fit(progress=False)
+    assert final is trainer.final_model and final is not trainer.model
+    for p, expected in zip(final.parameters(), average):
         torch.testing.assert_close(p.detach().double(), expected, rtol=1e-4, atol=1e-6)
-    assert not torch.equal(best.head.weight, trainer.model.head.weight)
-    assert trainer.history["val_loss"][-1] == evaluate(best, data.val)[0]
-    plain = Trainer(MODEL, CONFIG, 0, data)  # without an average the last weights are the best
-    assert plain.best_model is plain.model
-    assert plain.model.state_dict().keys() == best.state_dict().keys()
+    assert not torch.equal(final.head.weight, trainer.model.head.weight)
+    assert trainer.history["val_loss"][-1] == evaluate(final, data.val)[0]
+    plain = Trainer(MODEL, CONFIG, 0, data)  # without an average it is the model itself
+    assert plain.final_model is plain.model
+    assert plain.model.state_dict().keys() == final.state_dict().keys()
 
 
 @pytest.mark.parametrize("batch_size", (7, 1000))
@@ -390,6 +390,8 @@ def test_prediction_by_batches_in_fp32(batch_size, monkeypatch):
 
 @pytest.mark.parametrize("changes, words", (
     (dict(epochs=0), "got 0, 256"), (dict(batch_size=0), "got 50, 0"),
+    (dict(epochs=3), "warmup_epochs must be .*epochs = 3., got 5.0"),
+    (dict(warmup_epochs=-1), "got -1"),
     (dict(keep=0.0), r"\(0, 1\], got 0.0"), (dict(keep=1.5), r"\(0, 1\], got 1.5"),
     (dict(augment="crop+blur"), "'blur'"),
 ))  # fmt: skip

@@ -4,6 +4,7 @@
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 from torchvision.models import resnet50
@@ -78,6 +79,12 @@ def test_early_stopping_keeps_the_best(toy):
     assert all(torch.equal(a, b) for a, b in zip(head.parameters(), states[1]))
 
 
+def test_a_score_that_is_no_number_is_named(toy):
+    config = twin.TwinConfig(head="mlp", hidden=8, batch_size=64, max_epochs=2)
+    with pytest.raises(ValueError, match="expected a finite score, got nan"):
+        twin.train(toy, config, 0, lambda head: float("nan"))
+
+
 def test_untrained_head_says_what_the_classifier_says():
     torch.manual_seed(0)
     fc, features = nn.Linear(64, 20), 3 * torch.rand(50, 64)
@@ -140,6 +147,41 @@ def test_stored_twin_is_the_trained_one(trunk, tmp_path, monkeypatch):
         twin.load(other, tmp_path)
     with pytest.raises(ValueError, match="templates must be one of seven, got 'nine'"):
         loaded.zero_shot("nine")
+
+
+@pytest.fixture
+def saved(trunk, tmp_path):
+    """A folder with an untrained twin of `trunk`."""
+    config = twin.TwinConfig(head="mlp", hidden=16)
+    classes = {"seven": F.normalize(torch.randn(1000, 384), dim=-1)}
+    head = twin.Head(config, start=(trunk.model.fc, classes["seven"]))
+    twin.save(head, config, 0, classes, trunk.name, {"a bird": classes["seven"][0]}, tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("change, words", (
+    (lambda state: {k: v for k, v in state.items() if k != "project.3.weight"},
+     r"missing: \['project.3.weight'\], unexpected: \[\]"),
+    (lambda state: state | {"project.9.bias": torch.zeros(3)},
+     r"missing: \[\], unexpected: \['project.9.bias'\]"),
+), ids=("missing", "more"))  # fmt: skip
+def test_a_head_of_other_tensors_is_refused(trunk, saved, change, words):
+    twin.load(trunk, saved)
+    made, state = twin.about(saved), load_file(saved / twin.HEAD)
+    save_file(change(state), saved / twin.HEAD, made)
+    with pytest.raises(ValueError, match=words):
+        twin.load(trunk, saved)
+
+
+def test_a_head_of_a_third_trunk_is_refused(trunk, saved, monkeypatch):
+    monkeypatch.setattr(twin.assets, "fetch", lambda name: name)
+    monkeypatch.setattr(twin.imagenet, "from_keras", lambda path: trunk)
+    other = imagenet.Classifier("another", trunk.model, trunk.preprocess)
+    assert twin.own_trunk(other, saved) is trunk
+    third = imagenet.Classifier("a third", trunk.model, trunk.preprocess)
+    monkeypatch.setattr(twin.imagenet, "from_keras", lambda path: third)
+    with pytest.raises(ValueError, match="to some ResNet-50: .*, got another and a third"):
+        twin.own_trunk(other, saved)
 
 
 def test_unknown_head_is_refused():
