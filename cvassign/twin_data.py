@@ -21,13 +21,13 @@ from cvassign import assets, gallery, icons, imagenet
 from cvassign.files import replacing
 
 # Part by the words that name a source. The test sources are the project's gallery (openly licensed,
-# shown in notebook 3) and photos and renditions to measure on; training never sees them.
+# shown in notebook 3) and photos and renditions to measure on; training never sees them. Sets of icons
+# are parted in icons.py.
 PARTS = {
     "train": ("openclipart", "openmoji", "twemoji", "PACS", "ImageNet-Sketch",
-              "imagenet-sample-images", "foolbox", *(f"/{name}" for name in icons.SETS["train"])),
-    # photos and drawings; emoji; icons
-    "validation": ("Caltech101", "noto-emoji", *(f"/{name}" for name in icons.SETS["validation"])),
-    "test": ("tuxpaint", "gcompris", "fluent-emoji", "fxemoji", "game-icons", "/imagen",
+              "imagenet-sample-images", "foolbox"),
+    "validation": ("Caltech101", "noto-emoji"),  # photos and drawings; emoji
+    "test": ("tuxpaint", "gcompris", "fluent-emoji", "fxemoji", "game-icons", "ajschumacher/imagen",
              "Translation-Invariant", "texture-vs-shape", "hendrycks"),
 }  # fmt: skip
 MAX_TITLE = 5  # a title on more pictures names a series ("card"), not what one of them shows
@@ -41,15 +41,18 @@ def part_of(source: str) -> str:
     Raises:
         ValueError: for a source that no part names: it must be decided, not guessed.
     """
-    found = [part for part, words in PARTS.items() if _named(source, words)]
+    found = _parts(source)
     if len(found) != 1:
         raise ValueError(f"expected one part for the source {source!r}, got {found or 'none'}")
     return found[0]
 
 
-def _named(source: str, words: tuple[str, ...]) -> bool:
-    """Whether one of the words names the source; "/word" is a last word, whole."""
-    return any(source.endswith(w) if w.startswith("/") else w in source for w in words)
+def _parts(source: str) -> list[str]:
+    """The parts that name the source."""
+    package, _, prefix = source.rpartition("/")
+    if package == icons.PACKAGE:
+        return ["validation" if prefix in icons.VALIDATION else "train"]
+    return [part for part, words in PARTS.items() if any(w in source for w in words)]
 
 
 def split(pictures: list[gallery.Picture]) -> dict[str, list[gallery.Picture]]:
@@ -69,8 +72,7 @@ def held_out(pictures: list[gallery.Picture], known: tuple[str, ...] = ("train",
     Args:
         known: the parts that are left out; the validation's pictures chose the epoch alone.
     """
-    words = tuple(word for part in known for word in PARTS[part])
-    return [p for p in pictures if not _named(p.source, words)]
+    return [p for p in pictures if not set(_parts(p.source)) & set(known)]
 
 
 @dataclass(frozen=True)

@@ -97,11 +97,13 @@ def test_colours_are_the_icons_own():
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """The asset with two of three sets, a third not asked for, and a cache of its own."""
+    """The asset with three sets, one of them of logos, and a cache of its own."""
     path = tmp_path / "iconify-json-0.tgz"
     with tarfile.open(path, "w:gz") as tar:
-        for name in ("mdi", "unwanted", "lucide"):
-            data = json.dumps(content(**{"tiger-face": {"body": SQUARE}})).encode()
+        for name in ("mdi", "logos", "lucide"):
+            some = content(**{"tiger-face": {"body": SQUARE}})
+            some["info"]["category"] = "Logos" if name == "logos" else "Material"
+            data = json.dumps(some).encode()
             member = tarfile.TarInfo(f"package/json/{name}.json")
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
@@ -111,23 +113,31 @@ def package(tmp_path, monkeypatch):
 
 
 def test_the_sets_of_both_parts_are_loaded(package, monkeypatch):
-    monkeypatch.setattr(icons, "SETS", {"train": ("mdi",), "validation": ("lucide",)})
+    monkeypatch.setattr(icons, "VALIDATION", ("lucide",))
     got = icons.load([TIGER])
-    assert [(twin_data.part_of(p.source), p.index) for p in got] == [
-        ("validation", TIGER.index), ("train", TIGER.index)
+    assert [(p.source, twin_data.part_of(p.source), p.index) for p in got] == [
+        (f"{icons.PACKAGE}/lucide", "validation", TIGER.index),
+        (f"{icons.PACKAGE}/mdi", "train", TIGER.index),
     ]  # fmt: skip
     assert all(Image.open(p.path).size == (icons.SIZE, icons.SIZE) for p in got)
 
 
-def test_a_missing_set_is_named(package):
-    with pytest.raises(ValueError, match=r"iconify-json-0.tgz: expected the sets emojione, .*, got none"):
+def test_missing_sets_are_named(package):
+    with pytest.raises(ValueError, match="iconify-json-0.tgz: expected the sets boxicons, .*, whh, got"):
         icons.load([TIGER])
 
 
-def test_no_set_is_of_a_hand_that_is_measured():
-    every = [name for part in icons.SETS.values() for name in part]
-    assert len(set(every)) == len(every)
-    hands = ("fluent", "fxemoji", "game-icons", "noto", "openmoji", "twemoji")
-    assert not [name for name in every if name.startswith(hands)]
-    for part, some in icons.SETS.items():
-        assert {twin_data.part_of(f"{icons.PACKAGE}/{name}") for name in some} == {part}
+@pytest.mark.parametrize("prefix, category, licence, part", [
+    ("mdi", "Material", "Apache-2.0", "train"),
+    ("il", None, "MIT", "train"),  # not every set has a category
+    ("lucide", "UI 24px", "ISC", "validation"),
+    ("lucide-lab", "UI 24px", "ISC", None),  # the same hand as a set that is measured
+    ("fluent-emoji-flat", "Emoji", "MIT", None), ("noto-v1", "Emoji", "Apache-2.0", None),
+    ("fxemoji", "Emoji", "Apache-2.0", None), ("game-icons", "Thematic", "CC-BY-3.0", None),
+    ("twemoji", "Emoji", "CC-BY-4.0", None),  # labelled one by one already
+    ("simple-icons", "Logos", "CC0-1.0", None), ("fa-brands", "Archive", "CC-BY-4.0", None),
+    ("ps", None, "CC-BY-NC-4.0", None),
+])  # fmt: skip
+def test_a_set_has_a_part_by_its_hand_its_kind_and_its_licence(prefix, category, licence, part):
+    info = {"license": {"spdx": licence}} | ({"category": category} if category else {})
+    assert icons.part_of(prefix, info) == part

@@ -70,7 +70,7 @@ def data():
     classes = {t: F.normalize(torch.randn(1000, k, 16), dim=-1) for t, k in (("single", 1), ("seven", 7))}
     captions = F.normalize(torch.randn(9, 2, 16), dim=-1)
     return twin_study.Data(pictures, features, classes, captions, torch.rand(9, 64),
-                           nn.Linear(64, 1000), 0)  # fmt: skip
+                           nn.Linear(64, 1000), 0, 0)  # fmt: skip
 
 
 def test_pairs_are_what_the_configuration_says(data):
@@ -91,6 +91,36 @@ def test_pairs_are_what_the_configuration_says(data):
     assert len(one.text) == 30 and one.sentences.shape == (1000, 1, 16)
     without = twin_study.pairs(data, twin.TwinConfig(), {2, 3})
     assert set(without.text.tolist()) == {0, 1, 4}
+
+
+def test_a_copy_is_a_near_picture_of_the_same_class():
+    cos = torch.tensor([1.0, 0.96, 0.94])  # of the pictures with the first
+    x = torch.stack([cos, (1 - cos**2).sqrt()], dim=1) * torch.tensor([[3.0], [1.0], [2.0]])
+    near, far = twin_study.COPY < 0.96, twin_study.COPY > 0.94
+    assert near and far
+    assert twin_study.originals(x[:2], [picture(1), picture(1)]) == [True, False]
+    assert twin_study.originals(x[:2], [picture(1), picture(2)]) == [True, True]
+    # the third is near the second, but that is left out
+    assert twin_study.originals(x, [picture(1)] * 3) == [True, False, True]
+
+
+def test_data_card_has_one_row_for_the_icons_trained_on(data):
+    def icon(prefix, licence):
+        return replace(picture(0, "rendition"), source=f"npm:@iconify/json/{prefix}", licence=licence)
+
+    data.pictures["train"][:4] = [icon("ph", "MIT"), icon("mdi", "Apache-2.0"), icon("ph", "MIT"),
+                                  replace(picture(1), source="openclipart")]  # fmt: skip
+    data.pictures["validation"][:2] = [icon("lucide", "ISC"), icon("whh", "OFL-1.1")]
+    rows = {(r["part"], r["source"]): r for r in twin_study.data_card(data)}
+    row = rows["train", "npm:@iconify/json, 2 sets"]
+    assert (row["photos"], row["renditions"], row["classes"]) == (0, 3, 1)
+    assert row["licence"] == "MIT, Apache-2.0"
+    assert rows["validation", "npm:@iconify/json/lucide"]["licence"] == "ISC"
+    assert rows["validation", "npm:@iconify/json/whh"]["renditions"] == 1
+    parts = ("train", "validation", "test")
+    assert sum(r["photos"] + r["renditions"] for r in rows.values()) == sum(
+        len(data.pictures[p]) for p in parts
+    )  # fmt: skip
 
 
 def test_study_trains_every_variant(data, tmp_path, monkeypatch):
