@@ -94,7 +94,7 @@ def rates_by_style(rates: dict[str, dict[str, tuple[float, int]]]) -> Figure:
         ax.barh(y, [100 * by_style[s][0] for s in styles], 0.7 / len(rates),
                 color=(BLUE, ORANGE, GREEN)[i % 3], label=model)  # fmt: skip
     n = next(iter(rates.values()))
-    ax.set_yticks(range(len(styles)), [f"{s} (n = {n[s][1]})" for s in styles], fontsize=8)
+    ax.set_yticks(range(len(styles)), [f"{s.replace('_', ' ')} (n = {n[s][1]})" for s in styles], fontsize=8)
     ax.invert_yaxis()
     ax.set(xlabel="pictures with the right class in the top 5 [%]", xlim=(0, 100))
     fig.legend(fontsize=8, loc="outside upper center", ncols=len(rates))
@@ -119,7 +119,7 @@ def answers(pictures: list, tops: dict[str, list[list[tuple[str, float]]]]) -> F
         image.thumbnail((128, 128))
         axes[row, 0].imshow(image)
         axes[row, 0].axis("off")
-        axes[row, 0].set_title(f"{p.class_name}\n{p.style}", fontsize=7)
+        axes[row, 0].set_title(f"{p.class_name}\n{p.style.replace('_', ' ')}", fontsize=7)
         for ax, (model, top) in zip(axes[row, 1:], tops.items()):
             right = {names[i] for i in p.accept}
             colours = [GREEN if name in right else GREY for name, _ in top[row]]
@@ -129,6 +129,7 @@ def answers(pictures: list, tops: dict[str, list[list[tuple[str, float]]]]) -> F
             ax.tick_params(axis="x", labelsize=6)
             if row == 0:
                 ax.set_title(model, fontsize=8)
+    fig.supxlabel("probability (green: a right answer)", fontsize=7)
     return fig
 
 

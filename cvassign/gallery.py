@@ -175,7 +175,9 @@ STYLES = {
     "photo": "the real surface in real surroundings",
     "photo_adversarial": "a photo chosen because classifiers fail on it",
 }  # fmt: skip
-NEAR = 100  # two classes below a synset with at most as many classes are one sort of thing
+# Two classes that meet at a synset with so many classes below it are one sort of thing (27 are
+# insects), or alike in the rough (212 are placental mammals).
+NEAR, ROUGH = 30, 250
 
 
 def reason(picture: Picture, wrong: int, vectors: Tensor | None = None) -> str:
@@ -189,17 +191,20 @@ def reason(picture: Picture, wrong: int, vectors: Tensor | None = None) -> str:
     common = imagenet.lowest_common_hypernym(classes[picture.index].wnid, classes[wrong].wnid)
     lemma = imagenet.synsets()[common].lemmas[0]
     below = sum(any(common in path for path in imagenet.paths(c.wnid)) for c in classes)
-    style = STYLES.get(picture.style, f"the surface of a {picture.style}")
-    text = f"The picture has {style}. The answer *{names[wrong]}* "
+    style = STYLES.get(picture.style, f"what *{picture.style}* makes of the thing")
+    text = (f"The picture has {style}. The answer *{names[wrong]}* meets the right one in WordNet at "
+            f"*{lemma}*, above {below} of the 1000 classes: ")  # fmt: skip
     if below <= NEAR:
-        text += f"is a *{lemma}* too: the sort of thing is seen, the kind is not"
+        text += "the sort of thing is right, the kind is not"
+    elif below <= ROUGH:
+        text += "right in the rough alone"
     else:
-        text += f"shares nothing nearer than *{lemma}*: it follows shape or surface, not the thing"
+        text += "nothing but shape or surface can have led there"
     if vectors is not None:
         cosine = float(vectors[wrong] @ vectors[picture.index])
         nearer = int((vectors @ vectors[picture.index] > cosine).sum())  # itself is one of them
-        text += (f"; the two names' sentences have cosine {cosine:.2f}, "
-                 f"number {max(nearer, 1)} of 999 neighbours")  # fmt: skip
+        text += (f". By their sentences it is number {max(nearer, 1)} of the right name's 999 "
+                 f"neighbours (cosine {cosine:.2f})")  # fmt: skip
     return text + "."
 
 

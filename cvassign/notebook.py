@@ -9,6 +9,7 @@ CVASSIGN_RETRAIN=1 first trains all runs that have no stored result on this mach
 import inspect
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -83,10 +84,10 @@ class Stored:
         found = self(experiment, model)
         r = found[0]
         runs = experiment_runs(experiment, model, r["preset"])
-        seeds = len(runs) // len({run.name for run in runs})
+        seeds = sorted(set(Counter(run.name for run in runs).values()))
         epochs = sorted({f["epochs"] for f in found})
         text = f"Preset `{r['preset']}`: {' or '.join(map(str, epochs))} epochs, " + (
-            "one seed" if seeds == 1 else f"{seeds} seeds"
+            "one seed" if seeds == [1] else f"{' or '.join(map(str, seeds))} seeds"
         )
         if len(found) < len(runs):
             text += f"; {len(found)} of {len(runs)} runs are done"

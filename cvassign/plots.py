@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from cvassign.attention import lambda_init_of
 from cvassign.plot_style import (
     COLOURS,
     DASHES,
@@ -364,7 +365,10 @@ def confusion_matrix(matrix, classes: Sequence[str], title: str = "") -> Figure:
 
 @styled
 def lambda_curves(results: Sequence[dict], title: str = "") -> Figure:
-    """λ of each layer over the epochs of Diff-ViT runs, a panel a run, seeds as mean and band."""
+    """λ of each layer over the epochs of Diff-ViT runs, a panel a run; dots are λ_init.
+
+    Several seeds are thin lines under their mean: layers lie so close that bands would hide them.
+    """
     groups = by_name(results)
     data = [_histories(g, "lambdas") for g in groups]  # (seeds, epochs, layers)
     fig, axes = plt.subplots(1, len(groups), figsize=(WIDTH if len(groups) > 1 else 6.5, 3.6),
@@ -376,11 +380,18 @@ def lambda_curves(results: Sequence[dict], title: str = "") -> Figure:
         ends = values[:, -1].mean(axis=0)
         places = _apart(ends, 0.055 * (high - low))
         for layer in range(layers):
-            band(ax, range(1, epochs + 1), values[:, :, layer], shades[layer])
+            look, x = {"color": shades[layer]}, range(1, epochs + 1)
+            if len(values) > 1:
+                ax.plot(x, values[:, :, layer].T, **look, lw=0.8, alpha=0.6, label="_seed")
+            ax.plot(x, values[:, :, layer].mean(axis=0), **look, label=f"layer {layer + 1}")
+            if (config := group[0]["config"]["model"])["attention"] == "diff":
+                start = config["lambda_init"]
+                start = lambda_init_of(layer + 1) if start is None else start
+                ax.plot(0, start, "o", **look, ms=4, label="_start")
             ax.text(1.01, places[layer], f"layer {layer + 1}", fontsize=8, va="center",
                     color=shades[layer], transform=ax.get_yaxis_transform())  # fmt: skip
-        seeds = f", mean ± std of {len(group)} seeds" if len(group) > 1 else ""
-        ax.set(xlabel="epoch", title=label_of(group[0]) + seeds if len(groups) > 1 else "")
+        seeds = f", {len(group)} seeds and their mean" if len(group) > 1 else ""
+        ax.set(xlabel="epoch (dots: λ_init)", title=label_of(group[0]) + seeds if len(groups) > 1 else "")
         whole_ticks(ax)
     axes[0, 0].set_ylabel("λ")
     fig.suptitle(title)

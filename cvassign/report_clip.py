@@ -78,8 +78,8 @@ def labels(r: Report) -> str:
         "a picture often shows several objects but has one label.",
         "**Three visual differences within one synset.** The object itself: colour, shape, breed, "
         "age, part or whole. The view: pose, scale, occlusion, light, background. The depiction: "
-        "photo, drawing, emoji, sculpture, silhouette. The notebook shows each on openly licensed "
-        "pictures.",
+        "photo, drawing, emoji, sculpture, silhouette. The notebook shows the third on openly "
+        "licensed pictures.",
     )
 
 
@@ -268,12 +268,12 @@ def _one_device(r: Report, file: str) -> str:
         ),
         f"In fp16 CLIP's encoder takes {r.put(faster, '.1f')} times "
         + (
-            "as long: this processor has no fp16 arithmetic, so every product is converted; the "
-            "gain in time is for tensor cores."
+            "as long: fp16 convolutions on this processor are not made for speed, as a GPU's tensor "
+            "cores are."
             if half.value > full.value
             else "less time."
         )
-        + " Memory halves everywhere, because every weight and activation takes half the bytes. "
+        + " Weights and activations take half the bytes each, a convolution's workspace need not. "
         "*Output error* is the norm of the difference over that of the fp32 output: a product is "
         "rounded relative to its size, errors are random and mostly average out. The largest "
         f"output is the same in {r.put(same, '.0f')} % of the inputs, and of the five largest none "

@@ -13,7 +13,7 @@ from cvassign import plots, report_models
 from cvassign.attention import lambda_init_of
 from cvassign.compare import FEWEST_CONFIGURATIONS
 from cvassign.experiments import MODELS
-from cvassign.report_numbers import Number, constant, count, table
+from cvassign.report_numbers import Number, constant, count, mean, table
 from cvassign.report_results import Difference, Group, Report, of_groups, of_pairs
 from cvassign.robustness import curves
 
@@ -228,7 +228,8 @@ def settings(r: Report, group: Group) -> str:
         f"{at('model', 'num_heads')} heads, MLP ratio {at('model', 'mlp_ratio')}, patch "
         f"{at('model', 'patch_size')}, {r.put(group.one('config', 'train', 'optimizer'))} with "
         f"peak learning rate {at('train', 'learning_rate')}, batch {at('train', 'batch_size')}, "
-        f"weight decay {at('train', 'weight_decay')}, augmentation "
+        f"weight decay {at('train', 'weight_decay')}, label smoothing "
+        f"{at('train', 'label_smoothing')}, augmentation "
         f"`{r.put(group.one('config', 'train', 'augment'))}`, {at('train', 'epochs')} epochs, "
         f"{at('train', 'warmup_epochs')} of them warming up" + patch_dropout(r, group)
     )
@@ -256,7 +257,9 @@ def hyperparameters(r: Report) -> str:
     best = join(
         f"**Best configuration** ({r.label(best_runs[0])}): {settings(r, best_runs[0])}. It "
         f"reaches {r.percent(best_runs[0])} % on the test set with "
-        f"{r.put(best_runs[0].one('n_params'), ',d')} parameters. {first_above(r, best_runs[0])}"
+        f"{r.put(best_runs[0].one('n_params'), ',d')} parameters. {first_above(r, best_runs[0])} "
+        "It was set by hand, larger and longer in the directions of the search; combinations of "
+        "changes were not searched."
         if best_runs
         else r.missing("best"),
         longer(r),
@@ -284,6 +287,12 @@ def hyperparameters(r: Report) -> str:
             if above
             else "No single change is better than the reference on the validation split."
         )
+        clear = [g for g in above if of_groups(reference, g).clear]
+        if above:
+            said += (
+                " On the test images the interval of the difference leaves zero out for "
+                f"{', '.join(r.label(g) for g in clear) or 'none of them'}."
+            )
     return join(
         text,
         r.results_table(ordered),
@@ -345,7 +354,7 @@ def augmentations(r: Report) -> str:
                 r, of_groups(none, top), "training on the plain images", "The best"
             )
         if none:
-            losses = [none.all("history", f"{split}_loss", -1)[0] for split in ("train", "val")]
+            losses = [mean(none.all("history", f"{s}_loss", -1)) for s in ("train", "val")]
             said += (
                 f" Without augmentation the training loss ends at {r.put(losses[0], '.2f')} and "
                 f"the validation loss at {r.put(losses[1], '.2f')}: "
@@ -434,7 +443,7 @@ def recipe_of_positions(r: Report, group: Group) -> str:
 
 def loss_by_position(r: Report, groups: Sequence[Group]) -> str:
     """The validation loss after the first and the last epoch."""
-    rows = [(r.label(g), *(g.all("history", "val_loss", e)[0] for e in (0, -1))) for g in groups]
+    rows = [(r.label(g), *(mean(g.all("history", "val_loss", e)) for e in (0, -1))) for g in groups]
     rows.sort(key=lambda row: row[2].value)
     return (
         "Validation loss after the first and the last epoch: "
@@ -604,11 +613,14 @@ def position_similarity(r: Report, models: dict) -> str:
             ["position_figure", vit.weights_sha256],
             lambda: report_models.position_figure(vit),
         ),
-        f"Patches side by side have positions with a mean cosine of {r.put(near, '.3f')}, all "
+        f"These are the positions of the {vit.run.label}; those of the initial task "
+        "are in the notebook. Patches side by side have positions with a mean cosine of "
+        f"{r.put(near, '.3f')}, all "
         f"others of {r.put(far, '.3f')}: "
         + (
             "the model was told only numbers from one on, and has found out which places are "
-            "neighbours. The pattern repeats with each row of the image."
+            "neighbours. The pattern repeats with each row of the image, and is nearly the same "
+            "from the left and from the right, as flipping in training makes it."
             if near.value > far.value + 0.05
             else "the training was too short, or positions matter too little, for neighbours to "
             "show."
@@ -796,8 +808,35 @@ def controls(r: Report) -> str:
             points(r, of_groups(against[g.paths], g), r.label(against[g.paths]), f"*{r.label(g)}*")
             for g in others
         ),
+        what_sets_it_back(r, groups),
         interval_note(r, groups),
     )
+
+
+def what_sets_it_back(r: Report, groups: Sequence[Group]) -> str:
+    """The controls' answer: is it the per-head norm, or the subtraction?"""
+    vit, diff = (labelled(groups, name) for name in report_models.NAMES.values())
+    with_norm, without, second = (
+        labelled(groups, label)
+        for label in ("ViT + per-head norm", "Diff-ViT, no per-head norm", "Diff-ViT, second version")
+    )
+    if not (with_norm and without and second):
+        return ""
+    said = [
+        points(r, of_groups(vit, g), "the ViT", f"*{r.label(g)}*") for g in (without, second)
+    ]
+    cost, gain, left = of_groups(vit, with_norm), of_groups(diff, without), of_groups(vit, without)
+    if cost.clear and gain.clear and cost.mean.value < 0 < gain.mean.value:
+        said.append(
+            "So in this training the per-head norm sets both models back"
+            + (
+                ", and as far as these runs can tell that is enough to explain why the Diff-ViT "
+                "is behind: of the subtraction neither gain nor loss shows."
+                if not left.clear
+                else ", but does not explain all of the difference."
+            )
+        )
+    return " ".join(said)
 
 
 def cancelling(differences: dict, kinds: list[str]) -> str:
@@ -819,7 +858,7 @@ def cancelling(differences: dict, kinds: list[str]) -> str:
     if lost["high"] < 0:
         said.append("The three noises take clearly fewer points from it than from the ViT.")
         if clean["high"] < 0:
-            said.append("But it starts lower, and who starts lower has less to lose.")
+            said.append("But it starts lower, and a lower start leaves less to lose.")
     elif lost["low"] > 0:
         said.append(
             "The three noises take clearly more points from it than from the ViT: cancelling noise "

@@ -158,7 +158,8 @@ def test_labels_say_what_the_configuration_is():
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_shorter_training_changes_no_more_than_its_label_says(model):
-    short, best = experiment_runs("length", model, "cpu")
+    short, *again, best = experiment_runs("length", model, "cpu")
+    assert again == [replace(short, seed=seed) for seed in (1, 2)]  # the long one has seed 0 alone
     assert best == replace(experiment_runs("best", model, "cpu")[0], label=best.label)
     assert short.model == best.model and short.train.epochs < best.train.epochs
     kept = dict(epochs=best.train.epochs, keep_epochs=best.train.keep_epochs)

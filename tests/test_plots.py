@@ -7,6 +7,7 @@ from matplotlib.colors import same_color
 from matplotlib.figure import Figure
 
 from cvassign import plots
+from cvassign.attention import lambda_init_of
 from cvassign.plot_style import COLOURS, MODEL_COLOURS
 
 EPOCHS, LAYERS = 5, 3
@@ -16,7 +17,7 @@ def result(name="vit", label=None, attention="standard", seed=0, epochs=EPOCHS, 
     """A result with a history that depends on its name, model and seed."""
     rng = np.random.default_rng([seed, *name.encode(), *attention.encode()])
     model = {"attention": attention, "embed_dim": 192, "depth": 6, "num_heads": 6,
-             "mlp_ratio": 4.0}  # fmt: skip
+             "mlp_ratio": 4.0, "lambda_init": None}  # fmt: skip
     train = {"learning_rate": 1e-3, "batch_size": 256, "epochs": epochs}
     history = {k: rng.random(epochs).tolist() for k in ("train_loss", "val_loss", "val_accuracy")}
     if attention == "diff":
@@ -214,12 +215,15 @@ def test_lambda_curves_have_a_labelled_line_a_layer():
     fig = plots.lambda_curves(runs)
     (ax,) = fig.axes
     expected = mean_of(runs, "history", "lambdas")
-    drawn = np.array([line.get_ydata() for line in ax.lines]).T
-    np.testing.assert_allclose(drawn, expected)
+    drawn = {name: [l.get_ydata() for l in ax.lines if l.get_label() == name] for name in (
+        "layer 1", "layer 2", "layer 3", "_seed", "_start")}  # fmt: skip
+    np.testing.assert_allclose(np.concatenate([drawn[f"layer {i}"] for i in (1, 2, 3)]).T, expected)
+    assert len(drawn["_seed"]) == 3 * 3
+    np.testing.assert_allclose(drawn["_start"], [[lambda_init_of(i)] for i in (1, 2, 3)])
     assert [t.get_text() for t in ax.texts] == ["layer 1", "layer 2", "layer 3"]
     assert ax.get_ylabel() == "λ"
     both = plots.lambda_curves([*runs, result("constant", attention="diff")])
-    assert [ax.get_title() for ax in both.axes] == ["diff, mean ± std of 3 seeds", "constant"]
+    assert [ax.get_title() for ax in both.axes] == ["diff, 3 seeds and their mean", "constant"]
 
 
 def test_labels_of_lines_that_end_alike_do_not_overlap():
