@@ -199,7 +199,7 @@ def reason(picture: Picture, wrong: int, vectors: Tensor | None = None) -> str:
     elif below <= ROUGH:
         text += "right in the rough alone"
     else:
-        text += "nothing but shape or surface can have led there"
+        text += "no kinship, so likely shape or surface led there"
     if vectors is not None:
         cosine = float(vectors[wrong] @ vectors[picture.index])
         nearer = int((vectors @ vectors[picture.index] > cosine).sum())  # itself is one of them

@@ -59,7 +59,7 @@ def test_reasons_follow_the_style_and_the_wrong_answer():
     assert "one colour" in text and "*tiger cat*" in text
     assert "at *feline*, above 13 of the 1000 classes: the sort of thing is right" in text
     far = gallery.reason(icon, 847)  # for a tank: nothing in common but being an object
-    assert "*tank*" in far and "nothing but shape or surface" in far
+    assert "*tank*" in far and "likely shape or surface" in far
     assert "in the rough" in gallery.reason(picture(337, "photo"), 359)  # a beaver and a ferret
     vectors = torch.eye(1000, 4)
     vectors[282] = vectors[292] = torch.tensor([0.0, 1.0, 0.0, 0.0])
