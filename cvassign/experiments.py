@@ -106,7 +106,7 @@ PRESETS = {
                 "crop+flip+cutmix", "crop+flip+randaugment(1,5)",
                 "crop+flip+randaugment(2,9)+cutmix",
             ),
-            seeds={"reference": 3, "controls": 3, "position": 3, "best-short": 3},  # more take hours
+            seeds={"reference": 3, "controls": 3, "position": 3, "augment": 3, "best-short": 3},
             order=_both(
                 "best", "reference", "patch", "augment", "controls", "hyper", "position", "length"
             ),
