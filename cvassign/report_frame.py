@@ -261,13 +261,14 @@ def _speed_of(r: Report, device: str) -> str:
     if "recipe_to_usual" in get("training").value:
         recipe = (
             " The recipe of the preset leaves patches out, "
-            f"{r.put(get('training', 'keep').times(100), '.0f')} % of them stay in {r.put(get('training', 'keep_epochs'))} of its "
+            f"{r.put(get('training', 'keep').times(100), '.0f')} % of them stay in "
+            f"{r.put(get('training', 'keep_epochs'))} of its "
             f"{r.put(get('training', 'epochs'))} epochs: so run, a pass over the data is "
             f"{spread('training', 'recipe_to_usual')} times as fast, by fewer operations."
         )
     slow = (
-        " (Our loop alone slows timm's model: in bf16 its fused attention has a slow backward pass "
-        "here, see below.)"
+        " (Our loop alone slows timm's model, most likely as its fused attention has a slow backward "
+        "pass in bf16, see below.)"
         if get("training", "loop_alone", "median").value < 1
         else ""
     )
@@ -279,9 +280,9 @@ def _speed_of(r: Report, device: str) -> str:
         f"*{r.put(get('training', 'ours'))}* is {spread('training', 'ours_to_usual')} times as fast as "
         f"the usual loop: how threads wait gives a factor of {spread('training', 'waiting_alone')}, "
         f"the loop {spread('training', 'loop_alone')}, the model {spread('training', 'model_alone')}"
-        f"{', compiling the rest' * ('compiled' in get('training', 'ours').value)}.{slow}{recipe} Whole images run at {shares} of a square "
-        f"matrix product, measured in the same run. A step of the Diff-ViT takes {spread('models', 'diff_to_vit')} "
-        "times as long as the ViT's.",
+        f"{', compiling the rest' * ('compiled' in get('training', 'ours').value)}.{slow}{recipe} "
+        f"Whole images run at {shares} of a square matrix product, measured in the same run. A step "
+        f"of the Diff-ViT takes {spread('models', 'diff_to_vit')} times as long as the ViT's.",
         table(("shape", "tokens", "GFLOP an image", "ms an image"), growth),
         "PyTorch's fused attention (SDPA) against the formula, time of the one over the other:",
         table(("tokens", "forward", "backward"), kernels),
