@@ -59,7 +59,7 @@ def sdpa_pays(x: Tensor) -> bool:
 
     Not for training on a CPU: with the 17 to 65 tokens of a CIFAR-10 image the formula's N x N
     weights fit in the cache, and the backward pass of the fused kernel takes several times as long
-    in bf16 (`python -m cvassign.bench` measures it).
+    in bf16 (`python -m cvassign.study.bench` measures it).
     """
     return x.is_cuda or not torch.is_grad_enabled()
 

@@ -407,7 +407,7 @@ def main(arguments: list[str] | None = None) -> int:
         show(runs, given.out)
         return 0
     if given.engine == "ray":
-        from cvassign import ray_engine
+        from cvassign.study import ray as ray_engine
 
         return int(ray_engine.run_all(runs, given.out, given.jobs, given.device) > 0)
     return int(run_all(runs, given.out, given.jobs, given.device) > 0)

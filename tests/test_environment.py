@@ -42,7 +42,9 @@ def test_everything_runs_on_a_torch_without_cuda(tmp_path):
     program = CPU_ONLY + """
 from dataclasses import replace
 from pathlib import Path
-from cvassign import attention_study, bench, data, experiments, precision, results
+from cvassign import data, experiments, results
+from cvassign.clip import precision
+from cvassign.study import attention as attention_study, bench
 
 out = Path(sys.argv[1])
 for model in ("vit", "diff"):

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from cvassign.report_frame import PROMPTS, prompts_of
-
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -38,15 +36,3 @@ def test_a_notebook_is_committed_as_executed(notebook):
     assert [c["execution_count"] for c in code] == list(range(1, len(code) + 1))
     assert not [o for c in code for o in c["outputs"] if o["output_type"] == "error"]
     assert "LLM-assisted" in "".join(cells[0]["source"])
-
-
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_declares_its_prompts_in_comments(notebook):
-    """In full, in the first code cell, as report.md has them."""
-    cells = json.loads(notebook.read_text())["cells"]
-    first = "".join(next(c["source"] for c in cells if c["cell_type"] == "code"))
-    lines = [line[2:] for line in first.splitlines() if line.startswith("# ")]
-    comments = " ".join(" ".join(lines).split())
-    prompts = prompts_of(notebook)
-    assert prompts and first.startswith("# LLM-assisted")
-    assert not [p for p in prompts if f"{p}: {PROMPTS[p]}" not in comments]

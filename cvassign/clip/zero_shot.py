@@ -1,0 +1,225 @@
+# LLM-assisted: prompts P3, P4, see report.md
+"""CLIP as a classifier over words ("Learning Transferable Visual Models From Natural Language
+Supervision", arXiv 2103.00020): an image and a text encoder into one space, and zero-shot
+classification by the cosine between a picture and the sentence "a photo of a tench."
+
+`Encoder` is the interface; `load` gives OpenAI's RN50 in it. Anything else with these five members
+works in `ZeroShot` as well.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import open_clip
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cvassign import assets
+from cvassign.clip import imagenet
+from cvassign.files import replacing
+from cvassign.clip.precision import convert
+
+TEMPLATES = {
+    "single": (lambda name: f"a photo of a {name}.",),
+    "seven": open_clip.SIMPLE_IMAGENET_TEMPLATES,  # found by OpenAI as good as all eighty
+    "eighty": open_clip.OPENAI_IMAGENET_TEMPLATES,
+}
+
+
+class Encoder(Protocol):
+    """Images and texts into one space of E dimensions; both sides come with length 1."""
+
+    name: str  # which weights these are, for every table and figure
+    logit_scale: float  # the factor on cosines before the softmax
+    preprocess: object  # PIL image -> (3, H, W)
+
+    def encode_image(self, images: list) -> Tensor:
+        """Pictures or their files to (n, E), fp32, on the CPU."""
+
+    def encode_text(self, texts: list[str]) -> Tensor:
+        """Sentences to (n, E), fp32, on the CPU."""
+
+
+@dataclass(frozen=True)
+class OpenClip:
+    """`Encoder` by a model of open_clip."""
+
+    name: str
+    model: nn.Module  # open_clip.CLIP, in eval mode
+    preprocess: object
+    tokenizer: object
+
+    @property
+    def logit_scale(self) -> float:
+        """exp of the learned parameter; OpenAI clipped it at 100 in training."""
+        return self.model.logit_scale.exp().item()
+
+    @torch.inference_mode()
+    def encode_image(self, images: list, batch_size: int = 16) -> Tensor:
+        """See `Encoder`."""
+        return torch.cat([
+            F.normalize(self.model.encode_image(
+                imagenet.stack(images[i : i + batch_size], self.preprocess, self.model.visual)
+            ).float(), dim=-1).cpu()
+            for i in range(0, len(images), batch_size)
+        ])  # fmt: skip
+
+    @torch.inference_mode()
+    def encode_text(self, texts: list[str], batch_size: int = 128) -> Tensor:
+        """See `Encoder`."""
+        device = self.model.logit_scale.device
+        return torch.cat([
+            F.normalize(self.model.encode_text(self.tokenizer(texts[i : i + batch_size]).to(device))
+                        .float(), dim=-1).cpu()
+            for i in range(0, len(texts), batch_size)
+        ])  # fmt: skip
+
+    def to(self, precision: str) -> "OpenClip":
+        """The same encoder in another of `precision.PRECISIONS`, as a copy."""
+        return OpenClip(f"{self.name}, {precision}", convert(self.model, precision),
+                        self.preprocess, self.tokenizer)  # fmt: skip
+
+
+def rn50() -> nn.Module:
+    """CLIP RN50 with random weights, both towers, QuickGELU in the text tower as OpenAI trained it.
+
+    x * sigmoid(1.702 x) is near GELU, not equal: with the wrong one the weights load without a
+    word, and the embeddings are wrong. The image tower has only ReLU.
+    """
+    return open_clip.CLIP(**open_clip.get_model_config("RN50"), quick_gelu=True).eval()
+
+
+def load(path: Path | str | None = None, precision: str = "fp32", device: str = "cpu") -> OpenClip:
+    """OpenAI's CLIP RN50.
+
+    Args:
+        path: OpenAI's own RN50.pt (a TorchScript archive) or a state dict of open_clip; None for
+            the asset "clip-rn50".
+
+    Raises:
+        assets.AssetError: when `path` is None and the weights cannot be had.
+        ValueError: when the file is neither, or of another architecture.
+    """
+    model, file = rn50(), Path(path or assets.fetch("clip-rn50"))
+    try:
+        state = read_state(file)
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except Exception as error:
+        raise ValueError(f"{file}: expected OpenAI's RN50.pt or a state dict of open_clip's RN50, "
+                         f"got {type(error).__name__}: {str(error)[:200]}") from error  # fmt: skip
+    if missing or unexpected:
+        raise ValueError(f"{file}: expected the tensors of CLIP RN50; missing: {missing[:3]}, "
+                         f"unexpected: {unexpected[:3]}")  # fmt: skip
+    preprocess = open_clip.image_transform(
+        224, is_train=False, mean=open_clip.OPENAI_DATASET_MEAN, std=open_clip.OPENAI_DATASET_STD
+    )
+    name = "OpenAI CLIP RN50" if path is None else f"CLIP RN50 ({file.name})"
+    return OpenClip(name, convert(model.to(device), precision), preprocess,
+                    open_clip.get_tokenizer("RN50"))  # fmt: skip
+
+
+def read_state(file: Path) -> dict[str, Tensor]:
+    """The state dict in a TorchScript archive, a plain or training checkpoint, or safetensors."""
+    if file.suffix == ".safetensors":
+        return load_file(file)
+    try:
+        state = dict(torch.jit.load(file, map_location="cpu").state_dict())
+    except RuntimeError:  # no TorchScript archive
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        state = state.get("state_dict", state)
+    # OpenAI's archive keeps three settings as tensors; a training run may have been distributed
+    settings = ("input_resolution", "context_length", "vocab_size")
+    return {k.removeprefix("module."): v for k, v in state.items() if k not in settings}
+
+
+class ZeroShot:
+    """The 1000 ImageNet classes (or any other names) as a classifier made of sentences.
+
+    A class's weight vector is the mean of its sentences' embeddings, scaled back to length 1; the
+    logit of a picture is logit_scale x cosine, its probability the softmax over the names.
+
+    Args:
+        encoder: anything with the members of `Encoder`.
+        templates: a key of `TEMPLATES`.
+        names: default the 1000 curated class names of ImageNet.
+        cache: folder where the text embeddings are kept; None to encode each time.
+        weights: (K, E) the class vectors, where they are stored: then nothing is encoded.
+    """
+
+    def __init__(
+        self, encoder: Encoder, templates: str = "seven", names: list[str] | None = None,
+        cache: Path | None = None, weights: Tensor | None = None,
+    ):  # fmt: skip
+        if templates not in TEMPLATES:
+            raise ValueError(f"templates must be one of {', '.join(TEMPLATES)}, got {templates!r}")
+        self.encoder, self.templates = encoder, TEMPLATES[templates]
+        self.names = imagenet.class_names() if names is None else names
+        self.name = f"{encoder.name}, {len(self.templates)} templates"
+        self.weights = self._weights(cache) if weights is None else weights  # (K, E)
+
+    def _weights(self, cache: Path | None) -> Tensor:
+        sentences = [t(name) for name in self.names for t in self.templates]
+        if cache is not None:
+            # A probe sentence's embedding stands for the text tower's weights: other weights or
+            # another precision, another file.
+            probe = self.encoder.encode_text(["a photo of a tench."]).numpy().round(4).tobytes()
+            key = hashlib.sha256(probe + "\n".join(sentences).encode()).hexdigest()[:16]
+            file = Path(cache) / f"zero-shot-{key}.safetensors"
+            if file.exists():
+                return load_file(file)["weights"]
+        each = self.encoder.encode_text(sentences)  # (K * T, E)
+        mean = each.unflatten(0, (len(self.names), len(self.templates))).mean(dim=1)
+        weights = F.normalize(mean, dim=-1)
+        if cache is not None:
+            with replacing(file) as temporary:
+                save_file({"weights": weights}, temporary)
+        return weights
+
+    def logits(self, images: list[Image.Image | Path | str]) -> Tensor:
+        """Logits (n, K): logit_scale x cosine."""
+        return self.encoder.logit_scale * self.encoder.encode_image(images) @ self.weights.T
+
+    def topk(self, images: list[Image.Image | Path | str], k: int = 5) -> list[list[tuple]]:
+        """The k best names of each picture: [(name, probability), …]."""
+        values, indices = self.logits(images).softmax(dim=-1).topk(k)
+        return [[(self.names[i], p) for i, p in zip(row_i, row_p)]
+                for row_i, row_p in zip(indices.tolist(), values.tolist())]  # fmt: skip
+
+
+def parts(model: nn.Module) -> dict[str, int]:
+    """Parameters by part of an image encoder, either of the two: stem, stages, head, all."""
+    count = {"stem": 0, "layer1": 0, "layer2": 0, "layer3": 0, "layer4": 0, "head": 0}
+    for name, parameter in model.named_parameters():
+        first = name.split(".")[0]
+        part = first if first in count else "head" if first in ("attnpool", "fc") else "stem"
+        count[part] += parameter.numel()
+    return count | {"all": sum(count.values())}
+
+
+@torch.inference_mode()
+def shapes(model: nn.Module, size: int = 224) -> list[tuple[str, str, tuple[int, ...]]]:
+    """(child, kind, output shape) for each direct child in the order of the forward pass."""
+    out, handles = [], []
+    for name, child in model.named_children():
+        handles.append(child.register_forward_hook(
+            lambda m, _i, y, name=name: out.append((name, type(m).__name__, tuple(y.shape)))
+        ))  # fmt: skip
+    model(torch.zeros(1, 3, size, size))
+    for handle in handles:
+        handle.remove()
+    return out
+
+
+@torch.inference_mode()
+def flops(model: nn.Module, size: int = 224) -> int:
+    """Floating-point operations of one picture's forward pass (a multiply-add counts two)."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 3, size, size))
+    return counter.get_total_flops()

@@ -1,0 +1,448 @@
+# LLM-assisted: prompts P2, P6, see report.md
+"""Test accuracy under noise, blur, low contrast, fog and JPEG: does differential attention help?
+
+    python -m cvassign.study.robustness [--preset cpu|full] [--images N]
+
+The corruptions and their five strengths follow CIFAR-10-C (arXiv 1903.12261). They are made here
+and not downloaded, once for all models, so that every model sees the same pixels.
+
+Three of the seven are torchvision's and JPEG is Pillow's, which the project needs anyway; shot and
+impulse noise are a line or two of torch, fog a few. The one library that has all seven,
+imagecorruptions 1.1.2, wants OpenCV (190 MB), fails on today's NumPy (its fog) and scikit-image
+(its blur), and has ImageNet's strengths, too strong for 32 x 32 pixels. kornia has no fog,
+scikit-image neither fog nor JPEG, and albumentations is no longer maintained.
+
+Shapes: B images of S x S pixels, uint8 outside of this module and 0 ... 1 inside.
+"""
+
+import argparse
+import io
+import json
+import platform
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchvision
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as tv
+from tqdm import tqdm
+
+from cvassign.assets import AssetError
+from cvassign.compare import (
+    COVERS,
+    Difference,
+    over_seeds,
+    paired_bootstrap,
+    sentence,
+    signed,
+)
+from cvassign.data import DATASETS, Split
+from cvassign.experiments import MODELS, experiment_runs
+from cvassign.results import RESULTS, ResultError, Run, load_model, weights_path, write_json
+from cvassign.train import pick_device, predict
+from cvassign.vit import count_parameters
+
+FORMAT = 2  # of the study's file
+SEVERITIES = (1, 2, 3, 4, 5)
+CHUNK = 1000  # images corrupted at once
+
+
+def gaussian_noise(images: Tensor, sigma: float) -> Tensor:
+    """Each number plus N(0, σ²)."""
+    return tv.gaussian_noise(images, sigma=sigma)
+
+
+def shot_noise(images: Tensor, photons: float) -> Tensor:
+    """Each number counted in photons, of which full brightness has so many: bright is noisier."""
+    return torch.poisson(images * photons) / photons
+
+
+def impulse_noise(images: Tensor, share: float) -> Tensor:
+    """A share of the numbers becomes 0 or 1, either as often ("salt and pepper")."""
+    drawn = torch.rand_like(images)
+    images = torch.where(drawn < share / 2, 0.0, images)
+    return torch.where(drawn > 1 - share / 2, 1.0, images)
+
+
+def blur(images: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of σ pixels; the kernel reaches to 4 σ."""
+    return tv.gaussian_blur(images, kernel_size=2 * round(4 * sigma) + 1, sigma=sigma)
+
+
+def contrast(images: Tensor, factor: float) -> Tensor:
+    """Each number moved towards the image's mean grey until `factor` of its distance is left.
+
+    That grey is torchvision's, one for all three channels. CIFAR-10-C moves each channel to its
+    own mean: there a picture keeps its cast, here it loses it.
+    """
+    return tv.adjust_contrast(images, factor)
+
+
+def fog(images: Tensor, amount: float, decay: float) -> Tensor:
+    """A cloud is added and the range scaled back: fog is bright, uneven, and eats the contrast.
+
+    CIFAR-10-C draws its clouds by the diamond-square algorithm. Here they are a sum of octaves:
+    random grids of 2, 4, ... S points a side, smoothly enlarged, each weaker than the one before
+    by decay² (there too: the noise of a step is its strength times a number as large as it). A
+    low `decay` gives a fine-grained cloud.
+    """
+    B, _, S, _ = images.shape
+    cloud, strength, side = torch.zeros(B, 1, S, S), 1.0, 2
+    while side <= S:
+        grid = torch.rand(B, 1, side, side) - 0.5
+        cloud += strength * F.interpolate(grid, (S, S), mode="bilinear", align_corners=True)
+        strength, side = strength / decay**2, 2 * side
+    cloud -= cloud.amin((1, 2, 3), keepdim=True)
+    cloud /= cloud.amax((1, 2, 3), keepdim=True)
+    brightest = images.amax((1, 2, 3), keepdim=True)
+    return (images + amount * cloud) * brightest / (brightest + amount)
+
+
+def jpeg(images: Tensor, quality: int) -> Tensor:
+    """Compressed as JPEG and read again, by Pillow: torchvision gives its own JPEG up."""
+    decoded = []
+    for pixels in _to_uint8(images).permute(0, 2, 3, 1).numpy():
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+        decoded.append(np.asarray(Image.open(file)))
+    return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).float() / 255
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """A kind of damage: what does it, and how strongly at the severities 1 ... 5."""
+
+    apply: Callable[..., Tensor]
+    what: str  # the meaning and unit of the strengths
+    strengths: tuple  # a number a severity, or a tuple of them
+
+
+# The strengths of CIFAR-10-C, from the program that made it (github.com/hendrycks/robustness).
+CORRUPTIONS = {
+    "Gaussian noise": Corruption(gaussian_noise, "σ, of the full range",
+                                 (0.04, 0.06, 0.08, 0.09, 0.10)),
+    "shot noise": Corruption(shot_noise, "photons at full brightness", (500, 250, 100, 75, 50)),
+    "impulse noise": Corruption(impulse_noise, "share of the numbers",
+                                (0.01, 0.02, 0.03, 0.05, 0.07)),
+    "blur": Corruption(blur, "σ, pixels", (0.4, 0.6, 0.7, 0.8, 1.0)),
+    "contrast": Corruption(contrast, "share that is left", (0.75, 0.5, 0.4, 0.3, 0.15)),
+    "fog": Corruption(fog, "amount, decay an octave",
+                      ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75))),
+    "JPEG": Corruption(jpeg, "quality, percent", (80, 65, 58, 50, 40)),
+}  # fmt: skip
+
+
+NOISES = tuple(name for name in CORRUPTIONS if "noise" in name)
+REST = tuple(name for name in CORRUPTIONS if "noise" not in name)
+
+
+def _to_uint8(images: Tensor) -> Tensor:
+    """0 ... 1 -> uint8, rounded: cutting off would darken every image by half a step."""
+    return images.mul(255).round().clamp(0, 255).to(torch.uint8)
+
+
+def corrupt(images: Tensor, name: str, severity: int, seed: int = 0) -> Tensor:
+    """The images with one kind of damage.
+
+    Args:
+        images: (B, 3, S, S) uint8, on the CPU (JPEG and the seed ask for it).
+        name: a key of CORRUPTIONS.
+        severity: 1 ... 5.
+        seed: of the noise. All severities of Gaussian noise scale the same draws, those of impulse
+            noise compare the same draws with their shares, those of fog weigh the same grids;
+            shot noise is drawn anew for each, as a Poisson number depends on its mean.
+
+    Returns:
+        (B, 3, S, S) uint8, the same for the same arguments.
+
+    Raises:
+        ValueError: for an unknown name or severity, or images of another kind.
+    """
+    if name not in CORRUPTIONS:
+        raise ValueError(f"corruption must be one of {tuple(CORRUPTIONS)}, got {name!r}")
+    if severity not in SEVERITIES:
+        raise ValueError(f"severity must be one of {SEVERITIES}, got {severity!r}")
+    if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
+        raise ValueError(
+            f"expected images (B, 3, S, S) of uint8, got {tuple(images.shape)} of {images.dtype}"
+        )
+    if images.is_cuda:
+        raise ValueError("expected images on the CPU, got them on a GPU")
+    corruption = CORRUPTIONS[name]
+    strength = corruption.strengths[severity - 1]
+    strength = strength if isinstance(strength, tuple) else (strength,)
+    # torchvision's noise takes no generator: the global one is lent, seeded, and given back.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        parts = [
+            _to_uint8(corruption.apply(part.float() / 255, *strength))
+            for part in images.split(CHUNK)
+        ]
+    return torch.cat(parts)
+
+
+def hits(models: Sequence[nn.Module], split: Split, name: str | None, severity: int = 0,
+         seed: int = 0) -> np.ndarray:  # fmt: skip
+    """Which images each model gets right: (models, B) bool. `name` None: the images as they are.
+
+    The images are corrupted once, so all models see the same pixels. They are predicted on the
+    device where each model is.
+    """
+    images = split.images if name is None else corrupt(split.images, name, severity, seed)
+    right = []
+    for model in models:
+        device = next(model.parameters()).device
+        right.append(predict(model, images.to(device)).argmax(1).cpu() == split.labels)
+    return torch.stack(right).numpy()
+
+
+def best_runs(preset: str, results: Path = RESULTS) -> list[Run]:
+    """The runs of the best recipe, of both models and all seeds, whose weights are stored."""
+    runs = [run for model in MODELS for run in experiment_runs("best", model, preset)]
+    return [run for run in runs if weights_path(run, results).exists()]
+
+
+def study(runs: Sequence[Run], results: Path = RESULTS, images: int | None = None, seed: int = 0,
+          device: str | None = None, progress: bool = True) -> dict:  # fmt: skip
+    """Accuracy (percent) of the stored models of `runs` under every corruption and severity.
+
+    Args:
+        runs: with stored weights, of one preset and one dataset.
+        results: folder of the results; the weights are in its subfolder `weights`.
+        images: only the first so many test images.
+        seed: of the corruptions.
+        device: where the models run; default a GPU if there is one.
+        progress: show a progress bar.
+
+    Returns:
+        What the file holds: the runs with their accuracies, and the paired differences.
+
+    Raises:
+        ValueError: if `runs` is empty or mixes presets.
+        ResultError: if the weights of a run cannot be used.
+    """
+    presets = {(run.preset, run.dataset) for run in runs}
+    if len(presets) != 1:
+        raise ValueError(f"expected runs of one preset and dataset, got {sorted(presets)}")
+    (preset, dataset), = presets  # fmt: skip
+    where = pick_device(device)
+    split = DATASETS[dataset]().test
+    if images is not None:
+        if not 1 <= images <= len(split):
+            raise ValueError(f"images must be between 1 and {len(split)}, got {images}")
+        split = Split(split.images[:images], split.labels[:images])
+    models = [load_model(run, results).to(where) for run in runs]
+    clean = hits(models, split, None)  # (runs, B)
+    right = np.zeros((len(runs), len(CORRUPTIONS), len(SEVERITIES), len(split)), dtype=bool)
+    with tqdm(total=len(CORRUPTIONS) * len(SEVERITIES), disable=not progress) as bar:
+        for c, name in enumerate(CORRUPTIONS):
+            for s, severity in enumerate(SEVERITIES):
+                bar.set_postfix_str(f"{name} {severity}")
+                right[:, c, s] = hits(models, split, name, severity, seed)
+                bar.update()
+    rows = [
+        {
+            "name": run.name, "seed": run.seed, "attention": run.model.attention,
+            "epochs": run.train.epochs, "n_params": count_parameters(model),
+            "clean": 100 * clean[i].mean(),
+            "accuracy": {c: (100 * right[i, k].mean(-1)).tolist()
+                         for k, c in enumerate(CORRUPTIONS)},
+        }
+        for i, (run, model) in enumerate(zip(runs, models))
+    ]  # fmt: skip
+    return {
+        "format": FORMAT, "preset": preset, "dataset": dataset, "images": len(split),
+        "seed": seed, "severities": SEVERITIES,
+        "corruptions": {k: {"what": c.what, "strengths": c.strengths}
+                        for k, c in CORRUPTIONS.items()},
+        "runs": rows,
+        "differences": _differences(runs, clean, right),
+        "device": torch.cuda.get_device_name(where) if where.type == "cuda" else
+        f"CPU ({platform.machine()})",
+        "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__},
+    }  # fmt: skip
+
+
+def _differences(runs: Sequence[Run], clean: np.ndarray, right: np.ndarray) -> dict:
+    """Diff-ViT minus ViT, in points: clean, by corruption, over all, and the losses of accuracy.
+
+    Losses are clean minus damaged: to the noises, to the rest, and to all of them.
+
+    Over seeds when there are two or more of both models, else over the test images: an image's
+    value is then the share of its severities (and corruptions) that the model gets right.
+    """
+    of = {(run.model.attention, run.seed): i for i, run in enumerate(runs)}
+    seeds = sorted(s for a, s in of if a == "standard" and ("diff", s) in of)
+    if not seeds:
+        return {}
+    share = right.mean(axis=2)  # (runs, corruptions, B)
+    values = {"clean": clean.astype(float)}
+    values |= {name: share[:, k] for k, name in enumerate(CORRUPTIONS)}
+    values["all corruptions"] = share.mean(axis=1)
+    # What matters for the paper's claim: a model that starts higher also ends higher.
+    noise = [name in NOISES for name in CORRUPTIONS]
+    for name, kinds in (("noise", noise), ("the rest", np.logical_not(noise)),
+                        ("corruption", slice(None))):  # fmt: skip
+        values[f"lost to {name}"] = values["clean"] - share[:, kinds].mean(axis=1)
+    found = {}
+    for name, value in values.items():  # (runs, B)
+        vit, diff = (value[[of[a, s] for s in seeds]] for a in ("standard", "diff"))
+        d: Difference = (
+            over_seeds(100 * vit.mean(1), 100 * diff.mean(1)) if len(seeds) > 1
+            else paired_bootstrap(vit[0], diff[0])
+        )  # fmt: skip
+        found[name] = vars(d)
+    return found
+
+
+def file_of(preset: str, results: Path = RESULTS) -> Path:
+    """Where the study of a preset is stored."""
+    return results / "robustness" / f"{preset}.json"
+
+
+def read(path: Path) -> dict:
+    """A stored study.
+
+    Raises:
+        ResultError: if the file is missing, damaged, no study, or of another version.
+    """
+    try:
+        found = json.loads(path.read_text())
+        version = found["format"]
+        found["runs"], found["differences"], found["severities"]  # what the figures need
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ResultError(f"{path.name}: no readable robustness study: {error!r}") from error
+    if version != FORMAT:
+        raise ResultError(f"{path.name}: of version {version}, this one reads {FORMAT}; to make it "
+                          f"again: python -m cvassign.study.robustness --preset {path.stem}")  # fmt: skip
+    return found
+
+
+def stored(presets: Sequence[str], results: Path = RESULTS) -> dict | None:
+    """The study of the first of the presets that has a readable one; None if there is none.
+
+    A file that cannot be used is warned of and left out.
+    """
+    for preset in presets:
+        path = file_of(preset, results)
+        try:
+            if path.exists():
+                return read(path)
+        except ResultError as error:
+            warnings.warn(str(error), stacklevel=2)
+    return None
+
+
+def in_words(found: dict, full: Difference | None = None) -> list[str]:
+    """What a study says of the paper's picture, a paragraph each.
+
+    Args:
+        found: a study.
+        full: the difference of the same models on all clean test images, if it is known: a part
+            of them may be an unlucky one.
+    """
+    d = {name: Difference(**value) for name, value in found["differences"].items()}
+    if not d:
+        return []
+    said = [f"Clean images: {sentence(d['clean'])}"]
+    if full and not full.low <= d["clean"].mean <= full.high:
+        said.append(
+            f"**Beware:** only {found['images']:,} test images were used, and already on the clean "
+            f"ones the difference is {signed(d['clean'].mean)} points, outside of the interval on "
+            f"all test images, {full}: a sample that does not stand for the whole."
+        )
+    said += [
+        f"Under the three noises: {_kinds(d, NOISES)} {_lost(d['lost to noise'])}",
+        f"Under {', '.join(REST)}: {_kinds(d, REST)} {_lost(d['lost to the rest'])}",
+    ]
+    lost = d["lost to noise"]
+    if not lost.clear:
+        end = "These runs do not show that cancelling attention noise cancels noise in the image."
+    elif lost.mean > 0:
+        end = ("So here differential attention did not cancel noise in the image: noise costs it "
+               "more than it costs the ViT.")  # fmt: skip
+    else:
+        end = "So here noise in the image costs the Diff-ViT less than the ViT"
+        end += (", though a model that starts lower also has less to lose."
+                if d["clean"].clear and d["clean"].mean < 0 else ".")  # fmt: skip
+    return [*said, f"{end} The intervals cover {COVERS[lost.over]}."]
+
+
+def _kinds(d: dict[str, Difference], names: Sequence[str]) -> str:
+    """In which of some corruptions one model is clearly ahead."""
+    parts = []
+    for model, side in (("Diff-ViT", 1), ("ViT", -1)):
+        ahead = [k for k in names if d[k].clear and side * d[k].mean > 0]
+        parts.append(f"the {model} is clearly ahead in {len(ahead)} of {len(names)}"
+                     + (f" ({', '.join(ahead)})" if ahead else ""))  # fmt: skip
+    return f"{', '.join(parts)}."
+
+
+def _lost(d: Difference) -> str:
+    """Whether the Diff-ViT loses more accuracy than the ViT, in words."""
+    interval = f"95 % interval of the difference {signed(d.low)} to {signed(d.high)}"
+    if not d.clear:
+        return (f"What they take from the two differs by {signed(d.mean)} points ({interval}): no "
+                "difference is shown.")  # fmt: skip
+    return (f"They take {abs(d.mean):.2f} points {'more' if d.mean > 0 else 'fewer'} from the "
+            f"Diff-ViT than from the ViT ({interval}).")  # fmt: skip
+
+
+def curves(stored: dict) -> dict:
+    """A stored study as `plots.robustness_curves` wants it: {model: {corruption: (seeds, 6)}}.
+
+    The first column is severity 0, the images as they are.
+    """
+    found: dict[str, dict[str, list]] = {}
+    for row in stored["runs"]:
+        model = "ViT" if row["attention"] == "standard" else "Diff-ViT"
+        for name, accuracy in row["accuracy"].items():
+            found.setdefault(model, {}).setdefault(name, []).append([row["clean"], *accuracy])
+    return found
+
+
+def _images_in(path: Path) -> int:
+    """Test images of the study in a file; 0 if there is no readable one, of which nothing is lost."""
+    try:
+        return read(path).get("images", 0)
+    except ResultError:
+        return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m cvassign.study.robustness", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("--preset", choices=("cpu", "full", "smoke"), default="full")
+    parser.add_argument("--images", type=int, help="only the first N test images")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
+    given = parser.parse_args(arguments)
+    path = file_of(given.preset, given.results)
+    if given.images and 0 < given.images < (more := _images_in(path)):
+        print(f"{path.name}: holds a study of {more} images, which one of {given.images} would "
+              "replace; choose another --results or delete the file", file=sys.stderr)  # fmt: skip
+        return 1
+    runs = best_runs(given.preset, given.results)
+    if not runs:
+        print(f"no stored weights of the best recipe; first: python -m cvassign.experiments run "
+              f"--preset {given.preset}", file=sys.stderr)  # fmt: skip
+        return 1
+    try:
+        found = study(runs, given.results, given.images, device=given.device)
+    except (AssetError, ResultError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    write_json(found, path)
+    print(f"{len(runs)} models, {found['images']} images -> {path.name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+# LLM-assisted: prompts P3, P4, see report.md
+"""The selection rule picks what the assignment asks for, and bad manifests are refused."""
+
+import csv
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from cvassign.clip import gallery, imagenet
+from cvassign.study import twin_data
+
+
+def picture(index: int, style: str = "clipart", shown: bool = True) -> gallery.Picture:
+    return gallery.Picture(Path("x.png"), index, (index,), style, "rendition", "s", "CC0", "a", shown)
+
+
+def test_select_follows_the_rule():
+    pictures, first, second = [], [], []
+    for index in range(0, 1000, 7):  # three that only the first gets, one the other way, one both
+        styles = ("clipart", "clipart", "emoji_flat", "photo", "photo")
+        pictures += [picture(index, s) for s in styles]
+        first += [True, True, True, False, True]
+        second += [False, False, False, True, True]
+    first, second = torch.tensor(first), torch.tensor(second)
+    chosen = gallery.select(pictures, first, second)
+    assert len(chosen) == 10
+    branches = [imagenet.branch(imagenet.classes()[i].wnid) for i in chosen]
+    assert len(set(branches)) == 10  # there are more than ten branches: one class each
+    few = gallery.select(pictures[:50], first[:50], second[:50])  # classes 0 to 63: few branches
+    several = [imagenet.branch(imagenet.classes()[i].wnid) for i in few]
+    assert max(map(several.count, several)) == 2
+    for index, (wins, loss) in chosen.items():
+        assert [p.index for p in (*wins, loss)] == [index] * 3
+        assert [p.style for p in wins] == ["clipart", "emoji_flat"] and loss.style == "photo"
+    assert gallery.select(pictures, first, first) == {}
+    second[3::5] = False  # no picture that only the second gets
+    assert gallery.select(pictures, first, second) == {}
+
+
+def test_select_prefers_what_may_be_shown():
+    shown = (False, True, False, True, False, True)  # of a class: four wins, two losses
+    wins = torch.tensor([True] * 4 + [False] * 2)
+    pictures = [picture(292, "clipart", s) for s in shown]
+    two, loss = gallery.select(pictures, wins, ~wins)[292]
+    assert all(p.may_be_shown for p in (*two, loss))
+    # a class whose pictures may all be shown comes before one where this is not so
+    first, second = torch.tensor([True, True, False] * 2), torch.tensor([False, False, True] * 2)
+    hidden = [picture(283, shown=s) for s in (True, True, False)]  # a cat as well, the lower index
+    cats = hidden + [picture(292) for _ in range(3)]
+    assert list(gallery.select(cats, first, second, n_classes=1)) == [292]
+    assert list(gallery.select(cats[:3], first[:3], second[:3])) == [283]
+
+
+def test_reasons_follow_the_style_and_the_wrong_answer():
+    icon, photo = picture(292, "icon_mono"), picture(292, "photo_cutout")
+    text = gallery.reason(icon, 282)  # a tiger taken for a tiger cat
+    assert "one colour" in text and "*tiger cat*" in text
+    assert "at *feline*, above 13 of the 1000 classes: the sort of thing is right" in text
+    far = gallery.reason(icon, 847)  # for a tank: nothing in common but being an object
+    assert "*tank*" in far and "likely shape or surface" in far
+    assert "in the rough" in gallery.reason(picture(337, "photo"), 359)  # a beaver and a ferret
+    vectors = torch.eye(1000, 4)
+    vectors[282] = vectors[292] = torch.tensor([0.0, 1.0, 0.0, 0.0])
+    near = gallery.reason(photo, 282, vectors)
+    assert "cosine 1.00" in near and "on white" in near
+    assert "what *tattoo* makes of the thing" in gallery.reason(picture(292, "tattoo"), 282)
+
+
+def test_bundled_gallery_is_open_and_small():
+    pictures = gallery.read(gallery.BUNDLED)
+    assert {p.may_be_shown for p in pictures} == {True} and all(p.attribution for p in pictures)
+    assert {twin_data.part_of(p.source) for p in pictures} == {"test"}  # never trained on
+    files = [p for p in gallery.BUNDLED.rglob("*") if p.suffix == ".jpg" or p.suffix == ".png"]
+    assert sorted(files) == sorted(p.path for p in pictures) and len(files) <= gallery.MAX_FILES
+    assert sum(f.stat().st_size for f in files) <= gallery.MAX_BYTES
+    assert max(max(Image.open(f).size) for f in files) <= gallery.MAX_SIDE
+    kinds = Counter((p.index, p.kind) for p in pictures)
+    both = [i for i, kind in kinds if kind == "photo" and kinds[i, "rendition"] > 1]
+    assert len({imagenet.branch(imagenet.classes()[i].wnid) for i in both}) >= 6
+
+
+def test_bundle_goes_by_the_rule(tmp_path):
+    def row(path, index, style, kind, source="debian:tuxpaint 1", shown="yes", width="64"):
+        file = tmp_path / path
+        Image.new("RGB", (64, 64)).save(file)
+        return dict.fromkeys(gallery.COLUMNS, "x") | {
+            "path": path, "imagenet_class_index": str(index), "style": style, "kind": kind,
+            "synset": imagenet.classes()[index].wnid, "accept_indices": str(index),
+            "source_repo": source, "may_be_committed": shown, "width": width, "height": "64",
+        }  # fmt: skip
+
+    rows = [row(f"tiger{i}.png", 292, s, k) for i, (s, k) in enumerate(
+        [("clipart", "rendition"), ("clipart", "rendition"), ("emoji_3d", "rendition"),
+         ("photo", "photo")])]  # fmt: skip
+    rows += [row("fish.png", 0, "clipart", "rendition"),
+             row("trained.png", 292, "clipart", "rendition", source="openclipart"),
+             row("secret.png", 292, "clipart", "rendition", shown="no"),
+             row("large.png", 292, "clipart", "rendition", width="999")]  # fmt: skip
+    with (tmp_path / "manifest.csv").open("w", newline="") as f:
+        writer = csv.DictWriter(f, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    assert gallery.bundle(tmp_path, tmp_path / "out") == 5
+    found = [p.path.name for p in gallery.read(tmp_path / "out")]
+    assert found == ["fish.png", *(f"tiger{i}.png" for i in range(4))]
+    limit, gallery.MAX_FILES = gallery.MAX_FILES, 3  # the photo and one of each style come first
+    try:
+        gallery.bundle(tmp_path, tmp_path / "few")
+    finally:
+        gallery.MAX_FILES = limit
+    assert {p.path.name for p in gallery.read(tmp_path / "few")} == {"tiger0.png", "tiger2.png", "tiger3.png"}
+
+
+def test_load_joins_both_folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("CVASSIGN_DATA", str(tmp_path))
+    bundled = gallery.load()
+    assert {p.path.is_relative_to(gallery.BUNDLED) for p in bundled} == {True}
+    (tmp_path / "images").mkdir()
+    file = gallery.BUNDLED / "manifest.csv"
+    lines = file.read_text().splitlines()
+    other = lines[1].replace(lines[1].split(",")[0], "other.png")
+    (tmp_path / "images/manifest.csv").write_text("\n".join([lines[0], lines[1], other]))
+    both = gallery.load()  # the one that both have counts once
+    assert len(both) == len(bundled) + 1 and both[-1].path == tmp_path / "images/other.png"
+    monkeypatch.setattr(gallery, "BUNDLED", tmp_path / "none")
+    assert len(gallery.load()) == 2
+    monkeypatch.setenv("CVASSIGN_DATA", str(tmp_path / "none"))
+    with pytest.raises(FileNotFoundError, match="expected gallery/manifest.csv"):
+        gallery.load()
+
+
+def test_retrieval_both_ways():
+    pictures = [picture(3), picture(3), picture(8)]
+    images = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.9]])
+    texts = torch.zeros(1000, 2)
+    texts[3], texts[8] = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+    # the second picture, of class 3, is nearest to class 8, and class 8 finds it first
+    found = gallery.retrieval(pictures, images, texts)
+    assert found == {"classes": 2, "image to text": pytest.approx(2 / 3), "text to image": 0.5}
+
+
+def test_hits_and_rates():
+    pictures = [picture(1), picture(2, "photo"), picture(3, "photo")]
+    logits = torch.zeros(3, 1000)
+    logits[0, 1] = logits[1, 2] = 1
+    logits[2, 10:15] = 1
+    hit = gallery.hits(pictures, logits)
+    assert hit.tolist() == [True, True, False]
+    assert gallery.rates(pictures, hit) == {"clipart": (1.0, 1), "photo": (0.5, 2)}
+
+
+def test_load_checks_the_manifest(tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected manifest.csv"):
+        gallery.read(tmp_path)
+    row = dict.fromkeys(gallery.COLUMNS, "") | {
+        "path": "t.png", "imagenet_class_index": "292", "synset": "n02129604",
+        "accept_indices": "292|293", "may_be_committed": "yes",
+    }  # fmt: skip
+
+    def write(r):
+        with (tmp_path / "manifest.csv").open("w", newline="") as f:
+            writer = csv.DictWriter(f, r)
+            writer.writeheader()
+            writer.writerow(r)
+
+    write(row)
+    (p,) = gallery.read(tmp_path)
+    assert p.accept == (292, 293) and p.may_be_shown and p.class_name == "tiger"
+    write(row | {"synset": "n01440764"})
+    with pytest.raises(ValueError, match="class 292 is n02129604"):
+        gallery.read(tmp_path)
+    del row["style"]
+    write(row)
+    with pytest.raises(ValueError, match="columns missing: style"):
+        gallery.read(tmp_path)

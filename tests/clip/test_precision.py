@@ -1,0 +1,177 @@
+# LLM-assisted: prompts P3, see report.md
+"""Time, outputs and memory are measured right on networks small enough to count by hand."""
+
+import json
+
+import open_clip
+import pytest
+import torch
+from torch import nn
+
+from cvassign.clip import precision
+
+torch.set_num_threads(1)
+
+
+def small_encoder() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(inplace=True),
+        nn.Flatten(), nn.Linear(4 * 8 * 8, 5),
+    ).eval()  # fmt: skip
+
+
+BATCH = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+N_CONV, N_BN, N_LINEAR = 3 * 4 * 9, 4 * 4, 256 * 5 + 5  # BatchNorm: weight, bias, mean, variance
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("fp32", {"float32": 4 * (N_CONV + N_BN + N_LINEAR), "int64": 8}),
+        ("fp16", {"float16": 2 * (N_CONV + N_LINEAR), "float32": 4 * N_BN, "int64": 8}),
+        ("pure_fp16", {"float16": 2 * (N_CONV + N_BN + N_LINEAR), "int64": 8}),
+        ("bf16", {"bfloat16": 2 * (N_CONV + N_LINEAR), "float32": 4 * N_BN, "int64": 8}),
+    ],
+)
+def test_conversion_counts_to_the_byte(name, expected):
+    encoder = small_encoder()
+    assert precision.weight_bytes(precision.convert(encoder, name)) == expected
+    assert precision.dtype_of(encoder) == torch.float32  # the original is untouched
+
+
+def test_fp16_is_open_clips_fp16():
+    ours = precision.convert(precision.encoders(None, None)["clip_rn50"][0], "fp16")
+    theirs = open_clip.create_model("RN50", precision="fp16", pretrained_image=False).visual
+    types = {k: v.dtype for k, v in theirs.state_dict().items()}
+    assert {k: v.dtype for k, v in ours.state_dict().items()} == types
+    assert types["bn1.weight"] == torch.float32 and types["conv1.weight"] == torch.float16
+
+
+def test_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match="fp32, tf32.*got 'int8'"):
+        precision.convert(small_encoder(), "int8")
+
+
+def test_numerics_restores_the_switch():
+    before = torch.backends.cudnn.conv.fp32_precision
+    with pytest.raises(KeyError), precision.numerics("tf32"):
+        assert torch.backends.cudnn.conv.fp32_precision == "tf32"
+        raise KeyError
+    assert torch.backends.cudnn.conv.fp32_precision == before
+
+
+def test_time_is_wall_clock():
+    class Sleeper(nn.Module):
+        def forward(self, x):
+            __import__("time").sleep(0.01)
+            return x
+
+    t = precision.time_forward(Sleeper(), BATCH, runs=5, warmup=1)
+    assert t["runs"] == 5 and 10 <= t["mean_ms"] < 30
+    assert t["image_mean_ms"] == pytest.approx(t["mean_ms"] / 2)
+    assert t["mean_ms"] == pytest.approx(sum(t["runs_ms"]) / 5, rel=1e-3)
+    assert precision.time_forward(Sleeper(), BATCH, limit_s=0.05)["runs"] < 10
+
+
+def test_one_run_has_no_deviation():
+    with pytest.raises(ValueError, match="runs must be at least 2, got 1"):
+        precision.time_forward(small_encoder(), BATCH, runs=1)
+
+
+def test_without_fp32_the_others_say_so():
+    class Half(nn.Module):  # as a device that runs out of memory in single precision
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x):
+            if self.layer.weight.dtype == torch.float32:
+                raise RuntimeError("out of memory")
+            return self.layer(x)
+
+    out = precision.measure(Half(), torch.ones(2, 4), [1], runs=2, log=lambda *a, **k: None)
+    assert out["fp32"]["error"] == "RuntimeError: out of memory"
+    assert out["bf16"]["error"].endswith("nothing to compare with: fp32 did not run")
+
+
+def test_an_error_leaves_no_encoder_on_the_device(monkeypatch):
+    """Else the next precision is measured beside it."""
+    encoder, moved = small_encoder(), []
+
+    def fails(*args):
+        moved.clear()  # what was moved before the error does not count
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(precision, "error_by_layer", fails)
+    monkeypatch.setattr(encoder, "cpu", lambda: moved.append("cpu"))
+    out = precision.measure(encoder, BATCH, [1], runs=2, log=lambda *a, **k: None)
+    assert "out of memory" in out["bf16"]["error"] and moved == ["cpu"]
+
+
+def test_compare():
+    a = torch.tensor([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0]])
+    b = torch.tensor([[3.0, 1.0, 2.0], [1.0, 2.0, 3.5]])
+    c = precision.compare(a, b, top=2)
+    assert c["max_abs"] == 1 and c["top1_same"] == 1
+    assert c["top_same_order"] == 0.5 and c["max_rank_change"] == 1
+    assert c["relative"] == pytest.approx((2.25 / 28) ** 0.5)
+    with pytest.raises(ValueError, match=r"\(2, 3\) and \(2, 2\)"):
+        precision.compare(a, b[:, :2])
+
+
+def test_error_by_layer_sees_rounding_and_order():
+    encoder = small_encoder()
+    layers = precision.error_by_layer(encoder, precision.convert(encoder, "bf16"), BATCH)
+    assert [e["layer"] for e in layers] == ["0", "1", "2", "3", "4"]
+    assert all(2**-12 < e["relative"] < 2**-6 for e in layers)  # bfloat16 rounds at 2^-9
+    same = precision.error_by_layer(encoder, precision.convert(encoder, "fp32"), BATCH)
+    assert {e["relative"] for e in same} == {0.0}
+
+
+def test_timeline_categories():
+    class Known(nn.Module):  # allocates 4000 bytes that stay and 8000 that do not
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(3))
+
+        def forward(self, x):
+            kept = torch.ones(1000)
+            torch.ones(1000).neg().sum()
+            return kept + kept
+
+    m = precision.memory(Known(), BATCH)
+    line = m["timeline"]
+    assert line["weights"] == 12 and m["weights"] == {"float32": 12}
+    assert line["input"] == BATCH.numel() * 4
+    assert line["activations"][-1] == 4000  # the output alone is alive at the end
+    assert m["activation_peak"] == 12_000  # kept, a temporary and its negative
+    assert len(line["ms"]) == len(line["operator"]) == len(line["activations"])
+    assert m["peak"] == 12 + line["input"] + 12_000
+
+
+def test_command_writes_one_json(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        precision, "encoders", lambda *_: {"small": (nn.Sequential(nn.AdaptiveAvgPool2d(8),
+                                                                   small_encoder()), "random")}
+    )  # fmt: skip
+    path = precision.main(["--out", str(tmp_path), "--device", "cpu", "--batch-sizes", "1,2",
+                           "--runs", "4"])  # fmt: skip
+    assert [p.name for p in tmp_path.iterdir()] == ["precision_cpu.json"]
+    out = json.loads(path.read_text())
+    fp32 = out["encoders"]["small"]["precisions"]["fp32"]
+    assert [t["batch_size"] for t in fp32["time"]] == [1, 2]
+    assert "timeline" in fp32["memory"][1] and "timeline" not in fp32["memory"][0]
+    assert fp32["output"]["max_abs"] == 0
+    bf16 = out["encoders"]["small"]["precisions"]["bf16"]
+    assert 0 < bf16["output"]["relative"] < 0.02
+    assert out["device"].startswith("cpu: ") and out["versions"]["torch"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_gpu_counters_agree():
+    encoder = small_encoder().cuda()
+    m = precision.memory(encoder, BATCH.cuda())
+    above = m["peak_allocated"] - m["allocated_before"]
+    assert 0 < above == pytest.approx(m["snapshot_peak"], rel=0.05)
+    assert "MiB" in m["nvidia_smi"]

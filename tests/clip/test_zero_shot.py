@@ -1,0 +1,141 @@
+# LLM-assisted: prompts P3, see report.md
+"""CLIP's files load to identical outputs, and zero-shot logits are scaled cosines."""
+
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
+from torchvision.models import resnet50
+
+from cvassign.clip import zero_shot
+
+torch.set_num_threads(1)
+pytestmark = pytest.mark.filterwarnings("ignore")  # TorchScript, deprecated: OpenAI's form
+TEXTS = ["a photo of a tench.", "a tiger"]
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return zero_shot.rn50()
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return Image.effect_noise((260, 300), 80).convert("RGB")
+
+
+@pytest.mark.parametrize("form", ["openai archive", "state dict", "training checkpoint"])
+def test_files_load_to_identical_outputs(form, model, picture, tmp_path):
+    file = tmp_path / "weights.pt"
+    if form == "openai archive":  # TorchScript, with three settings beside the tensors
+
+        class Archive(nn.Module):
+            def __init__(self):
+                super().__init__()
+                for name, child in model.named_children():
+                    self.add_module(name, child)
+                for name, p in model.named_parameters(recurse=False):
+                    self.register_parameter(name, p)
+                for name, value in (("input_resolution", 224), ("context_length", 77),
+                                    ("vocab_size", 49408)):  # fmt: skip
+                    self.register_buffer(name, torch.tensor(value))
+
+            def forward(self, x):
+                return self.visual(x)
+
+        torch.jit.save(torch.jit.trace(Archive(), torch.zeros(1, 3, 224, 224)), file)
+    else:
+        state = model.state_dict()
+        if form == "training checkpoint":
+            state = {"state_dict": {f"module.{k}": v for k, v in state.items()}, "epoch": 3}
+        torch.save(state, file)
+    loaded = zero_shot.load(file)
+    # open_clip's own preprocessing of its own OpenAI model, and its own towers
+    _, _, preprocess = open_clip.create_model_and_transforms("RN50-quickgelu")
+    with torch.inference_mode():
+        image = F.normalize(model.encode_image(preprocess(picture)[None]), dim=-1)
+        text = F.normalize(model.encode_text(open_clip.tokenize(TEXTS)), dim=-1)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[name], tensor), name
+    # kernels may sum in another order where a copy's memory is aligned otherwise
+    assert torch.allclose(loaded.encode_image([picture]), image, rtol=0, atol=1e-6)
+    assert torch.allclose(loaded.encode_text(TEXTS), text, rtol=0, atol=1e-6)
+    assert loaded.logit_scale == pytest.approx(1 / 0.07, rel=1e-5)
+
+
+def test_gelu_is_the_quick_one():
+    torch.manual_seed(0)
+    theirs = open_clip.create_model("RN50-quickgelu").eval()
+    plain = open_clip.create_model("RN50").eval()
+    ours = zero_shot.rn50()
+    for m in (ours, plain):
+        m.load_state_dict(theirs.state_dict())
+    tokens = open_clip.tokenize(TEXTS)
+    with torch.inference_mode():
+        a, b, c = (m.encode_text(tokens) for m in (ours, theirs, plain))
+    assert torch.equal(a, b) and not torch.allclose(a, c, atol=1e-4)
+
+
+def test_wrong_files_are_refused(tmp_path):
+    torch.save(resnet50().state_dict(), tmp_path / "resnet.pt")
+    with pytest.raises(ValueError, match="expected the tensors of CLIP RN50; missing"):
+        zero_shot.load(tmp_path / "resnet.pt")
+    (tmp_path / "text.pt").write_text("<html>404</html>")
+    with pytest.raises(ValueError, match="expected OpenAI's RN50.pt or a state dict"):
+        zero_shot.load(tmp_path / "text.pt")
+
+
+class Counting:
+    """An encoder in two dimensions whose texts point where their length says."""
+
+    name, logit_scale, preprocess, calls = "counting", 10.0, None, 0
+
+    def encode_image(self, images):
+        return F.normalize(torch.tensor([[1.0, 0.0]] * len(images)), dim=-1)
+
+    def encode_text(self, texts):
+        self.calls += len(texts)
+        angle = torch.tensor([float(len(t)) for t in texts])
+        return torch.stack([angle.cos(), angle.sin()], dim=-1)
+
+
+def test_zero_shot_is_scaled_cosine_of_mean_sentence(tmp_path):
+    names, encoder = ["ox", "horse", "hippopotamus"], Counting()
+    classifier = zero_shot.ZeroShot(encoder, "seven", names, cache=tmp_path)
+    for i, name in enumerate(names):
+        each = encoder.encode_text([t(name) for t in zero_shot.TEMPLATES["seven"]])
+        expected = F.normalize(each.mean(0), dim=0)[0] * 10
+        assert classifier.logits(["x"])[0, i] == pytest.approx(expected.item(), abs=1e-5)
+    (top,) = classifier.topk(["x"], k=3)
+    assert sum(p for _, p in top) == pytest.approx(1) and top[0][1] > top[1][1]
+    before = encoder.calls
+    again = zero_shot.ZeroShot(encoder, "seven", names, cache=tmp_path)
+    assert encoder.calls == before + 1  # the probe sentence alone
+    assert torch.equal(again.weights, classifier.weights)
+    with pytest.raises(ValueError, match="single, seven, eighty, got 'nine'"):
+        zero_shot.ZeroShot(encoder, "nine", names)
+
+
+def test_whole_path_with_random_weights(model, picture, tmp_path):
+    torch.save(model.state_dict(), tmp_path / "rn50.pt")
+    encoder = zero_shot.load(tmp_path / "rn50.pt")
+    names = ["tench", "tiger", "teapot"]
+    classifier = zero_shot.ZeroShot(encoder, "single", names)
+    sentences = encoder.encode_text([f"a photo of a {n}." for n in names])
+    expected = encoder.logit_scale * encoder.encode_image([picture]) @ sentences.T
+    assert torch.allclose(classifier.logits([picture]), expected, atol=1e-4)
+    half = zero_shot.ZeroShot(encoder.to("bf16"), "single", names)
+    assert torch.allclose(half.logits([picture]), expected, atol=0.3)
+
+
+def test_architecture_in_numbers(model):
+    ours, theirs = zero_shot.parts(model.visual), zero_shot.parts(resnet50())
+    assert ours["all"] == 38_316_896 == 23_527_264 + ours["head"]
+    assert ours["head"] == 14_789_632 and theirs["all"] == 25_557_032
+    assert all(ours[f"layer{i}"] == theirs[f"layer{i}"] for i in range(1, 5))
+    by_name = {name: shape for name, _, shape in zero_shot.shapes(model.visual)}
+    assert by_name["avgpool"] == (1, 64, 56, 56) and by_name["attnpool"] == (1, 1024)
+    assert 8.1e9 < zero_shot.flops(resnet50()) < 8.3e9  # 4.09 billion multiply-adds

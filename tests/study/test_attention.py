@@ -1,0 +1,142 @@
+# LLM-assisted: prompts P2, see report.md
+"""What the study says of many images is what the formulas say of all of them at once."""
+
+import pytest
+import torch
+
+
+from cvassign.compare import Difference
+from cvassign.data import normalise
+from cvassign.rollout import (
+    attention_entropy,
+    attention_rollout,
+    cls_attention,
+    deletion_score,
+    insertion_score,
+    negative_share,
+    rollout_map,
+)
+from cvassign.vit import VisionTransformer, ViTConfig
+
+
+def made(attention="standard", **changes):
+    torch.manual_seed(0)
+    fields = dict(patch_size=8, embed_dim=24, depth=3, num_heads=4, mlp_ratio=1.0) | changes
+    model = VisionTransformer(ViTConfig(attention=attention, **fields)).eval()
+    for p in model.parameters():  # as made, all attention is almost alike
+        if p.ndim > 1:
+            torch.nn.init.normal_(p, std=0.3)
+    return model
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.randint(256, (7, 3, 32, 32), generator=torch.Generator().manual_seed(0)).byte()
+
+
+@pytest.mark.parametrize("attention", ("standard", "diff", "diff_v2"))
+def test_parts_give_what_the_whole_gives(attention, images):
+    model = made(attention)
+    found = study.attention_of(model, images, batch_size=3)
+    with torch.no_grad():
+        _, maps = model(normalise(images), return_attention=True)
+    torch.testing.assert_close(found.cls, cls_attention(maps))
+    torch.testing.assert_close(found.entropy, attention_entropy(maps))
+    torch.testing.assert_close(found.negative, negative_share(maps))
+    assert (found.negative > 0).all() == (attention != "standard")
+    names = {"rollout": "error"} if attention == "standard" else {
+        "rollout, normalised": "normalise", "rollout, clamped": "clamp"}  # fmt: skip
+    assert list(found.rollouts) == list(names)
+    for name, signed in names.items():
+        expected = rollout_map(attention_rollout(maps, signed=signed))
+        torch.testing.assert_close(found.rollouts[name], expected)
+    assert found.messages == []
+
+
+def test_a_warning_is_a_message_once_and_no_warning(images, recwarn):
+    model = made("diff", lambda_init=1.0)
+    for layer in model.layers:  # λ is exactly 1: all rows of all images sum to zero
+        layer.attention.lambda_q1.data.zero_()
+        layer.attention.lambda_q2.data.zero_()
+    found = study.attention_of(model, images, batch_size=2)
+    assert len(found.messages) == 1 and "layers [1, 2, 3]" in found.messages[0]
+    assert not [w for w in recwarn if "rollout" in str(w.message)]
+    with pytest.raises(ValueError, match="at least one"):
+        study.attention_of(model, images[:0])
+
+
+@pytest.mark.parametrize("layer", (0, 1, -1))
+def test_the_pair_of_maps_is_what_the_model_subtracts(layer, images):
+    model = made("diff")
+    pair = study.noise_pair(model, images, layer)
+    assert list(pair) == ["A1", "λA2", "A1 − λA2"]
+    signed = study.attention_of(model, images).cls[layer]
+    torch.testing.assert_close(pair["A1 − λA2"][0], signed)
+    torch.testing.assert_close(pair["A1"] - pair["λA2"], pair["A1 − λA2"])
+    assert pair["A1"].min() >= 0 and pair["λA2"].min() >= 0
+
+
+@pytest.mark.parametrize("attention", ("standard", "diff_v2"))
+def test_there_is_no_pair_without_differential_attention(attention, images):
+    for f in (study.noise_pair, study.common_part):
+        with pytest.raises(ValueError, match=attention):
+            f(made(attention), images)
+
+
+def test_the_common_part_is_the_correlation_of_the_pair(images):
+    model = made("diff")
+    found = study.common_part(model, images, batch_size=3)
+    assert found.shape == (3, 7, 2)
+    for layer, b, h in ((0, 0, 0), (1, 4, 1), (2, 6, 0)):
+        pair = study.noise_pair(model, images, layer)
+        both = torch.stack([pair[k][0, b, h] for k in ("A1", "λA2")])
+        assert found[layer, b, h].item() == pytest.approx(both.corrcoef()[0, 1].item(), abs=1e-4)
+    for layer in model.layers:  # the same queries and keys for both maps
+        weight, bias = (p.data[:48].view(2, 2, 2, 6, -1) for p in layer.attention.qkv.parameters())
+        for t in (weight, bias):
+            t[:, :, 1] = t[:, :, 0]
+    torch.testing.assert_close(study.common_part(model, images), torch.ones(3, 7, 2))
+
+
+def test_the_peak_share_counts_weights_of_both_signs():
+    maps = torch.full((2, 20), 0.5)
+    assert study.peak_share(maps).tolist() == pytest.approx([0.1, 0.1])
+    maps[1, 3:5] = torch.tensor([-5.0, 5.0])
+    assert study.peak_share(maps).tolist() == pytest.approx([0.1, 10 / 19])
+    assert study.peak_share(-maps).tolist() == study.peak_share(maps).tolist()
+
+
+def test_heads_are_alike_by_their_mean_correlation():
+    maps = torch.randn(4, 3, 16, generator=torch.Generator().manual_seed(0))
+    expected = [torch.stack([m.corrcoef()[i, j] for i, j in ((0, 1), (0, 2), (1, 2))]).mean()
+                for m in maps]  # fmt: skip
+    torch.testing.assert_close(study.heads_alike(maps), torch.stack(expected))
+
+
+def test_which_maps_beat_a_random_order_in_words():
+    def gain(mean):
+        return Difference(mean, mean - 1, mean + 1, 500, "images")
+
+    gains = {"ViT": gain(3), "clamped": gain(0.5), "normalised": gain(-0.5), "bad": gain(-2)}
+    assert study.against_random(gains, "insertion") == (
+        "By insertion, better than a random order: ViT; not told from a random order (the interval "
+        "holds zero): clamped, normalised; beaten by a random order: bad."
+    )
+    assert study.against_random({"ViT": gain(3)}, "deletion") == (
+        "By deletion, better than a random order: ViT."
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Mismatch dtype")  # torch's RMSNorm under autocast
+def test_areas_are_the_scores(images):
+    model = made()
+    maps = {"a map": study.attention_of(model, images).rollouts["rollout"]}
+    found = study.areas(study.perturb(model, images, maps, steps=4))
+    assert list(found) == ["a map", "random order"]
+    deletion, insertion = found["a map"]
+    x = normalise(images)
+    with study.autocast(x.device):
+        expected = [f(model, x, maps["a map"], steps=4) for f in (deletion_score, insertion_score)]
+    torch.testing.assert_close(deletion, expected[0], rtol=0, atol=0.02)
+    torch.testing.assert_close(insertion, expected[1], rtol=0, atol=0.02)
+    assert not torch.equal(deletion, insertion)

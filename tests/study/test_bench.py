@@ -1,0 +1,162 @@
+# LLM-assisted: prompts P6, see report.md
+"""What is timed is what is named: the loops train the models they say, ratios are of one round."""
+
+import json
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms
+
+from cvassign.study import bench, usual_loop
+from cvassign.data import MEAN, STD, load_generated
+from cvassign.train import TrainConfig
+from cvassign.vit import VisionTransformer, ViTConfig, count_parameters
+
+SIZE = bench.Size(rounds=5, seconds=100, steps=2, images=4, matrix=64, batch=8)
+TINY = ViTConfig(embed_dim=24, depth=2, num_heads=4)
+
+
+def test_candidates_take_turns_to_and_fro():
+    calls = []
+    candidates = {name: lambda name=name: calls.append(name) or len(calls) for name in "abc"}
+    seconds = bench.alternate(candidates, replace(SIZE, rounds=3))
+    assert "".join(calls) == "abc" + "abc" + "cba" + "abc"  # the first round does not count
+    assert seconds == {"a": [4, 9, 10], "b": [5, 8, 11], "c": [6, 7, 12]}
+
+
+@pytest.mark.parametrize("rounds, limit, expected", [(9, 0.0, 3), (5, 100.0, 5)])
+def test_rounds_end_with_the_time_but_not_before_three(rounds, limit, expected):
+    candidate = {"sleeps": lambda: time.sleep(0.001) or 0.001}
+    seconds = bench.alternate(candidate, replace(SIZE, rounds=rounds, seconds=limit))
+    assert len(seconds["sleeps"]) == expected
+
+
+def test_a_ratio_is_the_median_of_the_rounds_ratios():
+    seconds = {"slow": [4.0, 20.0, 6.0], "fast": [2.0, 5.0, 2.0]}
+    assert bench.ratio(seconds, "slow", "fast") == {
+        "median": 3.0, "min": 2.0, "max": 4.0, "rounds": [2.0, 4.0, 3.0]
+    }  # fmt: skip
+    assert bench.rates(seconds, 40)["slow"]["rounds"] == [10.0, 2.0, 40 / 6]
+    with pytest.raises(ValueError):
+        bench.ratio({"slow": [1.0], "fast": [1.0, 2.0]}, "slow", "fast")
+
+
+@pytest.mark.parametrize("config", [TINY, ViTConfig(), ViTConfig(patch_size=8, mlp_ratio=2.0)])
+def test_timms_model_has_our_shape(config):
+    ours, timms = VisionTransformer(config), bench.TimmViT(**bench.timm_shape(config))
+    assert count_parameters(timms) == count_parameters(ours)
+    assert timms(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_the_usual_loop_sees_torchvisions_pictures_and_learns():
+    split = load_generated().train
+    training = usual_loop.steps(bench.timm_shape(TINY), split.images, split.labels, MEAN, STD,
+                                batch_size=64, device="cpu", workers=0)  # fmt: skip
+    first = next(training)
+    dataset = training.gi_frame.f_locals["dataset"]
+    dataset.transform = transforms.Compose(dataset.transform.transforms[2:])  # without the random
+    image, label = dataset[5]
+    picture = Image.fromarray(split.images[5].permute(1, 2, 0).numpy())
+    expected = (np.asarray(picture) / 255 - MEAN) / STD
+    np.testing.assert_allclose(image.permute(1, 2, 0), expected, atol=1e-5)
+    assert label == split.labels[5]
+    losses = [next(training).item() for _ in range(40)]
+    assert losses[-1] < first.item()
+
+
+def test_the_usual_loop_runs_by_itself_as_its_user_would(monkeypatch, tmp_path):
+    program = tmp_path / "usual_loop.py"  # a stand-in that tells its environment
+    program.write_text("import os, sys\n"
+                       "for n in sys.stdin: print(float(n) + float(os.environ.get('GOMP_SPINCOUNT', '0.5')), flush=True)")  # fmt: skip
+    monkeypatch.setattr(bench, "__file__", str(tmp_path / "bench.py"))
+    monkeypatch.setenv("GOMP_SPINCOUNT", "77")
+    split = load_generated().train
+    for waiting, expected in ((None, 0.5), ("20", 20)):
+        with bench.usual_loop(TINY, 8, split, torch.device("cpu"), 0, waiting) as seconds:
+            assert [seconds(2), seconds(3)] == [2 + expected, 3 + expected]
+
+
+def test_a_usual_loop_that_fails_is_told():
+    split = load_generated().train
+    with bench.usual_loop(TINY, 8, split, torch.device("meta"), 0, None) as seconds:
+        with pytest.raises(RuntimeError, match="the usual loop ended with exit code 1"):
+            seconds(1)
+
+
+@pytest.mark.parametrize("timm", [False, True])
+def test_our_loop_trains_the_model_that_it_says(timm, monkeypatch):
+    trained = []
+    for kind in (bench.TimmViT, VisionTransformer):
+        def counted(self, *args, _kind=kind, _forward=kind.forward, **kwargs):
+            trained.append((_kind, len(args[0])))
+            return _forward(self, *args, **kwargs)
+
+        monkeypatch.setattr(kind, "forward", counted)
+    train = TrainConfig(batch_size=8, augment="crop+flip")
+    one_round = bench.our_loop(TINY, train, load_generated(), steps=3, timm=timm)
+    assert one_round() > 0
+    assert trained == [(bench.TimmViT if timm else VisionTransformer, 8)] * 3
+
+
+def test_a_round_longer_than_the_data_is_refused():
+    with pytest.raises(ValueError, match="126 steps want 1008 training images, got 800"):
+        bench.our_loop(TINY, TrainConfig(batch_size=8), load_generated(), steps=126)
+
+
+def test_flop_are_those_of_the_formula():
+    c = TINY
+    T, D, hidden = c.grid**2 + 1, c.embed_dim, int(c.embed_dim * c.mlp_ratio)
+    patches = 2 * (T - 1) * (c.in_channels * c.patch_size**2) * D
+    layer = 2 * T * D * 3 * D + 2 * (2 * T * T * D) + 2 * T * D * D + 2 * (2 * T * D * hidden)
+    forward = patches + c.depth * layer + 2 * D * c.num_classes
+    # Backward twice as many: for the weights and for the inputs; but no one asks for the pixels'.
+    expected = 3 * forward - patches
+    assert bench.training_flop(c, torch.device("cpu")) == expected
+
+
+def test_the_command_measures_everything(tmp_path, capsys):
+    assert bench.main(["--quick", "--device", "cpu", "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "cpu.json").read_text())
+    assert found["quick"] is True and found["format"] == bench.FORMAT
+    speeds = found["training"]["images_per_second"]
+    assert found["training"]["ours"] in speeds
+    usual, ours = (speeds[n]["rounds"] for n in ("usual loop, timm's model", "our loop, our model"))
+    assert found["training"]["ours_to_usual"]["rounds"] == pytest.approx(
+        [b / a for a, b in zip(usual, ours)], rel=1e-4
+    )
+    assert speeds[bench.USUAL_WAITING]["median"] > 0
+    assert found["models"]["rows"]["Diff-ViT"]["attention"] == "diff"
+    tokens = {n: row["tokens"] for n, row in found["growth"]["rows"].items()}
+    assert tokens == {"patch 8": 17, "patch 4": 65, "patch 2": 257, "depth 1": 65, "depth 4": 65}
+    assert set(found["attention"]["tokens"]) == {"17", "65", "257"}
+    assert set(found["looking"]) == {"prediction", "CLS maps", "rollout"}
+    shares = found["share_of_peak"]
+    assert shares["float32"] == pytest.approx(
+        shares["flop_per_second"] / found["peak"]["float32"]["median"], rel=1e-4
+    )
+    printed = capsys.readouterr().out
+    assert f"{found['training']['ours_to_usual']['median']:.2f} (" in printed
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_recipe_counts_each_of_its_epochs(monkeypatch):
+    seconds = {bench.USUAL: [8.0] * 3, bench.USUAL_WAITING: [8.0] * 3, "our loop, timm's model": [8.0] * 3,
+               "our loop, our model": [4.0] * 3, "our loop, our model, 25% of the patches": [1.0] * 3}  # fmt: skip
+    monkeypatch.setattr(bench, "alternate", lambda candidates, size: {n: seconds[n] for n in candidates})
+    train = TrainConfig(epochs=3, batch_size=8, warmup_epochs=1, keep=0.25, keep_epochs=2)
+    size = replace(SIZE, compile=False)
+    found = bench.training(TINY, train, load_generated(), size, workers=0)
+    assert found["recipe_to_usual"]["median"] == pytest.approx(8 / ((1 + 1 + 4) / 3))
+    assert found["ours_to_usual"]["median"] == 2
+    whole = bench.training(TINY, replace(train, keep=1.0), load_generated(), size, workers=0)
+    assert "recipe_to_usual" not in whole
+
+
+def test_a_quick_run_never_replaces_a_measurement(capsys):
+    with pytest.raises(SystemExit):
+        bench.main(["--quick"])
+    assert "--out" in capsys.readouterr().err

@@ -1,0 +1,132 @@
+# LLM-assisted: prompts P6, see report.md
+"""Runs on a real local Ray cluster of two workers, one of which is killed in the middle."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cvassign import experiments
+from cvassign.study import ray as ray_engine
+from cvassign.experiments import all_runs, experiment_runs
+from cvassign.results import load, load_model, run_or_load
+
+ROOT = Path(__file__).resolve().parents[2]
+EPOCHS = 12  # long enough to be killed in the middle
+
+# The driver is a process of its own: Ray leaves threads and signal handlers behind.
+DRIVER = f"""
+import sys
+from pathlib import Path
+import ray
+from cvassign.study import ray as ray_engine
+sys.path.insert(0, {str(ROOT / "tests" / "study")!r})
+from test_ray import two_runs
+
+start = ray.init
+ray.init = lambda **options: start(num_cpus=2, object_store_memory=100_000_000, **options)
+out, state = map(Path, sys.argv[1:])
+sys.exit(ray_engine.run_all(two_runs(), out, jobs=2, device="cpu", state=state))
+"""
+
+
+def two_runs():
+    """A ViT and a Diff-ViT of the smoke preset, for more epochs."""
+    runs = [experiment_runs("reference", model, "smoke")[0] for model in ("vit", "diff")]
+    return [replace(run, train=replace(run.train, epochs=EPOCHS)) for run in runs]
+
+
+def test_a_run_asks_for_its_fraction():
+    nodes = [{"CPU": 16.0, "GPU": 1.0}, {"CPU": 4.0}]
+    of_gpu = ray_engine.resources(3, None, {"CPU": 20.0, "GPU": 1.0}, nodes)
+    assert of_gpu == {"num_gpus": 1 / 3, "num_cpus": 1}
+    # On CPUs as many as fit the smallest machine: a task never spans two.
+    assert ray_engine.resources(2, "cpu", {"CPU": 20.0, "GPU": 1.0}, nodes) == {"num_cpus": 2}
+    assert ray_engine.resources(9, None, {"CPU": 4.0}, [{"CPU": 4.0}]) == {"num_cpus": 1}
+
+
+def test_impossible_demands_are_named():
+    with pytest.raises(ValueError, match="jobs must be positive, got 0"):
+        ray_engine.resources(0, None, {"CPU": 2.0}, [{"CPU": 2.0}])
+    with pytest.raises(ValueError, match="'cuda' was asked for, but the cluster has no GPU"):
+        ray_engine.resources(1, "cuda", {"CPU": 2.0}, [{"CPU": 2.0}])
+
+
+def test_without_ray_the_message_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "ray", None)  # import ray: ImportError
+    with pytest.raises(RuntimeError, match="pip install ray"):
+        ray_engine.run_all(two_runs(), tmp_path)
+
+
+def test_the_command_hands_its_runs_to_ray(monkeypatch, tmp_path):
+    asked, before = [], signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(ray_engine, "run_all", lambda *args: asked.append(args) or 0)
+    command = ["run", "--preset", "smoke", "--section", "1.3", "--jobs", "2", "--device", "cpu"]
+    assert experiments.main([*command, "--engine", "ray", "--out", str(tmp_path)]) == 0
+    assert asked == [(all_runs("smoke", "1.3"), tmp_path, 2, "cpu")]
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_result_that_came_over_the_network_is_written(tmp_path):
+    run = replace(two_runs()[0], train=replace(two_runs()[0].train, epochs=1))
+    there, here = tmp_path / "there", tmp_path / "here"
+    result, weights = ray_engine.train(run, str(there), str(tmp_path / "state"), "cpu")
+    assert weights
+    ray_engine.keep(run, result, weights, here)
+    assert load(run, here)["test_accuracy"] == load(run, there)["test_accuracy"]
+    assert (here / run.file_name).read_bytes() == (there / run.file_name).read_bytes()
+    load_model(run, here)
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_killed_worker_is_replaced_and_goes_on(tmp_path):
+    pytest.importorskip("ray", reason="ray is an optional extra")
+    out, state = tmp_path / "results", tmp_path / "state"
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RAY_DEDUP_LOGS": "0",
+        "RAY_ADDRESS": "local", "RAY_USAGE_STATS_ENABLED": "0", "HOME": str(tmp_path),
+        "RAY_raylet_start_wait_time_s": "200",  # on a busy machine it takes longer than its 30
+    }  # fmt: skip
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(out), str(state)],
+        text=True, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    lines: list[str] = []
+    reader = threading.Thread(target=lambda: lines.extend(iter(driver.stdout.readline, "")))
+    reader.start()
+
+    def starts(run) -> list[int]:
+        begin = re.escape(run.file_name) + r": starts in process (\d+)"
+        return [int(p) for p in re.findall(begin, "".join(lines))]
+
+    try:
+        victim, other = two_runs()
+        checkpoint = state / victim.file_name.replace(".json", ".pt")
+        deadline = time.monotonic() + 500
+        while not (checkpoint.exists() and starts(victim)):  # its first epoch is done
+            assert driver.poll() is None and time.monotonic() < deadline, "".join(lines)
+            time.sleep(0.02)
+        os.kill(starts(victim)[0], signal.SIGKILL)
+        assert not (out / victim.file_name).exists(), "it was done before it could be killed"
+        assert driver.wait(timeout=500) == 0, "".join(lines)
+    finally:
+        driver.kill()
+        reader.join()
+    assert len(starts(victim)) == 2 and len(set(starts(victim))) == 2
+    assert len(starts(other)) == 1
+    for run in (victim, other):
+        result = json.loads((out / run.file_name).read_text())
+        assert len(result["history"]["val_loss"]) == EPOCHS
+    # Killed or not, the weights are those of a run that nobody disturbed.
+    undisturbed = run_or_load(victim, tmp_path / "alone", tmp_path / "s", "cpu", progress=False)
+    assert undisturbed["history"]["train_loss"] == pytest.approx(
+        json.loads((out / victim.file_name).read_text())["history"]["train_loss"], rel=1e-3
+    )

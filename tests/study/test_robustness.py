@@ -1,0 +1,312 @@
+# LLM-assisted: prompts P2, P6, see report.md
+"""Corruptions against their definitions; the study against accuracies counted one by one."""
+
+import numpy as np
+import pytest
+import torch
+
+from cvassign.study import robustness
+from cvassign.compare import Difference, over_seeds, paired_bootstrap
+from cvassign.data import Split, load_generated
+from cvassign.experiments import experiment_runs
+from cvassign.plots import robustness_curves
+from cvassign.results import ResultError, load_model, save_weights, weights_path, write_json
+from cvassign.study.robustness import CORRUPTIONS, SEVERITIES, corrupt
+from cvassign.train import predict
+from cvassign.vit import VisionTransformer
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Smooth pictures, as photos are, with one sharp edge for blur and JPEG."""
+    g = torch.Generator().manual_seed(0)
+    small = torch.rand(40, 3, 5, 5, generator=g)
+    large = torch.nn.functional.interpolate(small, (32, 32), mode="bicubic").clamp(0, 1)
+    large[..., 16:] = 1 - large[..., 16:]
+    return (255 * large).to(torch.uint8)
+
+
+def grey(level, n=200):
+    return torch.full((n, 3, 32, 32), level, dtype=torch.uint8)
+
+
+def distance(a, b):
+    return (a.float() - b.float()).square().mean().sqrt().item() / 255
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_a_corruption_grows_with_its_severity_and_keeps_shape_and_type(name, images):
+    before = images.clone()
+    damaged = [corrupt(images, name, s) for s in SEVERITIES]
+    assert torch.equal(images, before)
+    assert {(d.dtype, d.shape) for d in damaged} == {(torch.uint8, images.shape)}
+    far = [distance(images, d) for d in damaged]
+    assert 0.002 < far[0] and all(a < b for a, b in zip(far, far[1:])), far
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_the_same_seed_gives_the_same_pixels_and_the_global_one_is_untouched(name, images):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    first = corrupt(images, name, 3, seed=1)
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(first, corrupt(images, name, 3, seed=1))
+    random = "noise" in name or name == "fog"
+    assert torch.equal(first, corrupt(images, name, 3, seed=2)) == (not random)
+
+
+def test_gaussian_noise_has_the_deviation_it_says():
+    noisy = corrupt(grey(128), "Gaussian noise", 3).float() / 255
+    assert noisy.std().item() == pytest.approx(0.08, rel=0.01)
+    assert noisy.mean().item() == pytest.approx(128 / 255, abs=1e-3)
+
+
+@pytest.mark.parametrize("level", (50, 150))
+def test_shot_noise_is_poisson(level):
+    # λ photons have a standard deviation of √λ, so brightness x has √(x / photons).
+    noisy = corrupt(grey(level), "shot noise", 5).float() / 255
+    assert noisy.std().item() == pytest.approx(np.sqrt(level / 255 / 50), rel=0.02)
+    assert noisy.mean().item() == pytest.approx(level / 255, abs=2e-3)
+
+
+def test_impulse_noise_makes_a_share_black_or_white():
+    noisy = corrupt(grey(128), "impulse noise", 5)
+    for value in (0, 255):
+        assert (noisy == value).float().mean().item() == pytest.approx(0.035, rel=0.03)
+    assert (noisy == 128).float().mean().item() == pytest.approx(0.93, rel=0.01)
+
+
+def test_blur_spreads_a_point_by_sigma():
+    point = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    point[..., 16, 16] = 255
+    weights = corrupt(point, "blur", 5)[0, 0].double()
+    x = torch.arange(32, dtype=torch.double) - 16
+    variance = (weights.sum(0) * x**2).sum() / weights.sum()
+    assert variance.sqrt().item() == pytest.approx(1.0, rel=0.05)
+    assert torch.equal(corrupt(grey(77, 1), "blur", 5), grey(77, 1))
+
+
+def test_contrast_keeps_a_share_of_the_distance_to_the_mean():
+    half = grey(50, 1)
+    half[..., :16] = 150
+    assert corrupt(half, "contrast", 2).unique().tolist() == pytest.approx([75, 125], abs=1)
+
+
+def test_fog_is_grey_uneven_and_takes_contrast(images):
+    cloud = corrupt(grey(100), "fog", 5).float()
+    assert cloud.std((1, 2, 3)).amin() > 2  # uneven in every image
+    assert torch.equal(cloud[:, 0], cloud[:, 1])  # grey
+    assert not torch.equal(cloud[0], cloud[1])  # another cloud for each
+    # Contrast between neighbours is lost; between far places the cloud adds its own.
+    edge = [f[..., 15:17].float().diff().abs().mean() for f in
+            (images, *(corrupt(images, "fog", s) for s in (1, 2)))]  # fmt: skip
+    assert edge[2] < edge[1] < edge[0]
+
+
+def test_a_fogs_decay_sets_how_fine_its_cloud_is():
+    torch.manual_seed(0)
+    roughness = []
+    for decay in (3, 1.75):
+        cloud = robustness.fog(torch.full((50, 3, 32, 32), 0.5), 1.0, decay)
+        roughness.append(cloud.diff(dim=-1).abs().mean().item())
+    assert roughness[1] > 1.5 * roughness[0]
+
+
+def test_jpeg_rounds_fine_and_weak_patterns_away():
+    # The finest pattern of an 8 x 8 block: JPEG's table rounds it in steps of about a hundred at
+    # quality 50, so a weak one is gone and a strong one stays. Each image has its own.
+    board = torch.tensor([[1, -1], [-1, 1]]).repeat(16, 16)
+    made = torch.stack([(128 + a * board).expand(3, 32, 32) for a in (4, 110)]).to(torch.uint8)
+    weak, strong = corrupt(made, "JPEG", 4).float()
+    assert weak.std() == 0 and abs(weak.mean() - 128) <= 1
+    assert strong.std() > 90
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    (
+        (dict(name="snow"), "corruption must be one of"),
+        (dict(severity=6), "severity must be one of"),
+        (dict(images=torch.zeros(2, 3, 32, 32)), "uint8"),
+        (dict(images=torch.zeros(3, 32, 32, dtype=torch.uint8)), "got \\(3, 32, 32\\)"),
+    ),
+)
+def test_bad_input_is_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        corrupt(**{"images": grey(1, 1), "name": "blur", "severity": 1} | change)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Weights of the four best runs of the smoke preset: untrained, each its own."""
+    results = tmp_path_factory.mktemp("results")
+    for model in ("vit", "diff"):
+        for run in experiment_runs("best", model, "smoke"):
+            torch.manual_seed(10 * run.seed + (model == "diff"))
+            made = VisionTransformer(run.model)
+            torch.nn.init.normal_(made.head.weight)  # as made, it would answer one class
+            save_weights(made, weights_path(run, results))
+    return results
+
+
+@pytest.mark.filterwarnings("ignore:Mismatch dtype")  # torch's RMSNorm under autocast
+def test_the_study_counts_what_the_models_get_right(folder):
+    runs = robustness.best_runs("smoke", folder)
+    assert [(r.model.attention, r.seed) for r in runs] == [
+        ("standard", 0), ("standard", 1), ("diff", 0), ("diff", 1)]  # fmt: skip
+    found = robustness.study(runs, folder, images=60, device="cpu", progress=False)
+    test = load_generated().test
+    images, labels = test.images[:60], test.labels[:60]
+    for row, run in zip(found["runs"], runs, strict=True):
+        model = load_model(run, folder)
+        for x, got in (
+            (images, row["clean"]),
+            (corrupt(images, "shot noise", 5), row["accuracy"]["shot noise"][4]),
+            (corrupt(images, "JPEG", 1), row["accuracy"]["JPEG"][0]),
+        ):
+            right = sum(predict(model, x).argmax(1) == labels).item()
+            assert got == pytest.approx(100 * right / 60)
+    one, two = (
+        [np.mean(list(r["accuracy"].values())) for r in found["runs"] if r["attention"] == a]
+        for a in ("standard", "diff")
+    )
+    expected = over_seeds(one, two)
+    got = found["differences"]["all corruptions"]
+    assert (got["over"], got["n"]) == ("seeds", 2)
+    assert (got["mean"], got["low"]) == (pytest.approx(expected.mean), pytest.approx(expected.low))
+    clean, lost = (found["differences"][k]["mean"] for k in ("clean", "lost to corruption"))
+    assert lost == pytest.approx(clean - got["mean"])
+    noises = ("Gaussian noise", "shot noise", "impulse noise")
+    for key, kinds in (
+        ("lost to noise", noises), ("lost to the rest", ("blur", "contrast", "fog", "JPEG"))
+    ):  # fmt: skip
+        one, two = (
+            [r["clean"] - np.mean([r["accuracy"][k] for k in kinds])
+             for r in found["runs"] if r["attention"] == a]
+            for a in ("standard", "diff")
+        )  # fmt: skip
+        expected, got = over_seeds(one, two), found["differences"][key]
+        assert [got[k] for k in ("mean", "low", "high")] == pytest.approx(
+            [expected.mean, expected.low, expected.high]
+        )
+
+
+def test_with_one_seed_the_difference_is_over_images(folder):
+    runs = [r for r in robustness.best_runs("smoke", folder) if r.seed == 0]
+    found = robustness.study(runs, folder, images=50, device="cpu", progress=False)
+    test = load_generated().test
+    split = Split(test.images[:50], test.labels[:50])
+    models = [load_model(r, folder) for r in runs]
+    right = np.stack([robustness.hits(models, split, "fog", s) for s in SEVERITIES])
+    assert found["differences"]["fog"] == vars(paired_bootstrap(*right.mean(0)))
+    assert found["differences"]["fog"]["n"] == 50
+    alone = robustness.study(runs[:1], folder, images=10, device="cpu", progress=False)
+    assert alone["differences"] == {}
+
+
+def said(clean=(-1, -2, 0), noise=(0, -1, 1), rest=(0, -1, 1), full=None, **kinds):
+    """`in_words` of made-up differences, each (mean, low, high)."""
+    values = {"clean": clean, "lost to noise": noise, "lost to the rest": rest}
+    values = dict.fromkeys(CORRUPTIONS, (0, -1, 1)) | values | kinds
+    keys = ("mean", "low", "high")
+    d = {k: dict(zip(keys, v)) | {"n": 9, "over": "images"} for k, v in values.items()}
+    return " ".join(robustness.in_words({"images": 700, "differences": d}, full))
+
+
+def test_the_loss_to_noise_alone_decides():
+    assert "do not show" in said()
+    assert "do not show" in said(rest=(-3, -4, -2), blur=(5, 4, 6))
+    assert "did not cancel noise" in said(noise=(2, 1, 3))
+    assert "costs the Diff-ViT less than the ViT." in said(noise=(-2, -3, -1))
+    assert "less to lose" in said(noise=(-2, -3, -1), clean=(-4, -5, -3))
+
+
+def test_noise_and_the_rest_are_told_apart():
+    text = said(blur=(-3, -4, -2), noise=(-2.5, -3, -1), **{"shot noise": (1.5, 1, 2)})
+    assert (
+        "Under the three noises: the Diff-ViT is clearly ahead in 1 of 3 (shot noise), the ViT is "
+        "clearly ahead in 0 of 3. They take 2.50 points fewer from the Diff-ViT"
+    ) in text
+    assert (
+        "Under blur, contrast, fog, JPEG: the Diff-ViT is clearly ahead in 0 of 4, the ViT is "
+        "clearly ahead in 1 of 4 (blur). What they take from the two differs by +0.00"
+    ) in text
+    assert robustness.in_words({"differences": {}}) == []
+
+
+def test_an_unlucky_sample_is_named():
+    full = Difference(-1.6, -2.3, -1.0, 10_000, "images")
+    text = said(clean=(-4.4, -7, -2), full=full)
+    assert "only 700 test images" in text and "−4.40 points, outside" in text
+    assert "Beware" not in said(clean=(-1.2, -2, 0), full=full) + said(clean=(-4.4, -7, -2))
+
+
+def test_the_command_writes_what_the_plot_reads(folder, capsys):
+    assert robustness.main(
+        ["--preset", "smoke", "--images", "20", "--results", str(folder), "--device", "cpu"]
+    ) == 0  # fmt: skip
+    stored = robustness.read(robustness.file_of("smoke", folder))
+    assert robustness.stored(("cpu", "smoke"), folder) == stored
+    assert "4 models, 20 images" in capsys.readouterr().out
+    curves = robustness.curves(stored)
+    assert list(curves) == ["ViT", "Diff-ViT"]
+    assert np.shape(curves["ViT"]["blur"]) == (2, 6)
+    assert curves["Diff-ViT"]["blur"][1][0] == stored["runs"][3]["clean"]
+    figure = robustness_curves(curves, range(6))
+    drawn = figure.axes[0].lines[0].get_ydata()
+    np.testing.assert_allclose(drawn, np.mean(curves["ViT"]["Gaussian noise"], axis=0))
+
+
+def test_the_command_says_what_is_missing(folder, tmp_path, capsys):
+    assert robustness.main(["--preset", "cpu", "--results", str(tmp_path)]) == 1
+    assert "experiments run --preset cpu" in capsys.readouterr().err
+    assert robustness.main(["--preset", "smoke", "--images", "0", "--results", str(folder)]) == 1
+    assert "between 1 and 200" in capsys.readouterr().err
+    path = weights_path(robustness.best_runs("smoke", folder)[0], tmp_path)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"broken")
+    assert robustness.main(["--preset", "smoke", "--results", str(tmp_path)]) == 1
+    assert "no usable weights" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    (("", "no readable"), ("[]", "no readable"), ('{"format": 2}', "runs"),
+     ('{"format": 1, "runs": [], "differences": {}, "severities": []}', "robustness --preset cpu")),
+)  # fmt: skip
+def test_a_file_that_is_no_study_is_named(text, message, tmp_path):
+    path = tmp_path / "cpu.json"
+    path.write_text(text)
+    with pytest.raises(ResultError, match=message):
+        robustness.read(path)
+    with pytest.raises(ResultError, match="none.json"):
+        robustness.read(tmp_path / "none.json")
+    assert robustness.stored(("full", "cpu"), tmp_path) is None  # no file: nothing to warn of
+
+
+def test_an_unusable_study_is_warned_of_and_left_out(tmp_path):
+    good = {"format": robustness.FORMAT, "runs": [], "differences": {}, "severities": []}
+    write_json(good, robustness.file_of("cpu", tmp_path))
+    robustness.file_of("full", tmp_path).write_text("half")
+    with pytest.warns(UserWarning, match="full.json: no readable robustness study"):
+        assert robustness.stored(("full", "cpu"), tmp_path) == good
+
+
+def test_fewer_images_do_not_replace_more(folder, tmp_path, capsys):
+    path = robustness.file_of("smoke", tmp_path)
+    stored = {"format": robustness.FORMAT, "runs": [], "differences": {}, "severities": []}
+    write_json(stored | {"images": 30}, path)
+    (tmp_path / "weights").symlink_to(folder / "weights")
+    command = ["--preset", "smoke", "--results", str(tmp_path), "--device", "cpu", "--images"]
+    assert robustness.main([*command, "20"]) == 1
+    assert "smoke.json: holds a study of 30 images" in capsys.readouterr().err
+    assert robustness.read(path)["images"] == 30
+    assert robustness.main([*command, "40"]) == 0 and robustness.read(path)["images"] == 40
+
+
+def test_runs_of_two_presets_are_not_mixed(folder):
+    runs = robustness.best_runs("smoke", folder)[:1] + experiment_runs("best", "vit", "cpu")
+    for wrong in (runs, []):
+        with pytest.raises(ValueError, match="one preset"):
+            robustness.study(wrong, folder)
