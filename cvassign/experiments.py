@@ -1,12 +1,14 @@
-# LLM-assisted: prompts P1, P2, P5, see report.md
+# LLM-assisted: prompts P1, P2, P5, P7, P11, see report.md
 """Every training run that the report needs, as data, and the command that trains them.
 
     python -m cvassign.experiments list [--preset P] [--section S] [--model M]
-    python -m cvassign.experiments run  [--preset P] [--section S] [--model M] [--jobs J] [--out DIR] [--engine E]
+    python -m cvassign.experiments run  [--preset P] [--section S] [--model M] [--jobs J] [--out DIR]
+                                        [--stop-after SECONDS]
 
 An experiment is a base recipe and what is changed in it, one thing at a time. The ViT and the
 Diff-ViT go through the same list; only `attention` differs. Presets say how large it all is:
-`full` for a GPU, `cpu` for two cores, `smoke` for tests, on generated pictures.
+`full` is what is reported, `cpu` shows every experiment on a laptop, `smoke` is for tests, on
+generated pictures.
 """
 
 import argparse
@@ -15,13 +17,14 @@ import os
 import re
 import signal
 import sys
+import time
 import traceback
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cvassign.results import RESULTS, Busy, ResultError, Run, load, load_all, run_or_load
-from cvassign.train import TrainConfig
-from cvassign.vit import ViTConfig
+from cvassign.train import TimeUp, TrainConfig
+from cvassign.vit import ViTConfig, gflop_per_image
 
 MODELS = ("vit", "diff")
 # Assignment sections of an experiment: of the ViT, of the Diff-ViT.
@@ -29,16 +32,18 @@ SECTIONS = {
     "reference": ("1.1", "2.1.3"),
     "patch": ("1.2.1", "2.1.3"),
     "hyper": ("1.2.2", "2.2.1"),
+    "candidates": ("1.2.2", "2.2.1"),
     "best": ("1.2.2", "2.2.1"),
-    "length": ("1.2.2", "2.2.1"),
     "augment": ("1.2.3", "2.2.2"),
     "position": ("1.3", "2.2.3"),
     "controls": ("2.2", "2.2"),
 }
 POSITION_LABELS = {
-    "none": "none", "learned_1d": "1-D learned", "learned_2d": "2-D learned",
+    "none": "none",
+    "learned_1d": "1-D learned",
+    "learned_2d": "2-D learned",
     "sinusoidal": "sinusoidal",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -48,71 +53,85 @@ class Preset:
     name: str
     model: dict  # the reference recipe: changes to ViTConfig ...
     train: dict  # ... and to TrainConfig
-    best: dict  # the best recipe: changes to the reference recipe
-    augments: tuple[str, ...]  # compared in 1.2.3; one of them is the reference recipe's
-    seeds: dict  # experiment, or name of one of its runs -> number of seeds; else one
-    order: tuple[tuple[str, str], ...]  # (experiment, model) by priority
-    on_best: bool  # positions and controls vary the best recipe, else the reference
-    # Changes to the best recipe: the shorter training that it is compared with ...
-    shorter: dict = field(default_factory=dict)
-    # ... and what makes it short enough to compare positions on it.
-    short_best: dict = field(default_factory=dict)
+    long: dict  # the long recipe: changes to the reference recipe
+    # Changes to the long recipe that were tried; validation chooses among them and the long recipe.
+    candidates: tuple[dict, ...] = ()
+    winner: dict = field(default_factory=dict)  # the chosen one: long | winner is the best recipe
+    short_best: dict = field(default_factory=dict)  # long made short: positions are compared on it
+    hyper: tuple[dict, ...] = (  # one change each to the reference recipe
+        dict(depth=3),
+        dict(embed_dim=64),
+        dict(num_heads=2),
+        dict(learning_rate=0.006),
+        dict(learning_rate=0.0015),
+        dict(optimizer="adamw", learning_rate=0.00075),  # AdamW's best rate is a lower one
+        dict(mlp_ratio=4.0),
+        dict(depth=9),
+    )
+    hyper_gpu: tuple[dict, ...] = (
+        dict(optimizer="adamw", learning_rate=0.0015),
+        dict(optimizer="adamw", learning_rate=0.003),
+        dict(embed_dim=192),
+        dict(num_heads=16),
+        dict(num_heads=32),
+    )
+    augments: tuple[str, ...] = (  # compared in 1.2.3; one of them is the reference recipe's
+        "none",
+        "crop+flip",
+        "crop+flip+jitter",
+        "crop+flip+cutmix",
+        "crop+flip+randaugment(2,9)",
+        "crop+flip+randaugment(2,9)+cutmix",
+    )
+    seeds: dict = field(default_factory=dict)  # experiment -> number of seeds; else one
     dataset: str = "cifar10"
 
 
-def _both(*experiments: str) -> tuple[tuple[str, str], ...]:
-    return tuple((e, m) for e in experiments for m in MODELS)
-
+# The experiments by priority.
+ORDER = ("best", "reference", "hyper", "controls", "augment", "position", "patch", "candidates")
 
 PRESETS = {
     preset.name: preset
     for preset in (
         Preset(
             "full",
-            # Narrow and deep, as the strongest plain ViT of this size on CIFAR-10 (arXiv
-            # 2112.13492): 2.7M parameters.
-            model=dict(embed_dim=192, depth=9, num_heads=12, mlp_ratio=2.0, drop_path=0.1),
+            model=dict(embed_dim=128, depth=6, num_heads=8, mlp_ratio=2.0),
             train=dict(
-                epochs=50, batch_size=256, optimizer="muon", learning_rate=2e-3, warmup_epochs=3,
-                augment="crop+flip+randaugment(1,5)",
+                epochs=15,
+                batch_size=256,
+                optimizer="muon",
+                learning_rate=3e-3,
+                warmup_epochs=1,
+                augment="crop+flip",
             ),
-            best=dict(augment="crop+flip+randaugment(2,9)+cutmix"),
-            augments=(
-                "none", "flip", "crop+flip", "crop+flip+jitter", "crop+flip+erasing",
-                "crop+flip+mixup", "crop+flip+cutmix", "crop+flip+trivialaugment",
-                "crop+flip+randaugment(1,5)", "crop+flip+randaugment(2,9)",
-                "crop+flip+randaugment(2,9)+cutmix",
-                "crop+flip+randaugment(2,9)+erasing+mixup+cutmix",
+            long=dict(
+                embed_dim=256,
+                drop_path=0.05,
+                epochs=50,
+                warmup_epochs=2,
+                augment="crop+flip+randaugment(2,9)+cutmix",
             ),
-            seeds=dict(best=3, position=3, controls=3),
-            order=_both("best", "patch", "position", "augment", "hyper", "controls"),
-            on_best=True,
+            candidates=(
+                dict(unmixed_epochs=10),
+                dict(depth=9),
+                dict(depth=9, unmixed_epochs=10, weight_decay=0.2),
+            ),
+            short_best=dict(epochs=20),
+            seeds=dict(best=3, reference=3),
         ),
         Preset(
-            "cpu",
-            # Three epochs. In the first two a quarter of the patches is kept (PatchDropout),
-            # which makes an epoch three times cheaper; the last sees whole images.
-            model=dict(embed_dim=96, depth=4, num_heads=6, mlp_ratio=2.0),
+            "cpu",  # the same lists on a smaller model for three epochs
+            model=dict(embed_dim=96, depth=4, num_heads=8, mlp_ratio=2.0),
             train=dict(
-                epochs=3, batch_size=128, optimizer="muon", learning_rate=4e-3, warmup_epochs=0.3,
-                label_smoothing=0.0, augment="crop+flip", keep=0.25, keep_epochs=2,
+                epochs=3,
+                batch_size=128,
+                optimizer="muon",
+                learning_rate=3e-3,
+                warmup_epochs=0.3,
+                augment="crop+flip",
             ),
-            best=dict(
-                embed_dim=128, depth=6, num_heads=8, epochs=50, warmup_epochs=1, keep=0.5,
-                keep_epochs=42, label_smoothing=0.1, augment="crop+flip+randaugment(1,5)",
-            ),
-            augments=(
-                "none", "flip", "crop+flip", "crop+flip+jitter", "crop+flip+erasing",
-                "crop+flip+cutmix", "crop+flip+randaugment(1,5)",
-                "crop+flip+randaugment(2,9)+cutmix",
-            ),
-            seeds={"reference": 3, "controls": 3, "position": 3, "augment": 3, "best-short": 3},
-            order=_both(
-                "best", "reference", "patch", "augment", "controls", "hyper", "position", "length"
-            ),
-            on_best=False,
-            shorter=dict(epochs=18, keep_epochs=13, augment="crop+flip"),
-            short_best=dict(epochs=5, keep=0.25, keep_epochs=4, augment="crop+flip"),
+            long=dict(epochs=10),
+            short_best=dict(epochs=3),
         ),
         Preset(
             "smoke",
@@ -120,103 +139,28 @@ PRESETS = {
             train=dict(
                 epochs=2, batch_size=64, optimizer="muon", learning_rate=5e-3, warmup_epochs=0.2
             ),
-            best=dict(embed_dim=40),
-            augments=("none", "flip", "crop+flip", "crop+flip+cutmix"),
-            seeds=dict(best=2),
-            order=_both("best", "patch", "position", "augment", "hyper", "controls", "length"),
-            on_best=False,
-            shorter=dict(epochs=1),
+            long=dict(embed_dim=40),
+            candidates=(dict(unmixed_epochs=1),),
+            short_best=dict(epochs=1),
+            hyper=(dict(depth=3), dict(learning_rate=0.006), dict(num_heads=2)),
+            hyper_gpu=(),
+            augments=("none", "crop+flip", "crop+flip+cutmix"),
+            seeds=dict(best=2, reference=2),
             dataset="generated",
         ),
     )
-}  # fmt: skip
+}
 
 
-def _run(preset: Preset, model: str, base: str, slug: str, label: str, section: str,
-         seed: int = 0, **changes) -> Run:  # fmt: skip
-    """The run that changes the `base` recipe ("reference" or "best") by `changes`."""
-    fields = {**preset.model, **preset.train, **(preset.best if base == "best" else {})}
-    fields |= {"attention": "diff"} if model == "diff" else {}
-    fields |= changes
-    of_model = {k: v for k, v in fields.items() if k in ViTConfig.__dataclass_fields__}
-    of_train = {k: v for k, v in fields.items() if k not in of_model}
-    name = f"{model}-{slug or base}"
-    # The weights that figures and the robustness study need; the others would fill the repository.
-    keep = slug == "" and (base == "best" or seed == 0)
-    return Run(name, section, label, preset.name, seed, ViTConfig(**of_model),
-               TrainConfig(**of_train), preset.dataset, keep)  # fmt: skip
+@dataclass(frozen=True)
+class _Row:
+    """One row of an experiment's table: what is changed in a base recipe."""
 
-
-def _times(value: int, factor: float, multiple: int) -> int:
-    """value x factor, rounded to a multiple that the heads divide."""
-    return max(multiple, round(value * factor / multiple) * multiple)
-
-
-def _variants(preset: Preset, experiment: str) -> list[tuple[str, str, str, dict]]:
-    """(base, slug, label, changes) of each run of an experiment; an empty slug is the base."""
-    ref = {**asdict(ViTConfig()), **asdict(TrainConfig()), **preset.model, **preset.train}
-    base = "best" if preset.on_best else "reference"
-    if experiment in ("reference", "best"):
-        return [(experiment, "", f"{experiment} recipe", {})]
-    if experiment == "length":
-        recipes = ([("best-short", preset.shorter)] if preset.shorter else []) + [("", {})]
-        return [
-            ("best", slug, "{epochs} epochs, {augment}".format_map(ref | preset.best | changes),
-             changes)
-            for slug, changes in recipes
-        ]  # fmt: skip
-    if experiment == "patch":
-        sizes = (4, 8, 2)
-        return [
-            ("reference", "" if s == ref["patch_size"] else f"patch-{s}", f"patch {s}",
-             dict(patch_size=s))
-            for s in sizes
-        ]  # fmt: skip
-    if experiment == "position" and preset.short_best:
-        return [
-            ("best", f"best-position-{key}", label, preset.short_best | dict(position=key))
-            for key, label in POSITION_LABELS.items()
-        ]
-    if experiment == "position":
-        return [
-            (base, "" if key == "learned_1d" else f"position-{key}", label, dict(position=key))
-            for key, label in POSITION_LABELS.items()
-        ]
-    if experiment == "augment":
-        return [
-            # The best recipe may be one of them: then it is that run, not trained twice.
-            ("best", "", a, {}) if preset.best == dict(augment=a) else
-            ("reference", "" if a == ref["augment"] else _slug(dict(augment=a)), a, dict(augment=a))
-            for a in preset.augments
-        ]  # fmt: skip
-    if experiment == "hyper":
-        return [("reference", "", "reference", {})] + [
-            ("reference", _slug(changes), _text(changes), changes)
-            for changes in _hyperparameters(ref)
-        ]
-    raise ValueError(f"experiment must be one of {tuple(SECTIONS)}, got {experiment!r}")
-
-
-def _hyperparameters(ref: dict) -> list[dict]:
-    """What is changed: one thing at a time, up and down from the reference."""
-    D, L, H, rate = ref["embed_dim"], ref["depth"], ref["num_heads"], ref["learning_rate"]
-    return [
-        dict(embed_dim=_times(D, 1.5, 2 * H)),
-        dict(depth=L + (L + 1) // 2),
-        dict(learning_rate=rate * 2),
-        dict(learning_rate=rate / 2),
-        dict(num_heads=H * 2),
-        dict(mlp_ratio=ref["mlp_ratio"] * 2),
-        dict(batch_size=ref["batch_size"] // 2),
-        dict(optimizer="adamw", learning_rate=rate / 4),  # AdamW's best rate is a lower one
-        dict(embed_dim=_times(D, 0.5, 2 * H)),
-        dict(depth=max(1, L // 2)),
-        dict(num_heads=H // 3 + H // 3 % 2),
-        dict(mlp_ratio=ref["mlp_ratio"] / 2),
-        dict(batch_size=ref["batch_size"] * 2),
-        dict(learning_rate=rate / 4),
-        dict(optimizer="adamw"),
-    ]
+    base: str  # "reference" or "long"
+    slug: str  # in the file name; empty for the base recipe itself
+    label: str
+    changes: dict = field(default_factory=dict)
+    on_gpu: bool = False
 
 
 def _text(changes: dict) -> str:
@@ -232,16 +176,85 @@ def _slug(changes: dict) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", _text(changes)).strip("-")
 
 
-def _controls(preset: Preset) -> list[tuple[str, str, str, dict]]:
-    """(model, slug, label, changes): what of differential attention makes the difference?"""
-    return [
-        ("vit", "", "ViT", {}),
-        ("vit", "head-norm", "ViT + per-head norm", dict(head_norm=True)),
-        ("diff", "", "Diff-ViT", {}),
-        ("diff", "no-norm", "Diff-ViT, no per-head norm", dict(head_norm=False)),
-        ("diff", "constant", "Diff-ViT, λ_init 0.8 in all layers", dict(lambda_init=0.8)),
-        ("diff", "v2", "Diff-ViT, second version", dict(attention="diff_v2")),
-    ]
+def _candidate(changes: dict) -> _Row:
+    """The long recipe with `changes`; the name "best" is that of its stored files."""
+    slug = f"best-{_slug(changes)}" if changes else "best"
+    return _Row("long", slug, _text(changes) or "long recipe", changes)
+
+
+def _rows(preset: Preset, experiment: str, model: str) -> list[_Row]:
+    """The rows of an experiment."""
+    ref = preset.model | preset.train
+    if experiment == "reference":
+        return [_Row("reference", "", "reference recipe")]
+    if experiment == "best":
+        return [replace(_candidate(preset.winner), label="best recipe")]
+    if experiment == "candidates":
+        return [_candidate(c) for c in ({}, *preset.candidates)]
+    if experiment == "patch":
+        return [
+            _Row("reference", f"patch-{s}" if s != 4 else "", f"patch {s}", dict(patch_size=s),
+                 on_gpu=s == 2)
+            for s in (4, 8, 2)
+        ]  # fmt: skip
+    if experiment == "position":
+        return [
+            _Row("long", f"best-position-{key}", label, preset.short_best | dict(position=key))
+            for key, label in POSITION_LABELS.items()
+        ]
+    if experiment == "augment":
+        epochs = (ref | preset.long)["epochs"]
+        short = [
+            _Row("reference", "" if a == ref["augment"] else f"augment-{_slug({a: ''})}", a,
+                 dict(augment=a))
+            for a in preset.augments
+        ]  # fmt: skip
+        long = (ref | preset.long).get("augment", "crop+flip")
+        return short + [
+            _Row("long", "best-crop-flip", f"{epochs} epochs, crop+flip", dict(augment="crop+flip"),
+                 on_gpu=True),
+            _Row("long", "best", f"{epochs} epochs, {long}"),
+        ]  # fmt: skip
+    if experiment == "hyper":
+        lists = (preset.hyper, False), (preset.hyper_gpu, True)
+        return [_Row("reference", "", "reference")] + [
+            _Row("reference", _slug(c), _text(c), c, on_gpu) for many, on_gpu in lists for c in many
+        ]
+    if experiment == "controls" and model == "vit":
+        norm = _Row("reference", "head-norm", "ViT + per-head norm", dict(head_norm=True))
+        return [_Row("reference", "", "ViT"), norm]
+    if experiment == "controls":
+        return [
+            _Row("reference", "", "Diff-ViT"),
+            _Row("reference", "no-norm", "Diff-ViT, no per-head norm", dict(head_norm=False)),
+            _Row("reference", "constant", "Diff-ViT, λ_init 0.8 in all layers",
+                 dict(lambda_init=0.8)),
+        ]  # fmt: skip
+    raise ValueError(f"experiment must be one of {tuple(SECTIONS)}, got {experiment!r}")
+
+
+def _run(preset: Preset, model: str, row: _Row, section: str, seed: int) -> Run:
+    """The run of a row, for one model and seed."""
+    fields = preset.model | preset.train | (preset.long if row.base == "long" else {})
+    fields |= dict(attention="diff") if model == "diff" else {}
+    fields |= row.changes
+    of_model = {k: v for k, v in fields.items() if k in ViTConfig.__dataclass_fields__}
+    of_train = {k: v for k, v in fields.items() if k not in of_model}
+    is_best = row.slug == _candidate(preset.winner).slug
+    return Run(
+        name=f"{model}-{row.slug or 'reference'}",
+        section=section,
+        label=row.label,
+        preset=preset.name,
+        seed=seed,
+        model=ViTConfig(**of_model),
+        train=TrainConfig(**of_train),
+        dataset=preset.dataset,
+        # Of the best recipe: what figures and studies need; the rest would fill the repository.
+        keep_weights=is_best and seed == 0,
+        keep_logits=is_best,
+        on_gpu=row.on_gpu or (preset.name == "full" and row.base == "long"),
+    )
 
 
 def experiment_runs(experiment: str, model: str, preset: str) -> list[Run]:
@@ -252,21 +265,19 @@ def experiment_runs(experiment: str, model: str, preset: str) -> list[Run]:
         model: "vit" or "diff"; the controls belong to both, each gives its own.
         preset: a key of PRESETS.
     """
-    for value, known, what in ((experiment, SECTIONS, "experiment"), (model, MODELS, "model"),
-                               (preset, PRESETS, "preset")):  # fmt: skip
+    for value, known, what in (
+        (experiment, SECTIONS, "experiment"),
+        (model, MODELS, "model"),
+        (preset, PRESETS, "preset"),
+    ):
         if value not in known:
             raise ValueError(f"{what} must be one of {tuple(known)}, got {value!r}")
     p = PRESETS[preset]
     section = SECTIONS[experiment][MODELS.index(model)]
-    if experiment == "controls":
-        base = "best" if p.on_best else "reference"
-        rows = [(base, *row[1:]) for row in _controls(p) if row[0] == model]
-    else:
-        rows = _variants(p, experiment)
     return [
-        _run(p, model, base, slug, label, section, seed, **changes)
-        for base, slug, label, changes in rows
-        for seed in range(p.seeds.get(slug, p.seeds.get(experiment, 1)))
+        _run(p, model, row, section, seed)
+        for row in _rows(p, experiment, model)
+        for seed in range(p.seeds.get(experiment, 1))
     ]
 
 
@@ -279,46 +290,47 @@ def all_runs(preset: str, section: str = "", model: str | None = None) -> list[R
         model: only "vit" or "diff".
     """
     runs: dict[str, Run] = {}
-    for experiment, kind in PRESETS[preset].order:
-        if model in (None, kind):
-            for run in experiment_runs(experiment, kind, preset):
-                if run.section.startswith(section):
-                    runs.setdefault(run.file_name, run)
+    for experiment in ORDER:
+        for kind in MODELS:
+            if model in (None, kind):
+                for run in experiment_runs(experiment, kind, preset):
+                    if run.section.startswith(section):
+                        runs.setdefault(run.file_name, run)
     # One seed of everything before the second of anything.
     return sorted(runs.values(), key=lambda run: run.seed)
 
 
 def stored(experiment: str, model: str, presets=("full", "cpu"), results: Path = RESULTS):
-    """The results of an experiment under the best preset that has them: (preset, results).
-
-    A preset whose results are complete wins over one that has only a part; the first in
-    `presets` wins among complete ones, and the one with most results among incomplete ones.
-    """
-    found = []
+    """The results of an experiment under the first preset that has any: (preset, results)."""
     for preset in presets:
-        runs = experiment_runs(experiment, model, preset)
-        got = load_all(runs, results)
-        if len(got) == len(runs):
+        if got := load_all(experiment_runs(experiment, model, preset), results):
             return preset, got
-        found.append((len(got), preset, got))
-    count, preset, got = max(found, key=lambda f: f[0])
-    return preset, got
+    return presets[0], []
 
 
-def _worker(runs: list[Run], results: Path, device: str | None, threads: int, show: bool) -> int:
+def _worker(runs: list[Run], results: Path, device: str | None, threads: int,
+            deadline: float | None, show: bool) -> int:  # fmt: skip
     """Trains those of `runs` that nobody has done or is doing; returns how many failed."""
     import torch
 
     if threads:
         torch.set_num_threads(threads)
     failed = 0
+    pace = 0.0  # seconds of an epoch for each GFLOP per image, as the last run had it
     for run in runs:
         try:
             if load(run, results) is not None:
                 continue
-            result = run_or_load(run, results, device=device, progress=show)
+            epoch = pace * gflop_per_image(run.model)
+            if deadline is not None and time.time() + epoch > deadline:
+                continue  # not one epoch of it could be done
+            result = run_or_load(run, results, device=device, progress=show, deadline=deadline)
+            pace = result["train_seconds"] / result["epochs"] / gflop_per_image(run.model)
         except Busy:
             continue
+        except TimeUp as stop:
+            print(f"{run.file_name}: stopped in time, {stop}", flush=True)
+            break
         except ResultError as error:
             print(f"failed: {error}", file=sys.stderr, flush=True)
             failed += 1
@@ -335,8 +347,8 @@ def _worker(runs: list[Run], results: Path, device: str | None, threads: int, sh
 
 
 def run_all(runs: list[Run], results: Path, jobs: int = 1, device: str | None = None,
-            progress: bool = True) -> int:  # fmt: skip
-    """Trains `runs` in `jobs` processes; returns 0 if all went well.
+            progress: bool = True, deadline: float | None = None) -> int:  # fmt: skip
+    """Trains `runs` in `jobs` processes, until `deadline`; returns 0 if all went well.
 
     There is no scheduler: each process walks down the list and takes what has neither a result
     nor a lock. So any number of processes, started at any time, can share one list.
@@ -344,13 +356,13 @@ def run_all(runs: list[Run], results: Path, jobs: int = 1, device: str | None = 
     if jobs < 1:
         raise ValueError(f"jobs must be positive, got {jobs}")
     if jobs == 1:
-        return _worker(runs, results, device, 0, progress)
+        return _worker(runs, results, device, 0, deadline, progress)
     threads = max(1, (os.cpu_count() or 1) // jobs)
     context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA
     # Not a Pool: it waits for ever for a process that was killed, by the system for its memory
     # for example. Daemons end with this process, whatever ends it.
     workers = [
-        context.Process(target=_job, args=(runs, results, device, threads), daemon=True)
+        context.Process(target=_job, args=(runs, results, device, threads, deadline), daemon=True)
         for _ in range(jobs)
     ]
     for worker in workers:
@@ -380,7 +392,8 @@ def show(runs: list[Run], results: Path) -> None:
             continue
         done += result is not None
         state = f"{result['test_accuracy']:6.2f} %" if result else "       -"
-        print(f"{run.section:6} {state}  {run.file_name:44} {run.label}")
+        where = "  (for an accelerator)" if run.on_gpu and not result else ""
+        print(f"{run.section:6} {state}  {run.file_name:60} {run.label}{where}")
     print(f"{done} of {len(runs)} runs done")
 
 
@@ -393,8 +406,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--model", choices=MODELS, help="only this model (default: both)")
     parser.add_argument("--jobs", type=int, default=1, help="processes side by side")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result files")
-    parser.add_argument("--engine", choices=("local", "ray"), default="local",
-                        help="ray: on a Ray cluster, one run a task (needs the package ray)")  # fmt: skip
+    parser.add_argument("--stop-after", type=float, metavar="SECONDS",
+                        help="end at the next epoch, with the state kept: for lent machines")  # fmt: skip
     parser.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
     given = parser.parse_args(arguments)
     if given.jobs < 1:
@@ -406,11 +419,8 @@ def main(arguments: list[str] | None = None) -> int:
     if given.command == "list":
         show(runs, given.out)
         return 0
-    if given.engine == "ray":
-        from cvassign.study import ray as ray_engine
-
-        return int(ray_engine.run_all(runs, given.out, given.jobs, given.device) > 0)
-    return int(run_all(runs, given.out, given.jobs, given.device) > 0)
+    deadline = None if given.stop_after is None else time.time() + given.stop_after
+    return int(run_all(runs, given.out, given.jobs, given.device, deadline=deadline) > 0)
 
 
 if __name__ == "__main__":

@@ -17,11 +17,8 @@ from torch.optim import AdamW, Optimizer
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of torch.optim.Muon
 NS_STEPS = 5
-# Linear layers that are several maps in one, by name, and into how many blocks of rows they are cut;
-# each block is orthogonalised by itself. The blocks of "qkv" and "kv" are the maps. The two queries
-# of "q" (`MultiHeadDiffAttentionV2`) lie interleaved by head, so its blocks are none of them: two of
-# D x D, each with both queries of half of the pairs.
-FUSED = {"qkv": 3, "q": 2, "kv": 2}
+# Linear layers that are several maps in one, by name, and how many: each is orthogonalised by itself.
+FUSED = {"qkv": 3}
 
 
 def orthogonalise(stack: Tensor) -> Tensor:
@@ -107,7 +104,8 @@ def build_optimizers(model: nn.Module, name: str, lr: float, decay: float) -> li
         dict(params=[p for p in rest if p in matrices], weight_decay=decay),
         dict(params=[p for p in rest if p not in matrices], weight_decay=0.0),
     ]
-    optimizers: list[Optimizer] = [AdamW(groups, lr=lr, fused=True)]
+    on_gpu = next(model.parameters()).is_cuda  # its step counters live there: see train.py's graph
+    optimizers: list[Optimizer] = [AdamW(groups, lr=lr, fused=True, capturable=on_gpu)]
     if hidden:
         fused = {id(p): matrices[p] for p in hidden}
         optimizers.append(StackedMuon(hidden, lr=lr, weight_decay=decay, fused=fused))

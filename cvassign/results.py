@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, P2, P5, see report.md
+# LLM-assisted: prompts P1, P2, P5, P7, see report.md
 """Runs as data, results as data: a run is a name and two configurations, a result one JSON file.
 
 `run_or_load` is the only door: a notebook asks for a run and gets its result, from the file when
@@ -9,16 +9,17 @@ import json
 import math
 import platform
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from cvassign.data import DATASETS
 from cvassign.files import replacing
-from cvassign.train import TrainConfig, Trainer, evaluate, pick_device
+from cvassign.train import TrainConfig, Trainer, pick_device, predict
 from cvassign.vit import VisionTransformer, ViTConfig, count_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,6 +31,10 @@ REQUIRED = {
     "test_accuracy": float, "train_seconds": float, "images_per_second": float, "device": str,
     "versions": dict,
 }  # fmt: skip
+
+
+# Settings that were removed, with the value at which they did nothing: a stored result may name them.
+REMOVED = {"model": {}, "train": {"keep": 1.0, "keep_epochs": 0, "ema_decay": None}}
 
 
 class ResultError(ValueError):
@@ -52,7 +57,9 @@ class Run:
     model: ViTConfig
     train: TrainConfig
     dataset: str = "cifar10"  # a key of data.DATASETS
-    keep_weights: bool = True  # store the trained weights beside the result
+    keep_weights: bool = True  # store the trained weights beside the result ...
+    keep_logits: bool = False  # ... and what the model says of the test images
+    on_gpu: bool = False  # too long for two cores: left to whoever has an accelerator
 
     @property
     def file_name(self) -> str:
@@ -104,8 +111,25 @@ def read_result(path: Path) -> dict:
 
 
 def run_config(run: Run) -> dict:
-    """The part of a result that says what was run; two runs are the same if these are equal."""
+    """The part of a result that says what was run."""
     return {"model": asdict(run.model), "train": asdict(run.train), "dataset": run.dataset}
+
+
+def _settings(config: dict) -> dict:
+    """The settings of a `run_config` that are not at their defaults, {"model.depth": 6, ...}: two
+    runs are the same if these are. A setting that comes or goes breaks no file."""
+    found = {"dataset": config.get("dataset")}
+    for part, kind in (("model", ViTConfig), ("train", TrainConfig)):
+        defaults = {f.name: f.default for f in fields(kind)} | REMOVED[part]
+        given = config.get(part)
+        if not isinstance(given, dict):
+            found[part] = given  # no settings at all: equal to no run's
+            continue
+        values = defaults | given
+        found |= {
+            f"{part}.{k}": v for k, v in values.items() if k not in defaults or v != defaults[k]
+        }
+    return found
 
 
 def load(run: Run, results: Path = RESULTS) -> dict | None:
@@ -123,26 +147,16 @@ def load(run: Run, results: Path = RESULTS) -> dict | None:
             raise ResultError(
                 f"{path.name}: expected {key} {getattr(run, key)!r}, got {result[key]!r}"
             )
-    expected = json.loads(json.dumps(_finite(run_config(run))))  # as it was written
-    if result["config"] != expected:
-        pair = _flat(result["config"]), _flat(expected)
-        values = {k: tuple(c.get(k, "nothing") for c in pair) for k in pair[1] | pair[0]}
-        changed = {k: (stored, wanted) for k, (stored, wanted) in values.items() if stored != wanted}
-        raise ResultError(
-            f"{path.name}: holds another configuration (stored, expected): {changed}"
-        )
+    held = _settings(result["config"])
+    asked = _settings(json.loads(json.dumps(_finite(run_config(run)))))  # as it is written
+    if held != asked:
+        changed = {
+            k: (held.get(k, "default"), asked.get(k, "default"))
+            for k in held | asked
+            if held.get(k, "default") != asked.get(k, "default")
+        }
+        raise ResultError(f"{path.name}: holds another configuration (stored, expected): {changed}")
     return result
-
-
-def _flat(config: dict) -> dict:
-    """The entries of a `run_config` by their path: {"model.depth": 6, ..., "dataset": "cifar10"}."""
-    flat = {}
-    for part, value in config.items():
-        if isinstance(value, dict):
-            flat |= {f"{part}.{key}": v for key, v in value.items()}
-        else:
-            flat[part] = value
-    return flat
 
 
 def run_or_load(
@@ -152,6 +166,7 @@ def run_or_load(
     device: str | None = None,
     progress: bool = True,
     retrain: bool = False,
+    deadline: float | None = None,
 ) -> dict:
     """The result of `run`: from its file if there is one, else by training it now.
 
@@ -162,9 +177,11 @@ def run_or_load(
         device: where to train; the default is a GPU if there is one.
         progress: show a progress bar.
         retrain: train even if there is a result.
+        deadline: when to stop with the state kept, see `Trainer.fit`.
 
     Raises:
         Busy: if another process is training the same run.
+        TimeUp: at the deadline.
         ResultError: if the stored result cannot be used.
     """
     stored = None if retrain else load(run, results)
@@ -186,12 +203,22 @@ def run_or_load(
         where = pick_device(device)
         data = DATASETS[run.dataset]().to(where)
         trainer = Trainer(run.model, run.train, run.seed, data, checkpoint)
-        model = trainer.fit(progress)
-        result = _result(run, trainer, evaluate(model, data.test)[1])
-        if run.keep_weights:
-            save_weights(model, weights_path(run, results))
-        write_json(result, results / run.file_name)
+        trainer.fit(progress, deadline)
+        result = finish(run, trainer, results)
         checkpoint.unlink(missing_ok=True)
+    return result
+
+
+def finish(run: Run, trainer: Trainer, results: Path = RESULTS) -> dict:
+    """Tests the trained model once and stores what the run leaves; returns its result."""
+    test = trainer.data.test
+    logits = predict(trainer.model, test.images)
+    if run.keep_weights:
+        save_weights(trainer.model, weights_path(run, results))
+    if run.keep_logits:
+        save_logits(logits, logits_path(run, results))
+    result = _result(run, trainer, 100 * (logits.argmax(1) == test.labels).float().mean().item())
+    write_json(result, results / run.file_name)
     return result
 
 
@@ -228,6 +255,30 @@ def save_weights(model: VisionTransformer, path: Path) -> None:
     weights = {k: v.half().cpu().contiguous() for k, v in model.state_dict().items()}
     with replacing(path) as temporary:
         save_file(weights, temporary)
+
+
+def logits_path(run: Run, results: Path = RESULTS) -> Path:
+    """Where a run's test logits are stored: 200 KB instead of a forward pass."""
+    return results / "logits" / run.file_name.replace(".json", ".safetensors")
+
+
+def save_logits(logits: Tensor, path: Path) -> None:
+    """Writes logits (n, K) in half precision, atomically."""
+    with replacing(path) as temporary:
+        save_file({"test": logits.half().cpu()}, temporary)
+
+
+def load_logits(run: Run, results: Path = RESULTS) -> Tensor:
+    """What the trained model of a run says of the test images, logits (n, K) in fp32.
+
+    Raises:
+        ResultError: if they are not stored or cannot be read.
+    """
+    path = logits_path(run, results)
+    try:
+        return load_file(path)["test"].float()
+    except Exception as error:  # missing, truncated: each its own class
+        raise ResultError(f"{path}: no usable logits: {error}") from error
 
 
 def load_model(run: Run, results: Path = RESULTS) -> VisionTransformer:

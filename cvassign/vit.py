@@ -9,16 +9,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from cvassign.attention import (
-    MultiHeadAttention,
-    MultiHeadDiffAttention,
-    MultiHeadDiffAttentionV2,
-    head_size,
-)
+from cvassign.attention import MultiHeadAttention, MultiHeadDiffAttention, head_size
 from cvassign.positional import INIT_STD, POSITIONS
 
-ATTENTIONS = ("standard", "diff", "diff_v2")
+ATTENTIONS = ("standard", "diff")
 
 
 @dataclass(frozen=True)
@@ -58,8 +54,6 @@ class ViTConfig:
             raise ValueError(f"drop_path must be in [0, 1), got {self.drop_path}")
         if self.attention != "diff" and self.lambda_init is not None:
             raise ValueError(f"lambda_init is for attention 'diff', got {self.attention!r}")
-        if self.attention == "diff_v2" and self.head_norm:
-            raise ValueError("the second version of differential attention has no head_norm")
 
     @property
     def grid(self) -> int:
@@ -94,8 +88,6 @@ def make_attention(config: ViTConfig, layer: int) -> nn.Module:
             head_norm=head_norm,
             lambda_init=config.lambda_init,
         )
-    if config.attention == "diff_v2":
-        return MultiHeadDiffAttentionV2(config.embed_dim, config.num_heads)
     return MultiHeadAttention(
         config.embed_dim, config.num_heads, head_norm=bool(config.head_norm)
     )
@@ -177,19 +169,15 @@ class VisionTransformer(nn.Module):
         kept = torch.rand(shape, device=self.drop_rates.device) >= self.drop_rates
         return kept / (1 - self.drop_rates)
 
-    def forward(self, images: Tensor, return_attention: bool = False, keep: float = 1.0):
+    def forward(self, images: Tensor, return_attention: bool = False):
         """Logits (B, num_classes); with `return_attention` also (L, B, H, N+1, N+1).
 
         Args:
             images: (B, C, S, S), normalised.
             return_attention: also return the attention weights of every layer. For differential
                 attention these are the signed maps A1 - λA2, one for each pair of heads.
-            keep: share of the patch tokens that go through the encoder, drawn anew for each
-                image (PatchDropout, arXiv 2208.07220); the CLS token always stays.
         """
         x = self.embed(images)
-        if keep < 1:
-            x = keep_random_patches(x, keep)
         gates = self._residual_gates(len(x))
         maps = []
         for i, layer in enumerate(self.layers):
@@ -203,7 +191,7 @@ class VisionTransformer(nn.Module):
         return (logits, torch.stack(maps)) if return_attention else logits
 
     def lambdas(self) -> list[float]:
-        """λ of each layer as it is now; empty without (first-version) differential attention."""
+        """λ of each layer as it is now; empty without differential attention."""
         return [
             float(layer.attention.current_lambda().detach())
             for layer in self.layers
@@ -211,15 +199,15 @@ class VisionTransformer(nn.Module):
         ]
 
 
-def keep_random_patches(tokens: Tensor, keep: float) -> Tensor:
-    """CLS and a random share `keep` of the patches: (B, N+1, D) -> (B, round(keep N) + 1, D)."""
-    B, length, D = tokens.shape
-    count = max(1, round(keep * (length - 1)))
-    order = torch.rand(B, length - 1, device=tokens.device).argsort(dim=1)[:, :count] + 1
-    patches = tokens.gather(1, order.unsqueeze(-1).expand(B, count, D))
-    return torch.cat([tokens[:, :1], patches], dim=1)
-
-
 def count_parameters(model: nn.Module) -> int:
     """The number of trainable parameters."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def gflop_per_image(config: ViTConfig) -> float:
+    """Billions of operations (multiplications and additions) of one image's forward pass, counted
+    by torch in the matrix products; training takes three times as many."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:  # shapes, no numbers
+        images = torch.empty(1, config.in_channels, config.image_size, config.image_size)
+        VisionTransformer(config)(images)
+    return counter.get_total_flops() / 1e9
