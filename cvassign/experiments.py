@@ -137,7 +137,12 @@ PRESETS = {
             "smoke",
             model=dict(embed_dim=24, depth=2, num_heads=4, mlp_ratio=2.0),
             train=dict(
-                epochs=2, batch_size=64, optimizer="muon", learning_rate=5e-3, warmup_epochs=0.2
+                epochs=2,
+                batch_size=64,
+                optimizer="muon",
+                learning_rate=5e-3,
+                warmup_epochs=0.2,
+                augment="crop+flip",
             ),
             long=dict(embed_dim=40),
             candidates=(dict(unmixed_epochs=1),),
