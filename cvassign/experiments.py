@@ -113,9 +113,9 @@ PRESETS = {
             ),
             candidates=(
                 dict(unmixed_epochs=10),
-                dict(depth=9),
                 dict(depth=9, unmixed_epochs=10, weight_decay=0.2),
             ),
+            winner=dict(depth=9, unmixed_epochs=10, weight_decay=0.2),
             short_best=dict(epochs=20),
             seeds=dict(best=3, reference=3),
         ),
