@@ -130,7 +130,7 @@ PRESETS = {
                 warmup_epochs=0.3,
                 augment="crop+flip",
             ),
-            long=dict(epochs=10),
+            long=dict(epochs=10, augment="crop+flip+randaugment(2,9)"),
             short_best=dict(epochs=3),
         ),
         Preset(
@@ -144,7 +144,7 @@ PRESETS = {
                 warmup_epochs=0.2,
                 augment="crop+flip",
             ),
-            long=dict(embed_dim=40),
+            long=dict(embed_dim=40, augment="crop+flip+cutmix"),
             candidates=(dict(unmixed_epochs=1),),
             short_best=dict(epochs=1),
             hyper=(dict(depth=3), dict(learning_rate=0.006), dict(num_heads=2)),
@@ -255,8 +255,8 @@ def _run(preset: Preset, model: str, row: _Row, section: str, seed: int) -> Run:
         model=ViTConfig(**of_model),
         train=TrainConfig(**of_train),
         dataset=preset.dataset,
-        # Of the best recipe: what figures and studies need; the rest would fill the repository.
-        keep_weights=is_best and seed == 0,
+        # What figures and studies need; the rest would fill the repository.
+        keep_weights=seed == 0 and (is_best or (model == "vit" and not row.slug)),
         keep_logits=is_best,
         on_gpu=row.on_gpu or (preset.name == "full" and row.base == "long"),
     )
@@ -326,11 +326,11 @@ def _worker(runs: list[Run], results: Path, device: str | None, threads: int,
         try:
             if load(run, results) is not None:
                 continue
-            epoch = pace * gflop_per_image(run.model)
-            if deadline is not None and time.time() + epoch > deadline:
+            cost = gflop_per_image(run.model) if deadline is not None else 1.0
+            if deadline is not None and time.time() + pace * cost > deadline:
                 continue  # not one epoch of it could be done
             result = run_or_load(run, results, device=device, progress=show, deadline=deadline)
-            pace = result["train_seconds"] / result["epochs"] / gflop_per_image(run.model)
+            pace = result["train_seconds"] / result["epochs"] / cost
         except Busy:
             continue
         except TimeUp as stop:

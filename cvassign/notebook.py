@@ -1,51 +1,52 @@
-# LLM-assisted: prompts P1, P2, see report.md
-"""What the notebooks share: where results come from, tables of them, and text with numbers.
+# LLM-assisted: prompts P1, P2, P8, see report.md
+"""What the notebooks share: stored results, their tables, and sources on the page.
 
-Three environment variables steer a notebook. None is needed: then it shows what is stored.
+Two environment variables steer a notebook. Neither is needed: then it shows what is stored.
 CVASSIGN_SMOKE=1 trains tiny models on generated pictures instead (`make test`), and
 CVASSIGN_RETRAIN=1 first trains all runs that have no stored result on this machine.
 """
 
 import inspect
+import json
 import os
+import re
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
+import torch
 from IPython.display import HTML, Markdown, display
+from torch import Tensor
 
-from cvassign.compare import mean_std
-from cvassign.dino_figures import percent
-from cvassign.experiments import MODELS, all_runs, experiment_runs, run_all, stored
+from cvassign.experiments import MODELS, all_runs, experiment_runs, run_all
+from cvassign.experiments import stored as stored_results
 from cvassign.plots import by_name
-from cvassign.results import RESULTS, ROOT, ResultError, Run, load_model
+from cvassign.results import RESULTS, ROOT, ResultError, Run, load_logits, load_model
+from cvassign.stats import mean_std
 from cvassign.train import pick_device
-from cvassign.vit import VisionTransformer
-
-__all__ = [
-    "RETRAIN", "SMOKE", "Stored", "accuracy_table", "in_batches", "mean_std", "of_label", "percent",
-    "ranked", "sampling_error", "say", "source",
-]  # fmt: skip
+from cvassign.vit import ViTConfig, VisionTransformer, gflop_per_image
 
 SMOKE = os.environ.get("CVASSIGN_SMOKE") == "1"
 RETRAIN = os.environ.get("CVASSIGN_RETRAIN") == "1"
 
 
-def say(text: str) -> None:
-    """Shows Markdown that a cell computed."""
-    display(Markdown(text))
-
-
 def source(*things) -> None:
-    """Shows the source of functions and classes, each under its file, with syntax colours."""
+    """Shows the source of functions and classes, each under its file; of a docstring the first
+    sentence, as its text is for who calls the function and the page is for who reads its code."""
     # nbconvert's pages leave code in a Markdown output without a code font; other viewers drop this.
     display(HTML("<style>.highlight pre {font-family: monospace; line-height: 1.3}</style>"))
     for thing in things:
         file = Path(inspect.getsourcefile(thing)).relative_to(ROOT)
-        say(f"`{file}`: `{thing.__qualname__}`\n\n```python\n{inspect.getsource(thing)}```")
+        code = re.sub(r'(""".*?)\n\s*\n.*?"""', r'\1"""', inspect.getsource(thing), flags=re.DOTALL)
+        display(Markdown(f"`{file}`: `{thing.__qualname__}`\n\n```python\n{code}```"))
+
+
+def shown(frame: pd.DataFrame):
+    """A table as a notebook shows it, with no number broken over two lines."""
+    rule = {"selector": "td, th", "props": "white-space: nowrap"}
+    # With an id of its own, not a random one, the same table is the same text in the file.
+    return frame.style.set_table_styles([rule]).set_uuid("table")
 
 
 class Stored:
@@ -65,85 +66,91 @@ class Stored:
             runs = [run for model in models for run in all_runs(preset, model=model)]
             run_all(runs, self.results, progress=RETRAIN)
 
-    def __call__(self, experiment: str, model: str = "vit") -> list[dict]:
-        """The stored results of an experiment, see `experiments.stored`.
+    def __call__(self, experiment: str, *models: str) -> list[dict]:
+        """The stored results of an experiment, of the ViT or of the models named.
 
         Raises:
             ResultError: if there is none at all; the message says how to train them.
         """
-        preset, found = stored(experiment, model, self.presets, self.results)
-        if not found:
-            raise ResultError(
-                f"no stored result of {experiment!r} for {model!r}; to train them: "
-                f"python -m cvassign.experiments run --preset {preset} --model {model}"
-            )
+        found = []
+        for model in models or ("vit",):
+            preset, got = stored_results(experiment, model, self.presets, self.results)
+            if not got:
+                raise ResultError(
+                    f"no stored result of {experiment!r} for {model!r}; to train them: "
+                    f"python -m cvassign.experiments run --preset {preset} --model {model}"
+                )
+            found += got
         return found
 
-    def caption(self, experiment: str, model: str = "vit") -> str:
-        """Which runs a figure or table shows, in one sentence."""
-        found = self(experiment, model)
-        r = found[0]
-        runs = experiment_runs(experiment, model, r["preset"])
-        seeds = sorted(set(Counter(run.name for run in runs).values()))
-        epochs = sorted({f["epochs"] for f in found})
-        text = f"Preset `{r['preset']}`: {' or '.join(map(str, epochs))} epochs, " + (
-            "one seed" if seeds == [1] else f"{' or '.join(map(str, seeds))} seeds"
-        )
-        if len(found) < len(runs):
-            text += f"; {len(found)} of {len(runs)} runs are done"
-        return f"{text}; {r['device']}."
+    def missing(self, experiment: str, *models: str) -> list[str]:
+        """The labels of an experiment's runs that have no result yet."""
+        found = {(r["name"], r["seed"]) for r in self(experiment, *models)}
+        preset = self(experiment, *models)[0]["preset"]
+        runs = [r for m in models or ("vit",) for r in experiment_runs(experiment, m, preset)]
+        return [f"{r.name}, seed {r.seed}" for r in runs if (r.name, r.seed) not in found]
 
-    def model(
-        self, model: str = "vit", experiments: Sequence[str] = ("best", "reference")
-    ) -> tuple[Run, VisionTransformer]:
-        """The trained model, seed 0, of the first of the experiments whose weights are stored.
+    def runs(self, model: str = "vit") -> list[Run]:
+        """The runs of the best recipe, one a seed."""
+        return experiment_runs("best", model, self("best", model)[0]["preset"])
 
-        Raises:
-            ResultError: if those of none are.
-        """
-        for experiment in experiments:
-            for preset in self.presets:
-                run = experiment_runs(experiment, model, preset)[0]
-                try:
-                    return run, load_model(run, self.results)
-                except ResultError as missing:
-                    error = missing
-        raise error
+    def model(self, model: str = "vit", experiment: str = "best") -> VisionTransformer:
+        """The trained model of the best recipe, or of the reference recipe; seed 0."""
+        preset = self(experiment, model)[0]["preset"]
+        return load_model(experiment_runs(experiment, model, preset)[0], self.results)
+
+    def logits(self, model: str = "vit", seed: int = 0):
+        """What that model said of the test images when it was trained, (n, 10)."""
+        return load_logits(self.runs(model)[seed], self.results)
+
+    def study(self, name: str) -> dict:
+        """A stored study, results/study/NAME.json; in smoke mode that of the real models."""
+        return json.loads((RESULTS / "study" / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def accuracy_table(results: Sequence[dict]) -> pd.DataFrame:
-    """A row a configuration: parameters, accuracies (percent, mean ± std), seeds, minutes."""
-    rows = [
-        {
-            "": group[0]["label"],
-            "parameters": f"{group[0]['n_params']:,}",
-            "epochs": group[0]["epochs"],
-            "seeds": len(group),
-            "validation %": mean_std([r["val_accuracy"] for r in group]),
-            "test %": mean_std([r["test_accuracy"] for r in group]),
-            "minutes": f"{np.mean([r['train_seconds'] for r in group]) / 60:.1f}",
-        }
-        for group in by_name(results)
-    ]
-    return pd.DataFrame(rows).set_index("")
+def pick_images(logits: Tensor, labels: Tensor) -> Tensor:
+    """Indices of twelve test images by rule: the first of each class that is recognised, then the
+    two mistakes of which the model is most sure."""
+    predicted, sure = logits.argmax(1), logits.softmax(1).amax(1)
+    right = [int(((labels == c) & (predicted == c)).float().argmax()) for c in range(10)]
+    wrong = torch.where(predicted != labels, sure, 0.0).topk(2).indices
+    return torch.cat([torch.tensor(right), wrong])
 
 
-def ranked(results: Sequence[dict], key: str = "val_accuracy") -> list[tuple[str, float]]:
-    """(label, mean over the seeds) of every configuration, the best first."""
-    means = [(g[0]["label"], float(np.mean([r[key] for r in g]))) for g in by_name(results)]
-    return sorted(means, key=lambda row: -row[1])
+def _numbers(group: list[dict]) -> dict[str, str]:
+    return {
+        "train loss": f"{sum(r['history']['train_loss'][-1] for r in group) / len(group):.3f}",
+        "validation %": mean_std([r["val_accuracy"] for r in group]),
+        "test %": mean_std([r["test_accuracy"] for r in group]),
+    }
 
 
-def of_label(results: Sequence[dict], label: str, key: str = "test_accuracy") -> float:
-    """The mean over the seeds of the configuration with this label; NaN if it is not there."""
-    return dict(ranked(results, key)).get(label, float("nan"))
+def table(results: Sequence[dict]):
+    """A row for each configuration: its cost, training loss and accuracies (mean ± std over n seeds).
+
+    The training loss is that of augmented images with smoothed labels.
+    """
+    rows = []
+    for group in by_name(results):
+        r = group[0]
+        gflop = gflop_per_image(ViTConfig(**r["config"]["model"]))
+        about = {"": r["label"], "epochs": r["epochs"], "parameters": f"{r['n_params']:,}"}
+        about |= {"GFLOP per image": f"{gflop:.3f}"} | _numbers(group)
+        rows.append(about | {"seeds": len(group)})
+    return shown(pd.DataFrame(rows).set_index(""))
 
 
-def sampling_error(accuracy: float, n: int = 10_000) -> float:
-    """Standard error, in points, of an accuracy (percent) that was measured on n images."""
-    return 100 * float(np.sqrt(accuracy / 100 * (1 - accuracy / 100) / n))
-
-
-def in_batches(f: Callable, images, size: int = 100) -> list:
-    """f of slices of the images: explicit attention of many images at once fills the memory."""
-    return [f(part) for part in images.split(size)]
+def side_by_side(vit: Sequence[dict], diff: Sequence[dict]):
+    """A row for each configuration: ViT beside Diff-ViT, and the difference in test accuracy."""
+    groups = [{g[0]["label"]: g for g in by_name(results)} for results in (vit, diff)]
+    mean = lambda g: sum(r["test_accuracy"] for r in g) / len(g)  # noqa: E731
+    rows = {}
+    for label in dict.fromkeys([*groups[0], *groups[1]]):
+        sides = [g.get(label) for g in groups]
+        row = {}
+        for key in ("validation %", "test %"):
+            for name, group in zip(("ViT", "Diff-ViT"), sides):
+                row[f"{name}, {key}"] = _numbers(group)[key] if group else "not run"
+        row["test, Diff-ViT − ViT"] = f"{mean(sides[1]) - mean(sides[0]):+.2f}" if all(sides) else "–"
+        rows[label] = row
+    return shown(pd.DataFrame(rows).T)

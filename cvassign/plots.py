@@ -1,50 +1,192 @@
-# LLM-assisted: prompts P1, P2, P5, see report.md
-"""The figures of training runs: each takes results and returns a Figure.
+# LLM-assisted: prompts P1, P2, P8, see report.md
+"""The figures of training runs, and the style and the saving of all figures.
 
-A result is the dict of one JSON file, see `results.read_result`. Colours and the meaning of
-lines and bands: `plot_style`. Figures of images and attention maps: `attention_plots`.
+Each figure takes results, the dicts of the JSON files, and returns a Figure.
+
+ViT is blue and Diff-ViT vermilion in every figure, and no other thing ever has these two
+colours; a line is the mean over seeds, its band one standard deviation. The colours keep apart
+for colour-blind readers (Okabe and Ito's, and Tol's "muted").
 """
 
+import io
+import os
+import re
+import tempfile
 from collections.abc import Sequence
+from functools import wraps
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from cvassign.attention import lambda_init_of
-from cvassign.plot_style import (
-    COLOURS,
-    DASHES,
-    MODEL_COLOURS,
-    MODELS,
-    WIDTH,
-    band,
-    colour_of,
-    legend_below,
-    panels,
-    per_seed,
-    save,
-    show,
-    std_over_seeds,
-    styled,
-    whole_ticks,
-    wrapped,
-)
+from cvassign.files import replacing
 
-__all__ = [
-    "accuracy_dots", "confusion_matrix", "lambda_curves", "loss_curves", "loss_grid",
-    "parallel_coordinates", "robustness_curves", "save", "search_scatter", "show",
-]  # fmt: skip
+FIGURES = Path(__file__).resolve().parents[1] / "figures"
+if os.environ.get("CVASSIGN_SMOKE") == "1":  # figures of generated pictures replace no real ones
+    FIGURES = Path(tempfile.mkdtemp(prefix="figures-"))
+WIDTH = 9.5  # inches; a notebook's column
+MAX_BYTES = 300_000  # of a figure's file
+DPIS = (150, 120, 100, 80, 60)  # the first that stays below MAX_BYTES is taken
 
-AXIS_LABELS = {
-    "n_params": "parameters (millions)",
-    "learning_rate": "peak learning rate",
-    "embed_dim": "embedding dimension D",
-    "depth": "layers L",
-    "num_heads": "heads H",
-    "batch_size": "batch size (images)",
-}
-LOG_AXES = ("n_params", "learning_rate", "batch_size")
+STYLE = {
+    "font.size": 9, "axes.titlesize": 10, "axes.labelsize": 9, "figure.titlesize": 11,
+    "xtick.labelsize": 8, "ytick.labelsize": 8, "legend.fontsize": 8.5, "legend.frameon": False,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "0.4",
+    "xtick.color": "0.4", "ytick.color": "0.4", "xtick.labelcolor": "black",
+    "ytick.labelcolor": "black", "axes.grid": True, "grid.color": "0.9", "axes.axisbelow": True,
+    "lines.linewidth": 1.6, "image.interpolation": "nearest",
+    "figure.constrained_layout.use": True, "figure.dpi": 100,
+}  # fmt: skip
+MODELS = {"standard": "ViT", "diff": "Diff-ViT"}  # by config.attention
+MODEL_COLOURS = {"ViT": "#0072B2", "Diff-ViT": "#D55E00"}
+COLOURS = ("#117733", "#AA4499", "#BB9900", "#44AA99", "#332288", "#999999", "#000000")
+DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
+
+
+def styled(draw):
+    """Makes a function draw in the common style and leave no open figure behind."""
+
+    @wraps(draw)
+    def drawn(*args, **kwargs) -> Figure:
+        with plt.rc_context(STYLE):
+            figure = draw(*args, **kwargs)
+        plt.close(figure)  # an open figure is shown by a notebook whether asked for or not
+        return figure
+
+    return drawn
+
+
+def png(figure: Figure, about: dict[str, str] | None = None) -> bytes:
+    """The figure as PNG, in the highest resolution that takes below 300 KB.
+
+    Args:
+        figure: what to draw.
+        about: texts that the file carries: keyword -> text.
+    """
+    for dpi in DPIS:
+        file = io.BytesIO()
+        # Without matplotlib's version in it the same figure gives the same file.
+        figure.savefig(file, format="png", dpi=dpi, metadata={"Software": None, **(about or {})},
+                       pil_kwargs={"optimize": True})  # fmt: skip
+        if file.tell() < MAX_BYTES:
+            break
+    return file.getvalue()
+
+
+def save(
+    figure: Figure, name: str, folder: Path = FIGURES, about: dict[str, str] | None = None
+) -> Path:
+    """Writes `folder/name.png` atomically; `about` as for `png`.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        ValueError: if the name is a path.
+    """
+    return _write(png(figure, about), name, folder)
+
+
+def _write(content: bytes, name: str, folder: Path) -> Path:
+    if not name or Path(name).name != name:
+        raise ValueError(f"expected the bare name of a figure, got {name!r}")
+    path = folder / f"{name}.png"
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+    return path
+
+
+def show(figure: Figure, name: str, folder: Path = FIGURES):
+    """Saves a figure and shows its file in a notebook, at the figure's size.
+
+    The file keeps the notebook small; shown by the inline backend, a grid of maps is megabytes.
+    Where the folder cannot be written the figure is shown all the same, and one line says so.
+    """
+    from IPython.display import Image  # not needed but in a notebook, and there it is
+
+    content = png(figure)
+    try:
+        _write(content, name, folder)
+    except OSError as error:
+        print(f"{name}.png is shown but was not saved: {error.strerror or error}")
+    return Image(data=content, width=round(100 * figure.get_figwidth()))
+
+
+def std_over_seeds(values: np.ndarray) -> np.ndarray:
+    """Sample standard deviation over the seeds; zero for a single one."""
+    return values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1:])
+
+
+def band(ax: Axes, x: Sequence, values: np.ndarray, colour, **line) -> None:
+    """The mean of values (seeds, len(x)) as a line, in a band of one standard deviation."""
+    mean, std = values.mean(axis=0), std_over_seeds(values)
+    ax.plot(x, mean, color=colour, **line)
+    if len(values) > 1:
+        ax.fill_between(x, mean - std, mean + std, color=colour, alpha=0.2, lw=0)
+
+
+def per_seed(name: str, values, width: int | None = None) -> np.ndarray:
+    """`values` as (seeds, width), from (width,) or (seeds, width)."""
+    values = np.atleast_2d(np.asarray(values, dtype=float))
+    if values.ndim != 2 or (width is not None and values.shape[1] != width):
+        expected = f"(seeds, {'n' if width is None else width})"
+        raise ValueError(f"expected {name} of shape {expected}, got {values.shape}")
+    return values
+
+
+def colour_of(name: str, i: int) -> str:
+    """A model's own colour, else the i-th of the others."""
+    return MODEL_COLOURS.get(name, COLOURS[i % len(COLOURS)])
+
+
+def whole_ticks(ax: Axes) -> None:
+    """At most eight ticks, at whole numbers, on the x axis."""
+    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=(1, 2, 5, 10)))
+
+
+def wrapped(text: str, width: int) -> str:
+    """The text in lines of about `width` characters, broken at spaces and after plus signs."""
+    lines = [""]
+    for piece in re.split(r"(?<=[ +])", text):
+        if lines[-1] and len(lines[-1] + piece.rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def panels(names: Sequence[str], columns: int, xlabel: str) -> tuple[Figure, dict[str, Axes]]:
+    """A grid of panels with common axes, one a name; the cells that are left over are removed."""
+    columns = min(columns, len(names))
+    rows = -(-len(names) // columns)
+    titles = [wrapped(name, 110 // columns) for name in names]
+    lines = max(title.count("\n") for title in titles)
+    fig, axes = plt.subplots(rows, columns, figsize=(WIDTH, (1.8 + 0.15 * lines) * rows + 0.6),
+                             sharex=True, sharey=True, squeeze=False)  # fmt: skip
+    for ax in axes.flat[len(names):]:
+        ax.remove()
+    for i, (ax, title) in enumerate(zip(axes.flat, titles)):
+        ax.set_title(title, fontsize=9)
+        ax.yaxis.set_major_locator(MaxNLocator(5))
+        if i + columns >= len(names):  # the lowest panel of its column
+            ax.xaxis.set_tick_params(labelbottom=True)
+            ax.set_xlabel(xlabel)
+    return fig, dict(zip(names, axes.flat))
+
+
+def legend_below(fig: Figure, columns: int | None = None) -> None:
+    """One legend for all panels under the figure: each text once, in as many columns as fit.
+
+    The figure grows by the legend's height, so that the panels keep theirs.
+    """
+    entries = {t: h for ax in fig.axes for h, t in zip(*ax.get_legend_handles_labels())}
+    longest = max(len(text) for text in entries)
+    columns = columns or max(1, min(4, int(WIDTH / (0.55 + 0.075 * longest))))
+    fig.set_figheight(fig.get_figheight() + 0.19 * -(-len(entries) // columns))
+    fig.legend(entries.values(), entries, loc="outside lower center", ncols=columns)
 
 
 def model_of(result: dict) -> str:
@@ -141,21 +283,10 @@ def loss_curves(results: Sequence[dict], title: str = "") -> Figure:
             band(ax, epochs, values, colour, linestyle=dash, label=text, **few)
         ax.set(title=name, xlabel="epoch")
         whole_ticks(ax)
-        _mark_patch_dropout(ax, results)
     axes[0].set_ylabel("cross-entropy (nats)")
     legend_below(fig, models if models > 1 else None)  # a column a model
     fig.suptitle(title)
     return fig
-
-
-def _mark_patch_dropout(ax, results: Sequence[dict]) -> None:
-    """A dotted line where training goes over to whole images: there the training loss falls."""
-    trains = [r["config"]["train"] for r in results]
-    ends = {t["keep_epochs"] for t in trains if t.get("keep", 1) < 1 and t["keep_epochs"]}
-    for end in ends:
-        ax.axvline(end, color="0.45", ls=":", lw=1)
-        ax.annotate("whole images", (end, 1), xycoords=("data", "axes fraction"), xytext=(3, -2),
-                    textcoords="offset points", va="top", fontsize=7, color="0.45")  # fmt: skip
 
 
 @styled
@@ -174,159 +305,9 @@ def loss_grid(results: Sequence[dict], title: str = "", columns: int = 4) -> Fig
         few = {"marker": "o", "ms": 3} if len(val[0]) < 10 else {}
         band(ax, *val, colour, label=f"{model}, validation", **few)
         whole_ticks(ax)
-    for label, ax in axes.items():
-        _mark_patch_dropout(ax, [r for r in results if label_of(r) == label])
     legend_below(fig)
     fig.supylabel("cross-entropy (nats)", fontsize=9)
     fig.suptitle(title)
-    return fig
-
-
-@styled
-def accuracy_dots(results: Sequence[dict], split: str = "test", title: str = "") -> Figure:
-    """Accuracy by label: each seed a pale dot, mean and standard deviation over it and in words.
-
-    Args:
-        results: runs of one or more models; a row a label, ViT above Diff-ViT.
-        split: "test" or "val".
-        title: of the figure.
-    """
-    groups = by_name(results)
-    labels = list(dict.fromkeys(label_of(group[0]) for group in groups))
-    models = [m for m in MODELS.values() if any(model_of(g[0]) == m for g in groups)]
-    rows = len(labels) * (len(models) + 0.5)
-    fig, ax = plt.subplots(figsize=(WIDTH, 0.24 * rows + 1))
-    for group in groups:
-        model, label = model_of(group[0]), label_of(group[0])
-        here = {model_of(g[0]) for g in groups if label_of(g[0]) == label}
-        others = [m for m in models if m in here]
-        step = (others.index(model) - (len(others) - 1) / 2) * 0.7 / len(models)  # alone: on its row
-        y = labels.index(label) + step
-        values = np.array([r[f"{split}_accuracy"] for r in group], dtype=float)
-        mean, std = values.mean(), float(std_over_seeds(values))
-        colour = MODEL_COLOURS[model]
-        if len(group) > 1:
-            ax.scatter(values, np.full(len(group), y), s=14, color=colour, alpha=0.35, lw=0)
-        ax.errorbar(mean, y, xerr=std or None, fmt="o", ms=5.5, color=colour, capsize=3,
-                    label=model)  # fmt: skip
-        text = f"{mean:.2f} ± {std:.2f}  n = {len(group)}" if len(group) > 1 else f"{mean:.2f}"
-        ax.text(1.015, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize=8,
-                color=colour)  # fmt: skip
-    ax.set_yticks(range(len(labels)), [wrapped(label, 36) for label in labels])
-    ax.set(ylim=(len(labels) - 0.5, -0.5), title=title,
-           xlabel=f"{'validation' if split == 'val' else split} accuracy (%)")  # fmt: skip
-    ax.margins(x=0.06)
-    if len(models) > 1:
-        legend_below(fig)
-    return fig
-
-
-def _setting(result: dict, key: str) -> float | str:
-    """What describes a run: `n_params` in millions, or a field of its configurations."""
-    if key == "n_params":
-        return result["n_params"] / 1e6
-    for part in ("model", "train"):
-        if key in result["config"][part]:
-            return result["config"][part][key]
-    raise ValueError(f"no run has the setting {key!r}: expected n_params or a field of its config")
-
-
-@styled
-def search_scatter(results: Sequence[dict], x: Sequence[str] = ("n_params", "learning_rate"),
-                   title: str = "") -> Figure:  # fmt: skip
-    """Validation accuracy of every configuration against some of its settings, a panel each.
-
-    The best configuration of each model has a ring and its label.
-    """
-    groups = by_name(results)
-    values = [np.array([r["val_accuracy"] for r in g], dtype=float) for g in groups]
-    settings = {key: [_setting(g[0], key) for g in groups] for key in x}
-    models = [model_of(g[0]) for g in groups]
-    best = {}  # model -> index of its best group
-    for i, model in enumerate(models):
-        best[model] = max(best.get(model, i), i, key=lambda k: values[k].mean())
-    fig, axes = plt.subplots(1, len(x), figsize=(WIDTH, 3.4), sharey=True, squeeze=False)
-    for ax, key in zip(axes[0], x):
-        if key in LOG_AXES:
-            ax.set_xscale("log")
-            ticks = _nice_ticks(settings[key]) if key == "n_params" else sorted(set(settings[key]))
-            ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
-            ax.minorticks_off()
-        for at, accuracy, model in zip(settings[key], values, models):
-            ax.errorbar(at, accuracy.mean(), yerr=float(std_over_seeds(accuracy)) or None, fmt="o",
-                        ms=5.5, alpha=0.75, color=MODEL_COLOURS[model], mew=0)  # fmt: skip
-        for model, i in best.items():
-            text = f"{model}; best (ring): {label_of(groups[i][0])}, {values[i].mean():.2f} %"
-            ax.plot(settings[key][i], values[i].mean(), "o", ms=10, mfc="none",
-                    color=MODEL_COLOURS[model], label=text)  # fmt: skip
-        ax.set_xlabel(AXIS_LABELS.get(key, key))
-        ax.margins(x=0.1, y=0.1)
-    axes[0, 0].set_ylabel("validation accuracy (%)")
-    legend_below(fig)
-    fig.suptitle(title)
-    return fig
-
-
-def _nice_ticks(values: Sequence[float]) -> list[float]:
-    """1, 2, 5 times powers of ten around the values: what a reader expects on a log axis."""
-    ticks = [m * 10.0**e for e in range(-4, 4) for m in (1, 2, 5)]
-    low = max((t for t in ticks if t <= min(values)), default=ticks[0])
-    high = min((t for t in ticks if t >= max(values)), default=ticks[-1])
-    return [t for t in ticks if low <= t <= high]
-
-
-@styled
-def parallel_coordinates(
-    results: Sequence[dict],
-    keys: Sequence[str] = (
-        "embed_dim", "depth", "num_heads", "mlp_ratio", "learning_rate", "batch_size", "optimizer"
-    ),
-    title: str = "",
-) -> Figure:  # fmt: skip
-    """The hyperparameter search: a line a configuration, a scale a hyperparameter, then accuracy.
-
-    Values of a hyperparameter are equally spaced. Lines through the same value are fanned out
-    a little around its tick, the more accurate higher, so that none hides another.
-    """
-    groups = by_name(results)
-    accuracy = np.array([np.mean([r["val_accuracy"] for r in g]) for g in groups])
-    low, high = accuracy.min(), accuracy.max()
-    height = (accuracy - low) / ((high - low) or 1)
-    rank = accuracy.argsort().argsort()
-    fig, ax = plt.subplots(figsize=(WIDTH, 4))
-    ys = []
-    for x, key in enumerate(keys):
-        settings = np.array([_setting(g[0], key) for g in groups])
-        values = sorted(set(settings))
-        step = 1 / len(values)
-        centre = (np.searchsorted(values, settings) + 0.5) * step
-        fan = np.zeros(len(groups))
-        for value in values:
-            same = np.flatnonzero(settings == value)
-            order = rank[same].argsort().argsort()
-            fan[same] = (order - (len(same) - 1) / 2) / max(len(groups), 2) * step * 0.3
-        ys.append(centre + fan)
-        for i, value in enumerate(values):
-            text = value if isinstance(value, str) else f"{value:g}"
-            ax.text(x - 0.06, (i + 0.5) * step, text, ha="right", va="center", fontsize=8,
-                    zorder=4, bbox={"fc": "white", "ec": "none", "pad": 0.8})  # fmt: skip
-    ys = np.array([*ys, height])  # (keys + 1, runs)
-    cmap = plt.get_cmap("viridis_r")
-    for run in accuracy.argsort():  # the best is drawn last, on top
-        best = run == accuracy.argmax()
-        ax.plot(range(len(keys) + 1), ys[:, run], color=cmap(0.08 + 0.92 * height[run]),
-                lw=3 if best else 1.3, zorder=3 if best else 2)  # fmt: skip
-    for x in range(len(keys) + 1):
-        ax.axvline(x, color="0.4", lw=0.8, zorder=1)
-    for y in np.linspace(0, 1, 6):
-        ax.text(len(keys) + 0.05, y, f"{low + y * (high - low):.1f}", va="center", fontsize=8)
-    ax.set(xlim=(-0.35, len(keys) + 0.35), ylim=(-0.03, 1.03), yticks=[], title=title)
-    ax.set_xticks(range(len(keys) + 1), [*keys, "validation\naccuracy (%)"])
-    ax.tick_params(axis="x", length=0, labelsize=8.5)
-    ax.grid(False)
-    ax.spines[:].set_visible(False)
-    ax.text(0.5, -0.16, f"thick: {label_of(groups[accuracy.argmax()][0])}, {high:.2f} %",
-            transform=ax.transAxes, ha="center", va="top", fontsize=8.5)  # fmt: skip
     return fig
 
 
@@ -414,39 +395,68 @@ def _apart(values: np.ndarray, gap: float) -> np.ndarray:
     return result
 
 
+def _setting(result: dict, key: str):
+    config = result["config"]
+    return (config["model"] | config["train"])[key]
+
+
 @styled
-def robustness_curves(
-    accuracy: dict, severities: Sequence[int] = (1, 2, 3, 4, 5), title: str = ""
-) -> Figure:
-    """Test accuracy against the severity of each corruption, a panel a corruption.
+def hyperparameters(results: Sequence[dict], noise: float, title: str = "") -> Figure:
+    """Validation accuracy against the value of each hyperparameter, a small panel each.
 
     Args:
-        accuracy: {model: {corruption: (seeds, severities) or (severities,)}} in percent.
+        results: the reference recipe first, then runs that change one thing in it; of one or of
+            both models. AdamW's runs share a panel of their own against its rate.
+        noise: standard deviation over the reference's seeds, in points: a band of two of them
+            around the reference, inside which a difference may be chance.
+        title: of the figure.
+    """
+    models = [m for m in MODELS.values() if any(model_of(r) == m for r in results)]
+    of = {m: [r for r in results if model_of(r) == m] for m in models}
+    keys = ("depth", "embed_dim", "num_heads", "mlp_ratio", "learning_rate")
+    names = ("layers", "embedding dimension D", "heads", "MLP width / D", "learning rate, Muon")
+    fig, axes = plt.subplots(2, 3, figsize=(WIDTH, 5), sharey=True)
+    for ax, key, name in zip(axes.flat, (*keys, "adamw"), (*names, "learning rate, AdamW")):
+        for model in models:
+            reference, *rest = of[model]
+            adamw = [r for r in rest if _setting(r, "optimizer") != _setting(reference, "optimizer")]
+            if key == "adamw":
+                runs, x = adamw, "learning_rate"
+            else:
+                changed = [r for r in rest if _setting(r, key) != _setting(reference, key)]
+                runs, x = [r for r in [reference, *changed] if r not in adamw], key
+            runs = sorted(runs, key=lambda r: _setting(r, x))
+            ax.plot(range(len(runs)), [r["val_accuracy"] for r in runs], "o-", ms=4.5,
+                    color=MODEL_COLOURS[model], label=model)
+            ax.set_xticks(range(len(runs)), [f"{_setting(r, x):g}" for r in runs])
+            level = reference["val_accuracy"]
+            ax.axhspan(level - 2 * noise, level + 2 * noise, color=MODEL_COLOURS[model], alpha=0.12,
+                       lw=0)
+        ax.set_xlabel(name)
+        ax.margins(x=0.12)
+    fig.supylabel("validation accuracy (%)", fontsize=9)
+    legend_below(fig)
+    fig.suptitle(title)
+    return fig
+
+
+@styled
+def robustness_difference(accuracy: dict, severities: Sequence[int], title: str = "") -> Figure:
+    """Diff-ViT minus ViT against the severity of each corruption, one line a corruption.
+
+    Args:
+        accuracy: {"ViT" and "Diff-ViT": {corruption: (severities,)}} in percent.
         severities: what the columns stand for; 0 for clean images.
         title: of the figure.
-
-    Raises:
-        ValueError: if the shapes do not fit, or the models differ in their corruptions.
     """
-    corruptions = list(next(iter(accuracy.values())))
-    for model, by_corruption in accuracy.items():
-        if set(by_corruption) != set(corruptions):
-            raise ValueError(
-                f"expected the corruptions {corruptions} for every model, "
-                f"got {list(by_corruption)} for {model!r}"
-            )
-    data = {
-        (m, c): per_seed(f"{m}, {c}", values, len(severities))
-        for m, part in accuracy.items()
-        for c, values in part.items()
-    }
-    fig, axes = panels(corruptions, 4, "severity")
-    for (model, corruption), values in data.items():
-        colour = colour_of(model, list(accuracy).index(model))
-        band(axes[corruption], severities, values, colour, marker="o", ms=3.5, label=model)
-    for ax in axes.values():
-        ax.set_xticks(severities)
+    fig, ax = plt.subplots(figsize=(WIDTH * 0.75, 3.6))
+    for i, name in enumerate(accuracy["ViT"]):
+        gap = np.subtract(accuracy["Diff-ViT"][name], accuracy["ViT"][name])
+        ax.plot(severities, gap, marker="o", ms=4, color=COLOURS[i % len(COLOURS)],
+                ls="-" if "noise" in name else DASHES[1], label=name)
+    ax.axhline(0, color="0.4", lw=0.8)
+    ax.set(xlabel="severity (0: clean images)", ylabel="Diff-ViT − ViT (points)")
+    whole_ticks(ax)
     legend_below(fig)
-    fig.supylabel("test accuracy (%)", fontsize=9)
     fig.suptitle(title)
     return fig

@@ -13,7 +13,6 @@ from cvassign import attention
 from cvassign.attention import (
     MultiHeadAttention,
     MultiHeadDiffAttention,
-    MultiHeadDiffAttentionV2,
     lambda_init_of,
     scaled_dot_product_attention,
 )
@@ -26,7 +25,6 @@ KINDS = {
     "diff": lambda: MultiHeadDiffAttention(D, H, layer=3),
     "diff without norm": lambda: MultiHeadDiffAttention(D, H, layer=3, head_norm=False),
     "diff constant": lambda: MultiHeadDiffAttention(D, H, layer=3, lambda_init=0.8),
-    "diff_v2": lambda: MultiHeadDiffAttentionV2(D, H),
 }
 DIFF = [name for name in KINDS if name.startswith("diff")]
 
@@ -133,7 +131,7 @@ def test_asking_for_the_weights_does_not_change_the_output(kind, path):
     path("fused")
     out, weights = module(x, return_attention=True)
     torch.testing.assert_close(module(x), out, **CLOSE)
-    heads = H // 2 if kind.startswith("diff") and kind != "diff_v2" else H
+    heads = H // 2 if kind.startswith("diff") else H
     assert weights.shape == (B, heads, N, N)
 
 
@@ -221,7 +219,7 @@ def test_lambda_vectors_get_gradient():
             assert gradient is not None and (gradient != 0).all(), (name, vector)
 
 
-@pytest.mark.parametrize("kind", [k for k in DIFF if k != "diff_v2"])
+@pytest.mark.parametrize("kind", DIFF)
 def test_rows_of_the_signed_map_sum_to_one_minus_lambda(kind):
     module, x = made(kind), tokens()
     _, weights = module(x, return_attention=True)
@@ -254,41 +252,6 @@ def test_diff_attention_is_the_equation_head_by_head():
     torch.testing.assert_close(module(x), expected, **CLOSE)
 
 
-@pytest.mark.parametrize("name", ("fused", "explicit"))
-def test_without_lambda_and_norm_it_is_attention_on_the_first_halves(name, path, monkeypatch):
-    module, x = made("diff without norm"), tokens()
-    path(name)
-    monkeypatch.setattr(module, "current_lambda", lambda: torch.zeros(()))
-    q, k, v = module.qkv(x).view(B, N, 3, H // 2, 2 * D // H).permute(2, 0, 3, 1, 4)
-    first_half = D // H
-    heads = F.scaled_dot_product_attention(q[..., :first_half], k[..., :first_half], v)
-    heads = heads * (1 - lambda_init_of(3))
-    torch.testing.assert_close(
-        module(x), module.proj(heads.transpose(1, 2).reshape(B, N, D)), **CLOSE
-    )
-
-
-def test_second_version_is_its_equation_head_by_head():
-    """2H query heads; output head i subtracts map 2i + 1 from map 2i; four share keys, values."""
-    module, x = made("diff_v2"), tokens()
-    d = D // H
-    q, (k, v) = module.q(x), module.kv(x).chunk(2, dim=-1)
-    lam = 1 / (1 + torch.exp(-(x @ module.to_lambda.weight.T + module.to_lambda.bias)))
-    heads, maps = [], []
-    for i in range(H):
-        shared = slice(d * (i // 2), d * (i // 2 + 1))
-        a1, a2 = (
-            (q[..., d * j : d * (j + 1)] @ k[..., shared].mT / math.sqrt(d)).softmax(-1)
-            for j in (2 * i, 2 * i + 1)
-        )
-        maps.append(a1 - lam[:, :, i, None] * a2)
-        heads.append(maps[-1] @ v[..., shared])
-    out, weights = module(x, return_attention=True)
-    torch.testing.assert_close(weights, torch.stack(maps, 1), **CLOSE)
-    torch.testing.assert_close(out, module.proj(torch.cat(heads, -1)), **CLOSE)
-    torch.testing.assert_close(weights.sum(-1), 1 - lam.mT, **CLOSE)
-
-
 def test_weights_are_those_of_multi_head_attention_but_for_lambda_and_norm():
     def count(module):
         return sum(p.numel() for p in module.parameters())
@@ -298,12 +261,10 @@ def test_weights_are_those_of_multi_head_attention_but_for_lambda_and_norm():
     assert count(MultiHeadAttention(D, H, head_norm=True)) == base + d
     assert count(MultiHeadDiffAttention(D, H, 1)) == base + 4 * d + 2 * d
     assert count(MultiHeadDiffAttention(D, H, 1, head_norm=False)) == base + 4 * d
-    assert count(MultiHeadDiffAttentionV2(D, H)) == base + D * H + H
 
 
 @pytest.mark.parametrize("make", (
     lambda: MultiHeadAttention(10, 4), lambda: MultiHeadDiffAttention(10, 4, 1),
-    lambda: MultiHeadDiffAttentionV2(10, 4),
 ))  # fmt: skip
 def test_heads_that_do_not_divide_the_embedding_are_errors(make):
     with pytest.raises(ValueError, match="embed_dim 10 .* num_heads 4"):
@@ -315,7 +276,5 @@ def test_other_impossible_heads_and_layers_are_errors():
         MultiHeadAttention(12, 0)
     with pytest.raises(ValueError, match="num_heads 3 is odd"):
         MultiHeadDiffAttention(12, 3, 1)
-    with pytest.raises(ValueError, match="num_heads 3 is odd"):
-        MultiHeadDiffAttentionV2(12, 3)
     with pytest.raises(ValueError, match="from 1, got layer 0"):
         MultiHeadDiffAttention(12, 2, 0)

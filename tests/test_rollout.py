@@ -186,7 +186,7 @@ def test_grid_is_in_raster_order():
         rollout.to_grid(torch.zeros(8))
 
 
-@pytest.mark.parametrize("attention", ("standard", "diff", "diff_v2"))
+@pytest.mark.parametrize("attention", ("standard", "diff"))
 def test_on_the_models_maps(attention):
     torch.manual_seed(0)
     config = ViTConfig(embed_dim=16, depth=2, num_heads=4, patch_size=8, attention=attention)

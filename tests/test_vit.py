@@ -11,7 +11,6 @@ from cvassign import attention, vit
 from cvassign.attention import (
     MultiHeadAttention,
     MultiHeadDiffAttention,
-    MultiHeadDiffAttentionV2,
     lambda_init_of,
 )
 from cvassign.positional import POSITIONS
@@ -20,7 +19,7 @@ from cvassign.vit import (
     VisionTransformer,
     ViTConfig,
     count_parameters,
-    keep_random_patches,
+    gflop_per_image,
 )
 
 SMALL = ViTConfig(embed_dim=24, depth=3, num_heads=4, mlp_ratio=2.0, patch_size=8)
@@ -181,8 +180,6 @@ def test_layers_are_counted_from_one():
     assert [x.attention.lambda_init for x in layers] == [lambda_init_of(i) for i in (1, 2, 3)]
     constant = VisionTransformer(replace(SMALL, attention="diff", lambda_init=0.5)).layers
     assert [x.attention.lambda_init for x in constant] == [0.5] * 3
-    second = VisionTransformer(replace(SMALL, attention="diff_v2")).layers
-    assert all(type(x.attention) is MultiHeadDiffAttentionV2 for x in second)
 
 
 def test_only_the_attention_differs_between_vit_and_diff_vit():
@@ -190,13 +187,13 @@ def test_only_the_attention_differs_between_vit_and_diff_vit():
         weights = VisionTransformer(config).state_dict()
         return {k: v.shape for k, v in weights.items() if ".attention." not in k}
 
-    assert rest(KINDS[0]) == rest(KINDS[1]) == rest(KINDS[2])
+    assert rest(KINDS[0]) == rest(KINDS[1])
 
 
 def test_lambdas_are_those_of_the_layers():
     model = made(KINDS[1])
     assert model.lambdas() == [x.attention.current_lambda().item() for x in model.layers]
-    assert made(KINDS[0]).lambdas() == made(KINDS[2]).lambdas() == []
+    assert made(KINDS[0]).lambdas() == []
 
 
 def test_weights_start_small_and_biases_at_zero():
@@ -219,12 +216,10 @@ def test_weights_start_small_and_biases_at_zero():
     (dict(num_heads=5), "embed_dim 24 .* num_heads 5"),
     (dict(num_heads=0), "embed_dim 24 .* num_heads 0"),
     (dict(position="3d"), "none.*learned_1d.*learned_2d.*sinusoidal.*'3d'"),
-    (dict(attention="linear"), "standard.*diff.*diff_v2.*'linear'"),
+    (dict(attention="linear"), "standard.*diff.*'linear'"),
     (dict(drop_path=1.0), r"\[0, 1\), got 1.0"),
     (dict(drop_path=-0.1), r"\[0, 1\), got -0.1"),
     (dict(lambda_init=0.8), "'diff', got 'standard'"),
-    (dict(attention="diff_v2", lambda_init=0.8), "'diff', got 'diff_v2'"),
-    (dict(attention="diff_v2", head_norm=True), "no head_norm"),
 ))  # fmt: skip
 def test_impossible_configurations_are_errors(changes, words):
     with pytest.raises(ValueError, match=words):
@@ -233,7 +228,6 @@ def test_impossible_configurations_are_errors(changes, words):
 
 @pytest.mark.parametrize("changes, words", (
     (dict(attention="diff", embed_dim=24, num_heads=3), "num_heads 3 is odd"),
-    (dict(attention="diff_v2", embed_dim=24, num_heads=3), "num_heads 3 is odd"),
     (dict(position="learned_2d", embed_dim=25, num_heads=5), "D/2 .* embed_dim 25 is odd"),
     (dict(position="sinusoidal", embed_dim=25, num_heads=5), "embed_dim 25 is odd"),
 ))  # fmt: skip
@@ -247,40 +241,6 @@ def test_images_of_another_shape_are_errors(shape):
     with pytest.raises(ValueError) as error:
         made()(torch.zeros(shape))
     assert "3, 32, 32" in str(error.value) and str(shape) in str(error.value)
-
-
-@pytest.mark.parametrize("keep, count", ((0.25, 16), (0.5, 32), (0.999, 64), (0.001, 1)))
-def test_patches_are_kept_at_random_and_cls_always(keep, count):
-    torch.manual_seed(0)
-    tokens = torch.arange(65.0).expand(50, 65).unsqueeze(-1).repeat(1, 1, 2)  # its own number
-    kept = keep_random_patches(tokens, keep)
-    assert kept.shape == (50, count + 1, 2)
-    assert torch.equal(kept[..., 0], kept[..., 1])  # whole tokens, not single numbers
-    assert (kept[:, 0] == 0).all()
-    patches = kept[:, 1:, 0].sort(dim=1).values
-    assert (patches.diff(dim=1) > 0).all() and (patches > 0).all()  # none twice, CLS not again
-    if count < 64:
-        assert len(patches.unique(dim=0)) > 20  # drawn anew for each image
-
-
-def test_every_patch_is_kept_equally_often():
-    torch.manual_seed(0)
-    tokens = torch.arange(17.0).expand(8000, 17).unsqueeze(-1)
-    counts = keep_random_patches(tokens, 0.25)[:, 1:].flatten().long().bincount(minlength=17)[1:]
-    assert counts.sum() == 8000 * 4
-    assert (counts / 8000 - 0.25).abs().max() < 0.025  # five standard deviations
-
-
-def test_kept_patches_keep_their_positions():
-    model, x, seen = made(), pictures(), []
-    model.layers[0].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    with torch.no_grad():
-        all_tokens = model.embed(x)
-        model(x, keep=0.5)
-    assert seen[0].shape == (4, T // 2 + 1, 24)
-    for image, kept in zip(all_tokens, seen[0]):
-        same = (kept.unsqueeze(1) == image.unsqueeze(0)).all(-1)
-        assert same.any(1).all() and same[0, 0]
 
 
 def test_stochastic_depth_keeps_the_mean_and_grows_with_the_layer():
@@ -324,3 +284,11 @@ def test_training_predicts_on_average_what_evaluation_does():
     error = drawn.std(0) / 2000**0.5
     assert error.max() > 0
     assert ((drawn.mean(0) - expected).abs() < 5 * error + 1e-5).all()
+
+
+def test_operations_are_counted_as_the_formulas_say():
+    config = replace(SMALL, patch_size=8, num_heads=2)
+    N, D, L, hidden = 17, config.embed_dim, config.depth, int(config.embed_dim * config.mlp_ratio)
+    layer = 4 * N * D * D + 2 * N * N * D + 2 * N * D * hidden  # multiply-adds
+    expected = 16 * 3 * 64 * D + L * layer + D * config.num_classes
+    assert gflop_per_image(config) == pytest.approx(2 * expected / 1e9)

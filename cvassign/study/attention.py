@@ -1,5 +1,7 @@
 # LLM-assisted: prompts P2, see report.md
-"""What many images say of a trained model's attention, a few images at a time.
+"""What 500 test images say of the attention of the best ViT and the best Diff-ViT.
+
+    python -m cvassign.study.attention    # -> results/study/attention.json, 15 minutes on two cores
 
 The explicit attention of 500 images of a nine-layer model is a gigabyte, so each part of them is
 reduced to what is asked for before the next is taken. The formulas are in `rollout`.
@@ -7,16 +9,18 @@ reduced to what is asked for before the next is taken. The formulas are in `roll
 Shapes: L layers, B images, H heads (of a Diff-ViT half as many), N patches.
 """
 
+import argparse
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from cvassign.compare import Difference
-from cvassign.data import normalise
+from cvassign.data import DATASETS, normalise
+from cvassign.experiments import MODELS, experiment_runs
+from cvassign.results import RESULTS, load_model, write_json
 from cvassign.rollout import (
     attention_entropy,
     attention_rollout,
@@ -26,6 +30,7 @@ from cvassign.rollout import (
     random_maps,
     rollout_map,
 )
+from cvassign.stats import paired_bootstrap
 from cvassign.train import autocast
 from cvassign.vit import VisionTransformer
 
@@ -91,14 +96,7 @@ def peak_share(maps: Tensor, part: float = 0.1) -> Tensor:
     return size.topk(k, dim=-1).values.sum(-1) / size.sum(-1)
 
 
-def heads_alike(maps: Tensor) -> Tensor:
-    """Mean correlation over the patches of two different heads' maps: (..., H, N) -> (...)."""
-    unit = F.normalize(maps - maps.mean(-1, keepdim=True), dim=-1)
-    H = maps.shape[-2]
-    return ((unit @ unit.mT).sum((-2, -1)) - H) / (H * (H - 1))  # without each head with itself
-
-
-def _first_version(model: VisionTransformer) -> None:
+def _is_diff(model: VisionTransformer) -> None:
     if model.config.attention != "diff":
         raise ValueError(f"expected attention 'diff', got {model.config.attention!r}")
 
@@ -112,29 +110,36 @@ def _pairs(model: VisionTransformer, images: Tensor) -> Iterator[tuple[Tensor, T
 
 
 @torch.no_grad()
-def common_part(model: VisionTransformer, images: Tensor, batch_size: int = 50) -> Tensor:
-    """How alike the two maps of differential attention are: (L, B, H).
-
-    The correlation of A1 and A2 over the patches, from CLS: 1 if the second map is the first one
-    but for size and offset, 0 if they have nothing in common.
+def cancelled(model: VisionTransformer, images: Tensor, batch_size: int = 50) -> dict[str, Tensor]:
+    """What the second map takes from the first, by layer, means over rows, heads and images: (L,).
 
     Args:
-        model: a Diff-ViT (first version).
+        model: a Diff-ViT.
         images: (B, 3, S, S) uint8.
         batch_size: images at once.
 
+    Returns:
+        "overlap": Σ min(A1, λA2), the share of A1's mass that is cancelled, 0 where λ < 0 (a
+        correlation would not see a background that both maps share); "entropy of A1" and "entropy of the positive
+        part" of A1 - λA2, normalised to sum to 1, in nats.
+
     Raises:
-        ValueError: if the model has no differential attention of the first version.
+        ValueError: if the model has no differential attention.
     """
-    _first_version(model)
-    found = []
+    _is_diff(model)
+    found: dict[str, Tensor] = {}
     for part in images.split(batch_size):
-        by_layer = []
-        for first, second, _ in _pairs(model, part):
-            rows = (m[:, :, 0, 1:] - m[:, :, 0, 1:].mean(-1, keepdim=True) for m in (first, second))
-            by_layer.append(F.cosine_similarity(*rows, dim=-1))  # (b, H)
-        found.append(torch.stack(by_layer))
-    return torch.cat(found, dim=1)
+        for i, (first, second, lam) in enumerate(_pairs(model, part)):
+            positive = (first - lam * second).clamp(min=0)
+            positive = positive / positive.sum(-1, keepdim=True).clamp(min=1e-9)
+            for name, value in (
+                ("overlap", torch.minimum(first, lam.clamp(min=0) * second).sum(-1)),
+                ("entropy of A1", torch.special.entr(first).sum(-1)),
+                ("entropy of the positive part", torch.special.entr(positive).sum(-1)),
+            ):
+                sums = found.setdefault(name, torch.zeros(model.config.depth))
+                sums[i] += value.mean().item() * len(part) / len(images)
+    return found
 
 
 @torch.no_grad()
@@ -142,17 +147,17 @@ def noise_pair(model: VisionTransformer, images: Tensor, layer: int = -1) -> dic
     """What differential attention subtracts: CLS attention of A1, λA2 and A1 - λA2 in one layer.
 
     Args:
-        model: a Diff-ViT (first version).
+        model: a Diff-ViT.
         images: (B, 3, S, S) uint8.
         layer: index of the layer; the last by default.
 
     Returns:
-        {"A1", "λA2", "A1 − λA2"}: each (1, B, H, N), as `attention_plots.head_maps` wants them.
+        {"A1", "λA2", "A1 − λA2"}: each (1, B, H, N), as `maps.head_maps` wants them.
 
     Raises:
-        ValueError: if the model has no differential attention of the first version.
+        ValueError: if the model has no differential attention.
     """
-    _first_version(model)
+    _is_diff(model)
     first, second, lam = list(_pairs(model, images))[layer]
     maps = {"A1": first, "λA2": lam * second, "A1 − λA2": first - lam * second}
     return {name: cls_attention(m[None]) for name, m in maps.items()}
@@ -201,18 +206,53 @@ def areas(perturbation: Perturbation) -> dict[str, tuple[Tensor, Tensor]]:
     }  # fmt: skip
 
 
-def against_random(gains: dict[str, Difference], score: str) -> str:
-    """Which maps beat a random order by one score, in words.
+def study(model: VisionTransformer, images: Tensor, steps: int = 8) -> dict:
+    """All that is stored of one model: by layer, and the scores of its maps.
 
     Args:
-        gains: {map: gain over a random order, better when positive}.
-        score: "deletion" or "insertion".
+        model: a trained model, in evaluation mode.
+        images: (B, 3, S, S) uint8 test images.
+        steps: of deletion and insertion.
+
+    Returns:
+        Lists by layer (entropy, negative share, concentration: what the strongest tenth of the
+        patches holds of CLS's attention), and for each map the mean areas of deletion and
+        insertion with their gain over a random order, in points of probability.
     """
-    kinds = {
-        "beaten by a random order": [k for k, d in gains.items() if d.high < 0],
-        "not told from a random order (the interval holds zero)":
-            [k for k, d in gains.items() if not d.clear],
-        "better than a random order": [k for k, d in gains.items() if d.low > 0],
-    }  # fmt: skip
-    said = [f"{kind}: {', '.join(maps)}" for kind, maps in reversed(kinds.items()) if maps]
-    return f"By {score}, {'; '.join(said)}."
+    found = attention_of(model, images)
+    layers = {
+        "entropy": found.entropy.tolist(),
+        "negative": found.negative.tolist(),
+        "concentration": peak_share(found.cls).mean((1, 2)).tolist(),
+    }
+    if model.config.attention == "diff":
+        layers |= {name: value.tolist() for name, value in cancelled(model, images).items()}
+        layers["lambda"] = model.lambdas()
+    maps = {"CLS, last layer": found.cls[-1].mean(1)} | found.rollouts
+    scores = areas(perturb(model, images, maps, steps))
+    chance = scores["random order"]
+    rows = {}
+    for name, (out, into) in scores.items():
+        rows[name] = {"deletion": 100 * out.mean().item(), "insertion": 100 * into.mean().item()}
+        if name != "random order":  # both gains are better when positive
+            rows[name]["deletion gain"] = vars(paired_bootstrap(out, chance[0]))
+            rows[name]["insertion gain"] = vars(paired_bootstrap(chance[1], into))
+    return {"layers": layers, "scores": rows, "warnings": found.messages}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m cvassign.study.attention")
+    parser.add_argument("--preset", default="full")
+    parser.add_argument("--images", type=int, default=500, help="the first N test images")
+    given = parser.parse_args(arguments)
+    found: dict = {"images": given.images, "steps": 8, "models": {}}
+    for name, model in zip(("ViT", "Diff-ViT"), MODELS):
+        run = experiment_runs("best", model, given.preset)[0]
+        images = DATASETS[run.dataset]().test.images[: given.images]
+        found["models"][name] = study(load_model(run), images)
+    write_json(found, RESULTS / "study" / "attention.json")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,7 +1,7 @@
 # LLM-assisted: prompts P2, P6, see report.md
 """Test accuracy under noise, blur, low contrast, fog and JPEG: does differential attention help?
 
-    python -m cvassign.study.robustness [--preset cpu|full] [--images N]
+    python -m cvassign.study.robustness [--preset full] [--images N]
 
 The corruptions and their five strengths follow CIFAR-10-C (arXiv 1903.12261). They are made here
 and not downloaded, once for all models, so that every model sees the same pixels.
@@ -17,10 +17,8 @@ Shapes: B images of S x S pixels, uint8 outside of this module and 0 ... 1 insid
 
 import argparse
 import io
-import json
 import platform
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,17 +33,10 @@ from torchvision.transforms.v2 import functional as tv
 from tqdm import tqdm
 
 from cvassign.assets import AssetError
-from cvassign.compare import (
-    COVERS,
-    Difference,
-    over_seeds,
-    paired_bootstrap,
-    sentence,
-    signed,
-)
 from cvassign.data import DATASETS, Split
 from cvassign.experiments import MODELS, experiment_runs
 from cvassign.results import RESULTS, ResultError, Run, load_model, weights_path, write_json
+from cvassign.stats import Difference, over_seeds, paired_bootstrap
 from cvassign.train import pick_device, predict
 from cvassign.vit import count_parameters
 
@@ -302,133 +293,27 @@ def _differences(runs: Sequence[Run], clean: np.ndarray, right: np.ndarray) -> d
     return found
 
 
-def file_of(preset: str, results: Path = RESULTS) -> Path:
-    """Where the study of a preset is stored."""
-    return results / "robustness" / f"{preset}.json"
-
-
-def read(path: Path) -> dict:
-    """A stored study.
-
-    Raises:
-        ResultError: if the file is missing, damaged, no study, or of another version.
-    """
-    try:
-        found = json.loads(path.read_text())
-        version = found["format"]
-        found["runs"], found["differences"], found["severities"]  # what the figures need
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ResultError(f"{path.name}: no readable robustness study: {error!r}") from error
-    if version != FORMAT:
-        raise ResultError(f"{path.name}: of version {version}, this one reads {FORMAT}; to make it "
-                          f"again: python -m cvassign.study.robustness --preset {path.stem}")  # fmt: skip
-    return found
-
-
-def stored(presets: Sequence[str], results: Path = RESULTS) -> dict | None:
-    """The study of the first of the presets that has a readable one; None if there is none.
-
-    A file that cannot be used is warned of and left out.
-    """
-    for preset in presets:
-        path = file_of(preset, results)
-        try:
-            if path.exists():
-                return read(path)
-        except ResultError as error:
-            warnings.warn(str(error), stacklevel=2)
-    return None
-
-
-def in_words(found: dict, full: Difference | None = None) -> list[str]:
-    """What a study says of the paper's picture, a paragraph each.
-
-    Args:
-        found: a study.
-        full: the difference of the same models on all clean test images, if it is known: a part
-            of them may be an unlucky one.
-    """
-    d = {name: Difference(**value) for name, value in found["differences"].items()}
-    if not d:
-        return []
-    said = [f"Clean images: {sentence(d['clean'])}"]
-    if full and not full.low <= d["clean"].mean <= full.high:
-        said.append(
-            f"**Beware:** only {found['images']:,} test images were used, and already on the clean "
-            f"ones the difference is {signed(d['clean'].mean)} points, outside of the interval on "
-            f"all test images, {full}: a sample that does not stand for the whole."
-        )
-    said += [
-        f"Under the three noises: {_kinds(d, NOISES)} {_lost(d['lost to noise'])}",
-        f"Under {', '.join(REST)}: {_kinds(d, REST)} {_lost(d['lost to the rest'])}",
-    ]
-    lost = d["lost to noise"]
-    if not lost.clear:
-        end = "These runs do not show that cancelling attention noise cancels noise in the image."
-    elif lost.mean > 0:
-        end = ("So here differential attention did not cancel noise in the image: noise costs it "
-               "more than it costs the ViT.")  # fmt: skip
-    else:
-        end = "So here noise in the image costs the Diff-ViT less than the ViT"
-        end += (", though a model that starts lower also has less to lose."
-                if d["clean"].clear and d["clean"].mean < 0 else ".")  # fmt: skip
-    return [*said, f"{end} The intervals cover {COVERS[lost.over]}."]
-
-
-def _kinds(d: dict[str, Difference], names: Sequence[str]) -> str:
-    """In which of some corruptions one model is clearly ahead."""
-    parts = []
-    for model, side in (("Diff-ViT", 1), ("ViT", -1)):
-        ahead = [k for k in names if d[k].clear and side * d[k].mean > 0]
-        parts.append(f"the {model} is clearly ahead in {len(ahead)} of {len(names)}"
-                     + (f" ({', '.join(ahead)})" if ahead else ""))  # fmt: skip
-    return f"{', '.join(parts)}."
-
-
-def _lost(d: Difference) -> str:
-    """Whether the Diff-ViT loses more accuracy than the ViT, in words."""
-    interval = f"95 % interval of the difference {signed(d.low)} to {signed(d.high)}"
-    if not d.clear:
-        return (f"What they take from the two differs by {signed(d.mean)} points ({interval}): no "
-                "difference is shown.")  # fmt: skip
-    return (f"They take {abs(d.mean):.2f} points {'more' if d.mean > 0 else 'fewer'} from the "
-            f"Diff-ViT than from the ViT ({interval}).")  # fmt: skip
-
-
 def curves(stored: dict) -> dict:
-    """A stored study as `plots.robustness_curves` wants it: {model: {corruption: (seeds, 6)}}.
+    """A stored study as `plots.robustness_difference` wants it: {model: {corruption: (6,)}}.
 
-    The first column is severity 0, the images as they are.
+    The mean over the seeds; the first number is severity 0, the images as they are.
     """
-    found: dict[str, dict[str, list]] = {}
+    found: dict[str, dict[str, list]] = {"ViT": {}, "Diff-ViT": {}}
     for row in stored["runs"]:
         model = "ViT" if row["attention"] == "standard" else "Diff-ViT"
         for name, accuracy in row["accuracy"].items():
-            found.setdefault(model, {}).setdefault(name, []).append([row["clean"], *accuracy])
-    return found
-
-
-def _images_in(path: Path) -> int:
-    """Test images of the study in a file; 0 if there is no readable one, of which nothing is lost."""
-    try:
-        return read(path).get("images", 0)
-    except ResultError:
-        return 0
+            found[model].setdefault(name, []).append([row["clean"], *accuracy])
+    return {m: {k: np.mean(v, axis=0) for k, v in part.items()} for m, part in found.items()}
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m cvassign.study.robustness", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--preset", choices=("cpu", "full", "smoke"), default="full")
-    parser.add_argument("--images", type=int, help="only the first N test images")
+    parser.add_argument("--images", type=int, default=2000, help="the first N test images")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
     given = parser.parse_args(arguments)
-    path = file_of(given.preset, given.results)
-    if given.images and 0 < given.images < (more := _images_in(path)):
-        print(f"{path.name}: holds a study of {more} images, which one of {given.images} would "
-              "replace; choose another --results or delete the file", file=sys.stderr)  # fmt: skip
-        return 1
     runs = best_runs(given.preset, given.results)
     if not runs:
         print(f"no stored weights of the best recipe; first: python -m cvassign.experiments run "
@@ -439,8 +324,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (AssetError, ResultError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    write_json(found, path)
-    print(f"{len(runs)} models, {found['images']} images -> {path.name}")
+    write_json(found, given.results / "study" / "robustness.json")
+    print(f"{len(runs)} models, {found['images']} images")
     return 0
 
 

@@ -4,8 +4,6 @@
 import pytest
 import torch
 
-
-from cvassign.compare import Difference
 from cvassign.data import normalise
 from cvassign.rollout import (
     attention_entropy,
@@ -16,6 +14,7 @@ from cvassign.rollout import (
     negative_share,
     rollout_map,
 )
+from cvassign.study import attention as study
 from cvassign.vit import VisionTransformer, ViTConfig
 
 
@@ -34,7 +33,7 @@ def images():
     return torch.randint(256, (7, 3, 32, 32), generator=torch.Generator().manual_seed(0)).byte()
 
 
-@pytest.mark.parametrize("attention", ("standard", "diff", "diff_v2"))
+@pytest.mark.parametrize("attention", ("standard", "diff"))
 def test_parts_give_what_the_whole_gives(attention, images):
     model = made(attention)
     found = study.attention_of(model, images, batch_size=3)
@@ -76,26 +75,34 @@ def test_the_pair_of_maps_is_what_the_model_subtracts(layer, images):
     assert pair["A1"].min() >= 0 and pair["λA2"].min() >= 0
 
 
-@pytest.mark.parametrize("attention", ("standard", "diff_v2"))
-def test_there_is_no_pair_without_differential_attention(attention, images):
-    for f in (study.noise_pair, study.common_part):
-        with pytest.raises(ValueError, match=attention):
-            f(made(attention), images)
+def test_there_is_no_pair_without_differential_attention(images):
+    for f in (study.noise_pair, study.cancelled):
+        with pytest.raises(ValueError, match="standard"):
+            f(made(), images)
 
 
-def test_the_common_part_is_the_correlation_of_the_pair(images):
+def test_what_is_cancelled_is_the_common_part(images):
     model = made("diff")
-    found = study.common_part(model, images, batch_size=3)
-    assert found.shape == (3, 7, 2)
-    for layer, b, h in ((0, 0, 0), (1, 4, 1), (2, 6, 0)):
-        pair = study.noise_pair(model, images, layer)
-        both = torch.stack([pair[k][0, b, h] for k in ("A1", "λA2")])
-        assert found[layer, b, h].item() == pytest.approx(both.corrcoef()[0, 1].item(), abs=1e-4)
-    for layer in model.layers:  # the same queries and keys for both maps
+    found = study.cancelled(model, images, batch_size=3)
+    with torch.no_grad():
+        a1, a2, lam = model.layers[0].attention.attention_maps(
+            model.layers[0].norm1(model.embed(normalise(images)))
+        )
+    common = [min(x, float(lam) * y) for x, y in zip(a1.flatten().tolist(), a2.flatten().tolist())]
+    rows = a1[..., 0].numel()
+    assert found["overlap"][0].item() == pytest.approx(sum(common) / rows, rel=1e-4)
+    entropy = -(a1 * a1.log()).sum(-1).mean().item()
+    assert found["entropy of A1"][0].item() == pytest.approx(entropy, rel=1e-4)
+    for layer in model.layers:  # the same queries and keys for both maps, and λ = 1
         weight, bias = (p.data[:48].view(2, 2, 2, 6, -1) for p in layer.attention.qkv.parameters())
         for t in (weight, bias):
             t[:, :, 1] = t[:, :, 0]
-    torch.testing.assert_close(study.common_part(model, images), torch.ones(3, 7, 2))
+        layer.attention.lambda_q1.data.zero_()
+        layer.attention.lambda_q2.data.zero_()
+        layer.attention.lambda_start.fill_(1.0)
+    torch.testing.assert_close(study.cancelled(model, images)["overlap"], torch.ones(3))
+    layer.attention.lambda_start.fill_(-1.0)  # then the maps are added: nothing is cancelled
+    assert study.cancelled(model, images)["overlap"][-1] == 0
 
 
 def test_the_peak_share_counts_weights_of_both_signs():
@@ -104,27 +111,6 @@ def test_the_peak_share_counts_weights_of_both_signs():
     maps[1, 3:5] = torch.tensor([-5.0, 5.0])
     assert study.peak_share(maps).tolist() == pytest.approx([0.1, 10 / 19])
     assert study.peak_share(-maps).tolist() == study.peak_share(maps).tolist()
-
-
-def test_heads_are_alike_by_their_mean_correlation():
-    maps = torch.randn(4, 3, 16, generator=torch.Generator().manual_seed(0))
-    expected = [torch.stack([m.corrcoef()[i, j] for i, j in ((0, 1), (0, 2), (1, 2))]).mean()
-                for m in maps]  # fmt: skip
-    torch.testing.assert_close(study.heads_alike(maps), torch.stack(expected))
-
-
-def test_which_maps_beat_a_random_order_in_words():
-    def gain(mean):
-        return Difference(mean, mean - 1, mean + 1, 500, "images")
-
-    gains = {"ViT": gain(3), "clamped": gain(0.5), "normalised": gain(-0.5), "bad": gain(-2)}
-    assert study.against_random(gains, "insertion") == (
-        "By insertion, better than a random order: ViT; not told from a random order (the interval "
-        "holds zero): clamped, normalised; beaten by a random order: bad."
-    )
-    assert study.against_random({"ViT": gain(3)}, "deletion") == (
-        "By deletion, better than a random order: ViT."
-    )
 
 
 @pytest.mark.filterwarnings("ignore:Mismatch dtype")  # torch's RMSNorm under autocast
@@ -140,3 +126,20 @@ def test_areas_are_the_scores(images):
     torch.testing.assert_close(deletion, expected[0], rtol=0, atol=0.02)
     torch.testing.assert_close(insertion, expected[1], rtol=0, atol=0.02)
     assert not torch.equal(deletion, insertion)
+
+
+@pytest.mark.filterwarnings("ignore:Mismatch dtype")
+def test_a_study_has_a_number_for_every_layer_and_map(images):
+    found = study.study(made("diff"), images, steps=2)
+    assert all(len(values) == 3 for values in found["layers"].values())
+    assert {"entropy", "concentration", "overlap", "lambda"} <= found["layers"].keys()
+    scores = found["scores"]
+    assert scores.keys() == {
+        "CLS, last layer", "rollout, normalised", "rollout, clamped", "random order",
+    }  # fmt: skip
+    for s in scores.values():
+        if "deletion gain" in s:  # both gains are better when positive
+            gain = scores["random order"]["deletion"] - s["deletion"]
+            assert s["deletion gain"]["mean"] == pytest.approx(gain, abs=1e-3)
+            gain = s["insertion"] - scores["random order"]["insertion"]
+            assert s["insertion gain"]["mean"] == pytest.approx(gain, abs=1e-3)

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, P2, see report.md
+# LLM-assisted: prompts P1, P2, P3, P8, see report.md
 """The figures of images, attention maps and positions: each takes arrays and returns a Figure.
 
 Images are CIFAR's uint8 pixels (B, 3, S, S), drawn pixel by pixel. A map has one number per
@@ -9,7 +9,9 @@ signed one has a diverging scale centred at 0, as wide as its largest weight of 
 Shapes: B batch, L layers, H heads, N = g² patches, S pixels a side, D embed_dim.
 """
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,27 +19,19 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse
 from PIL import Image
 
-from cvassign.plot_style import (
+from cvassign.plots import (
     DASHES,
     WIDTH,
-    band,
     colour_of,
     legend_below,
     per_seed,
-    save,
-    show,
     styled,
     whole_ticks,
     wrapped,
 )
-
-__all__ = [
-    "attention_statistics", "augmentation_preview", "captions", "captions_of_all",
-    "confident_mistakes", "head_maps", "layer_maps", "perturbation_curves", "position_grid",
-    "position_similarity", "rollout_maps", "save", "show",
-]  # fmt: skip
 
 SEQUENTIAL, DIVERGING = "inferno", "RdBu_r"
 OPACITY = 0.65  # of a map over its image
@@ -126,21 +120,23 @@ def _cells(
     return fig, axes
 
 
-def _overlay(ax: Axes, image: np.ndarray, grid: np.ndarray, signed: bool) -> None:
-    """A map (g, g) over a grey image (S, S, 3).
+def _overlay(ax: Axes, image: np.ndarray, grid: np.ndarray, signed: bool,
+             smooth: bool = True) -> None:  # fmt: skip
+    """A map (g, g) over a grey image (S, S, 3); not smooth: the map alone, patch by patch.
 
     They are blended here, at the image's own S x S pixels: drawn smoothly at the figure's
     resolution a grid of maps is megabytes. In 64 steps a colour, which no eye tells from 256.
     """
     S = len(image)
-    smooth = np.asarray(Image.fromarray(grid.astype(np.float32)).resize((S, S), Image.BICUBIC))
+    resample, opacity = (Image.BICUBIC, OPACITY) if smooth else (Image.NEAREST, 1.0)
+    values = np.asarray(Image.fromarray(grid.astype(np.float32)).resize((S, S), resample))
     limit = np.abs(grid).max() or 1.0  # of zeros only: all white
     low, high = (-limit, limit) if signed else (grid.min(), grid.max())
     colours = plt.get_cmap(DIVERGING if signed else SEQUENTIAL)
-    heat = colours(Normalize(low, high, clip=True)(smooth))[..., :3]  # (S, S, 3) in 0 ... 1
+    heat = colours(Normalize(low, high, clip=True)(values))[..., :3]  # (S, S, 3) in 0 ... 1
     # Paler than it is, so that the map's colours rule and the picture's outlines stay.
     grey = 1 - 0.7 * (1 - image @ np.array(GREY) / 255)
-    blend = OPACITY * heat + (1 - OPACITY) * grey[..., None]
+    blend = opacity * heat + (1 - opacity) * grey[..., None]
     ax.imshow(np.round(blend * 63) / 63)
 
 
@@ -161,7 +157,8 @@ def _scales(fig: Figure, signed: set[bool], what: str) -> None:
 
 
 def _rows_of_maps(images, grids: dict[str, list[np.ndarray]], heads: list[str],
-                  texts: dict[str, Sequence[str]] | None, title: str) -> Figure:  # fmt: skip
+                  texts: dict[str, Sequence[str]] | None, title: str,
+                  smooth: bool = True) -> Figure:  # fmt: skip
     """A row an image and model: the image, then the model's maps, a list of (B, g, g)."""
     B = len(images)
     texts = texts or {}
@@ -181,7 +178,7 @@ def _rows_of_maps(images, grids: dict[str, list[np.ndarray]], heads: list[str],
             lines.append(_two_lines(texts[name][b]))
         axes[row, 0].set_ylabel("\n".join(lines), **LEFT)
         for ax, grid in zip(axes[row, 1:], grids[name]):
-            _overlay(ax, images[b], grid[b], signed[name])
+            _overlay(ax, images[b], grid[b], signed[name], smooth)
         for ax in axes[row, 1 + len(grids[name]):]:
             ax.set_visible(False)  # a Diff-ViT has half as many heads
     for ax, head in zip(axes[0], ("image", *heads)):
@@ -194,7 +191,7 @@ def _rows_of_maps(images, grids: dict[str, list[np.ndarray]], heads: list[str],
 
 @styled
 def head_maps(images, attention: dict, captions: dict | None = None, layer: int = -1,
-              title: str = "") -> Figure:  # fmt: skip
+              title: str = "", smooth: bool = True) -> Figure:  # fmt: skip
     """CLS attention of every head of one layer, and the heads' mean.
 
     Args:
@@ -203,6 +200,7 @@ def head_maps(images, attention: dict, captions: dict | None = None, layer: int 
         captions: {model: B texts}, see `captions`.
         layer: index of the layer; the last by default.
         title: of the figure.
+        smooth: False shows the weights as they are, one square a patch.
 
     Raises:
         ValueError: if the shapes do not fit one another.
@@ -214,7 +212,7 @@ def head_maps(images, attention: dict, captions: dict | None = None, layer: int 
         grids[name] = [of_layer.mean(axis=0), *of_layer]
     H = max(map(len, grids.values())) - 1
     heads = ["mean", *(f"head {h + 1}" for h in range(H))]
-    return _rows_of_maps(images, grids, heads, captions, title)
+    return _rows_of_maps(images, grids, heads, captions, title, smooth)
 
 
 @styled
@@ -407,34 +405,27 @@ def position_grid(positions, title: str = "") -> Figure:
 
 
 @styled
-def attention_statistics(
-    entropy: dict, negative: dict, tokens: int | None = None, title: str = ""
-) -> Figure:
-    """Entropy of attention (left) and share of negative weights (right) by layer.
+def by_layer(panels: dict[str, dict], tokens: int | None = None, title: str = "") -> Figure:
+    """Numbers of every layer, a panel for each quantity, a line for each model.
 
     Args:
-        entropy: {model: (L,) or (seeds, L)} in nats, see `rollout.attention_entropy`.
-        negative: {model: (L,) or (seeds, L)}, 0 ... 1, see `rollout.negative_share`.
-        tokens: N+1; draws the entropy ln(N+1) of attention that is the same everywhere.
+        panels: {axis label: {line's name: (L,)}}.
+        tokens: N+1; draws in the first panel the entropy ln(N+1) of attention that is the same
+            everywhere.
         title: of the figure.
     """
-    panels = [{m: per_seed(m, v) for m, v in part.items()} for part in (entropy, negative)]
-    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.3))
-    for ax, part, factor in zip(axes, panels, (1, 100)):
-        for i, (model, values) in enumerate(part.items()):
-            layers = range(1, values.shape[1] + 1)
-            band(ax, layers, factor * values, colour_of(model, i), marker="o", ms=4, label=model)
-        ax.set_xlabel("layer")
+    fig, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3.3), squeeze=False)
+    for ax, (label, lines) in zip(axes[0], panels.items()):
+        for i, (name, values) in enumerate(lines.items()):
+            layers = range(1, len(values) + 1)
+            ax.plot(layers, values, marker="o", ms=4, color=colour_of(name, i), label=name)
+        ax.set(xlabel="layer", ylabel=label)
         whole_ticks(ax)
     if tokens is not None:
-        axes[0].axhline(np.log(tokens), color="0.4", lw=1, ls=DASHES[1])
-        axes[0].annotate(f"uniform: ln {tokens}", (1, np.log(tokens)), (0, -3), fontsize=8,
-                         color="0.3", textcoords="offset points", va="top",
-                         xycoords=("axes fraction", "data"), ha="right")  # fmt: skip
-    for ax in axes:
-        ax.set_ylim(0, 1.05 * ax.get_ylim()[1])
-    axes[0].set_ylabel("entropy of a row (nats)")
-    axes[1].set_ylabel("weights below zero (%)")
+        axes[0, 0].axhline(np.log(tokens), color="0.4", lw=1, ls=DASHES[1])
+        axes[0, 0].annotate(f"uniform: ln {tokens}", (0, np.log(tokens)), (2, -3), fontsize=8,
+                            color="0.3", textcoords="offset points", va="top",
+                            xycoords=("axes fraction", "data"))  # fmt: skip
     legend_below(fig)
     fig.suptitle(title)
     return fig
@@ -468,3 +459,139 @@ def perturbation_curves(share, deletion: dict, insertion: dict, title: str = "")
     axes[1].legend(loc="lower right")
     fig.suptitle(title)
     return fig
+
+
+# Part 1.4.1: DINO's maps. A map says where, not at what: so each of our two pictures has regions.
+
+COLUMNS = 4  # panels side by side: large enough to see patches at the width of a notebook
+
+# Ellipses (centre x, centre y, half width, half height) as shares of the picture's sides. Where
+# they overlap the first region counts; `rest` is what none of them covers.
+REGIONS = {
+    "astronaut": {
+        "the face": [(0.44, 0.25, 0.09, 0.105)],
+        "the hair": [(0.445, 0.15, 0.15, 0.125)],
+        "the suit's neck ring": [(0.415, 0.43, 0.195, 0.15)],
+        "the emblems on the suit": [(0.335, 0.755, 0.085, 0.075), (0.594, 0.7, 0.055, 0.045)],
+        "the helmet": [(0.765, 0.865, 0.235, 0.2)],
+        "the suit": [(0.375, 0.78, 0.35, 0.37)],
+        "the model of the shuttle": [(0.81, 0.29, 0.12, 0.3)],
+        "the flag": [(0.06, 0.45, 0.13, 0.55)],
+        "rest": "the wall and the table",
+    },
+    "coffee": {
+        "the coffee": [(0.515, 0.37, 0.205, 0.125)],
+        "the cup's rim and inner wall": [(0.52, 0.28, 0.295, 0.245)],
+        "the spoon": [(0.71, 0.705, 0.10, 0.115), (0.845, 0.24, 0.05, 0.09)],
+        "the cup's body and handle": [(0.52, 0.49, 0.27, 0.23), (0.37, 0.67, 0.09, 0.11)],
+        "the saucer": [(0.5, 0.57, 0.5, 0.4)],
+        "rest": "the table",
+    },
+}
+
+# Regions that are not the picture's object; nor is `rest`.
+BEHIND = {"astronaut": ("the model of the shuttle", "the flag"), "coffee": ()}
+
+
+def region_map(picture: str, rows: int, columns: int) -> tuple[np.ndarray, list[str]]:
+    """The region of each patch's centre: indices (rows, columns), and the regions' names."""
+    regions = REGIONS[picture]
+    y, x = (np.mgrid[:rows, :columns] + 0.5) / np.array([rows, columns])[:, None, None]
+    marked = [name for name in regions if name != "rest"]
+    index = np.full((rows, columns), len(marked))
+    for i in reversed(range(len(marked))):  # the first one is written last, over the others
+        for cx, cy, rx, ry in regions[marked[i]]:
+            index[((x - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 <= 1] = i
+    return index, [*marked, regions["rest"]]
+
+
+@dataclass(frozen=True)
+class HeadReport:
+    """One head on one picture; masses and areas are shares of 1."""
+
+    head: int
+    region: str  # the one that gets most beyond its area
+    mass: float  # the head's attention in it
+    area: float  # the picture's area in it
+    half_in: float  # the smallest share of patches that holds half of the attention
+    peak_region: str  # where the strongest patch is
+    on_object: float  # the head's attention on the picture's object, see `BEHIND`
+    object_area: float  # the picture's area that the object covers
+    self_attention: float  # of [CLS] on itself, which no map shows
+
+
+def describe_heads(attention: np.ndarray, picture: str) -> list[HeadReport]:
+    """What each head looks at, by the regions of one of our pictures.
+
+    Args:
+        attention: (H, r, c) from [CLS] to each patch, not normalised.
+        picture: a key of `REGIONS`.
+    """
+    index, names = region_map(picture, *attention.shape[1:])
+    area = np.bincount(index.ravel(), minlength=len(names)) / index.size
+    is_object = np.array([name not in BEHIND[picture] for name in names[:-1]] + [False])
+    reports = []
+    for head, weights in enumerate(attention):
+        share = weights / weights.sum()
+        mass = np.bincount(index.ravel(), weights=share.ravel(), minlength=len(names))
+        best = int((mass - area).argmax())
+        cumulative = np.sort(share.ravel())[::-1].cumsum()
+        half_in = (np.searchsorted(cumulative, 0.5) + 1) / share.size
+        peak = names[index.flat[share.argmax()]]
+        reports.append(HeadReport(head, names[best], float(mass[best]), float(area[best]),
+                                  float(half_in), peak, float(mass[is_object].sum()),
+                                  float(area[is_object].sum()),
+                                  float(1 - weights.sum())))  # fmt: skip
+    return reports
+
+
+def attention_figure(
+    image: np.ndarray, attention: np.ndarray, masks: np.ndarray, title: str,
+    picture: str | None = None,
+) -> Figure:  # fmt: skip
+    """The picture, the heads' mean and each head; below them, in the same order, the masks.
+
+    Args:
+        image: (h, w, 3), from 0 to 1.
+        attention: (H, r, c), from [CLS] to each patch.
+        masks: (H, r, c) bool, the patches that hold the threshold's share of the mass.
+        title: what was looked at, with which weights.
+        picture: a key of `REGIONS`, whose ellipses are then drawn and named; None for none.
+    """
+    H, (height, width) = len(attention), image.shape[:2]
+    rows = math.ceil((H + 2) / COLUMNS)
+    figure = plt.figure(figsize=(2.2 * COLUMNS, 2.35 * 2 * rows + 0.9), layout="constrained")
+    top, bottom = figure.subfigures(2, 1)
+    whole = (0, width, height, 0)  # maps of patches are drawn over the picture's pixels
+    above, below = (part.subplots(rows, COLUMNS).ravel() for part in (top, bottom))
+    for ax in (*above, *below):
+        ax.set_axis_off()
+    used = (*above[: H + 2], *below[: H + 2])
+    for ax in used:
+        ax.imshow(image, extent=whole)
+    above[0].set_title("picture", fontsize=14)
+    below[0].set_title("regions, marked by hand" if picture else "", fontsize=14)
+    named = {k: v for k, v in REGIONS[picture].items() if k != "rest"} if picture else {}
+    for i, (name, ellipses) in enumerate(named.items()):
+        for cx, cy, rx, ry in ellipses:
+            at, colour = (cx * width, cy * height), plt.get_cmap("tab10")(i)
+            below[0].add_patch(Ellipse(at, 2 * rx * width, 2 * ry * height, fill=False,
+                                       edgecolor=colour, lw=1.8))  # fmt: skip
+        below[0].plot([], [], color=colour, label=name)
+    if named:
+        bottom.legend(loc="outside lower center", ncols=3, fontsize=13, frameon=False)
+    share = masks.mean(axis=0)  # of the heads whose mask has the patch
+    panels = [("mean of heads", attention.mean(axis=0), share)]
+    panels += [(f"head {h}", attention[h], masks[h]) for h in range(H)]
+    for (name, weights, mask), over, under in zip(panels, above[1:], below[1:]):
+        over.imshow(weights, extent=whole)  # opaque, in the colours of the script's files
+        over.set_title(name, fontsize=14)
+        shade = np.zeros((*mask.shape, 4))  # black over what is cut off; red would vanish on red
+        shade[..., 3] = 0.75 * (1 - mask)
+        under.imshow(shade, extent=whole)
+        under.set_title("share of the heads' masks" if name.startswith("mean") else f"{name}, mask",
+                        fontsize=14)  # fmt: skip
+    for ax in used:
+        ax.set(xlim=(0, width), ylim=(height, 0))
+    figure.suptitle(title, fontsize=15)
+    return figure

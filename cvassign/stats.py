@@ -1,0 +1,106 @@
+# LLM-assisted: prompts P2, P8, see report.md
+"""Differences with their intervals: over seeds, over test images.
+
+Two things make an accuracy uncertain: which images happened to be in the test set, and which random
+numbers happened to start and order the training. An interval covers the one over which it is taken,
+and no other, so each carries the name of what it is over.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+LEVEL = 0.95  # of every interval
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean paired difference, second minus first, with its 95 % interval."""
+
+    mean: float  # percentage points
+    low: float
+    high: float
+    n: int  # pairs
+    over: str  # "seeds" or "images"
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval leaves zero out."""
+        return self.low > 0 or self.high < 0
+
+    def __str__(self) -> str:
+        return f"{signed(self.mean)} [{signed(self.low)}, {signed(self.high)}]"
+
+
+def signed(value: float) -> str:
+    """ "+0.21" or "−0.21", with a true minus sign."""
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def t_quantile(p: float, df: int) -> float:
+    """The p-quantile (0.5 < p < 1) of Student's t distribution with df degrees of freedom.
+
+    By summing the density: scipy has it, but would be a dependency for one number.
+    """
+    if df < 1 or not 0.5 < p < 0.999:
+        raise ValueError(f"expected df >= 1 and 0.5 < p < 0.999, got {df} and {p}")
+    # With t = tan(a) √df the half line becomes 0 ... π/2, and the density cos(a)^(df-1).
+    a = np.linspace(0, np.pi / 2, 200_001)
+    density = np.cos(a) ** (df - 1)
+    area = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2)])
+    return float(np.sqrt(df) * np.tan(np.interp(2 * p - 1, area / area[-1], a)))
+
+
+def _paired(first, second, fewest: int) -> np.ndarray:
+    """second - first as float (n,); ValueError if they are not n >= fewest pairs."""
+    first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    if first.shape != second.shape or first.ndim != 1 or len(first) < fewest:
+        raise ValueError(
+            f"expected two arrays (n,) of n >= {fewest} pairs, got {first.shape}, {second.shape}"
+        )
+    return second - first
+
+
+def over_seeds(first, second) -> Difference:
+    """Paired t interval over seeds of two accuracies (percent), each (seeds,).
+
+    A seed gives both models the same order of images and the same augmentations, so what it does
+    to both cancels. Not a bootstrap: resampling three values gives intervals far too narrow.
+    """
+    d = _paired(first, second, 2)
+    half = t_quantile((1 + LEVEL) / 2, len(d) - 1) * d.std(ddof=1) / np.sqrt(len(d))
+    mean = float(d.mean())
+    return Difference(mean, float(mean - half), float(mean + half), len(d), "seeds")
+
+
+def paired_bootstrap(first, second, draws: int = 10_000, seed: int = 0) -> Difference:
+    """Percentile bootstrap over test images.
+
+    Args:
+        first: (images,) 1 where the first model is right, else 0; or shares between 0 and 1.
+        second: the same of the second model, on the same images.
+        draws: resamples.
+        seed: of the resampling.
+
+    Raises:
+        ValueError: if they are not pairs.
+    """
+    values, counts = np.unique(_paired(first, second, 1).round(12), return_counts=True)
+    n = int(counts.sum())
+    # Drawing n images with replacement and counting their values is a multinomial draw.
+    drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=draws)
+    means = 100 * drawn @ values / n
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Difference(float(100 * values @ counts / n), float(low), float(high), n, "images")
+
+
+def mean_std(values: Sequence[float]) -> str:
+    """ "91.20 ± 0.13", "91.20" of a single value, "–" of none."""
+    values = np.asarray(values, dtype=float)
+    if not len(values):
+        return "–"
+    text = f"{values.mean():.2f}"
+    return text if len(values) == 1 else f"{text} ± {values.std(ddof=1):.2f}"
+
+
