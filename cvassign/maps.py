@@ -570,7 +570,7 @@ def attention_figure(
     for ax in used:
         ax.imshow(image, extent=whole)
     above[0].set_title("picture", fontsize=14)
-    below[0].set_title("regions, marked by hand" if picture else "", fontsize=14)
+    below[0].set_title("regions" if picture else "", fontsize=14)
     named = {k: v for k, v in REGIONS[picture].items() if k != "rest"} if picture else {}
     for i, (name, ellipses) in enumerate(named.items()):
         for cx, cy, rx, ry in ellipses:
@@ -589,7 +589,7 @@ def attention_figure(
         shade = np.zeros((*mask.shape, 4))  # black over what is cut off; red would vanish on red
         shade[..., 3] = 0.75 * (1 - mask)
         under.imshow(shade, extent=whole)
-        under.set_title("share of the heads' masks" if name.startswith("mean") else f"{name}, mask",
+        under.set_title("all masks" if name.startswith("mean") else f"{name}, mask",
                         fontsize=14)  # fmt: skip
     for ax in used:
         ax.set(xlim=(0, width), ylim=(height, 0))

@@ -120,6 +120,7 @@ def pick_images(logits: Tensor, labels: Tensor) -> Tensor:
 def _numbers(group: list[dict]) -> dict[str, str]:
     return {
         "train loss": f"{sum(r['history']['train_loss'][-1] for r in group) / len(group):.3f}",
+        "validation loss": f"{sum(r['history']['val_loss'][-1] for r in group) / len(group):.3f}",
         "validation %": mean_std([r["val_accuracy"] for r in group]),
         "test %": mean_std([r["test_accuracy"] for r in group]),
     }

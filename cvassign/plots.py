@@ -253,7 +253,7 @@ def _styles(groups: list[list[dict]]) -> list[tuple]:
             colour, dash = MODEL_COLOURS[model], DASHES[i % len(DASHES)]
             text = model if len(distinct) == 1 else f"{model}, {label}"
         else:
-            colour, dash = COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS)]
+            colour, dash = COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)]
             text = label
         seeds = f" ({len(group)} seeds)" if len(group) > 1 else ""
         styles.append((colour, dash, text + seeds))

@@ -82,12 +82,12 @@ import os, sys
 from pathlib import Path
 import matplotlib.pyplot as plt
 from IPython.display import Image
-from cvassign import plot_style
+from cvassign import plots
 
 folder = Path(sys.argv[1])
 figure, ax = plt.subplots(figsize=(4, 2))
 ax.plot([1, 3, 2])
-plot_style.png(figure)  # whatever drawing loads at its first use
+plots.png(figure)  # whatever drawing loads at its first use
 if os.getuid() == 0:
     os.setgroups([])
     os.setgid(65534)
@@ -114,7 +114,7 @@ def read_only():
 def test_a_figure_is_shown_where_it_cannot_be_saved(read_only, tmp_path):
     program = READ_ONLY + """
 for where, name in ((folder, "curve"), (folder / "inner", "curve")):
-    shown = plot_style.show(figure, name, where)
+    shown = plots.show(figure, name, where)
     assert isinstance(shown, Image) and shown.data[1:4] == b"PNG" and shown.width == 400
 """
     done = run(program, tmp_path, str(read_only))
@@ -127,7 +127,7 @@ for where, name in ((folder, "curve"), (folder / "inner", "curve")):
 
 @pytest.mark.skipif(os.name != "posix", reason="the permissions are those of POSIX")
 def test_saving_where_one_may_not_is_an_error_that_names_the_file(read_only, tmp_path):
-    program = READ_ONLY + "plot_style.save(figure, 'curve', folder)\n"
+    program = READ_ONLY + "plots.save(figure, 'curve', folder)\n"
     done = run(program, tmp_path, str(read_only))
     assert done.returncode != 0
     assert "PermissionError" in done.stderr and "curve.png" in done.stderr.splitlines()[-1]

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from cvassign import plots
 from cvassign.attention import lambda_init_of
-from cvassign.plot_style import COLOURS, MODEL_COLOURS
+from cvassign.plots import COLOURS, MODEL_COLOURS
 
 EPOCHS, LAYERS = 5, 3
 
@@ -18,7 +18,7 @@ def result(name="vit", label=None, attention="standard", seed=0, epochs=EPOCHS, 
     rng = np.random.default_rng([seed, *name.encode(), *attention.encode()])
     model = {"attention": attention, "embed_dim": 192, "depth": 6, "num_heads": 6,
              "mlp_ratio": 4.0, "lambda_init": None}  # fmt: skip
-    train = {"learning_rate": 1e-3, "batch_size": 256, "epochs": epochs}
+    train = {"learning_rate": 1e-3, "batch_size": 256, "epochs": epochs, "optimizer": "muon"}
     history = {k: rng.random(epochs).tolist() for k in ("train_loss", "val_loss", "val_accuracy")}
     if attention == "diff":
         history["lambdas"] = rng.random((epochs, LAYERS)).tolist()
@@ -130,69 +130,6 @@ def test_loss_grid_has_a_panel_a_label_with_both_models():
     assert len(legend(fig)) == 4
 
 
-@pytest.mark.parametrize("split, name", (("test", "test"), ("val", "validation")))
-def test_accuracy_dots_show_mean_deviation_and_seeds(split, name):
-    vit, diff = three_seeds("v", "patch 4"), three_seeds("d", "patch 4", "diff")
-    single = [result("p8", "patch 8")]
-    fig = plots.accuracy_dots(vit + diff + single, split)
-    (ax,) = fig.axes
-    assert ax.get_xlabel() == f"{name} accuracy (%)"
-    assert [t.get_text() for t in ax.get_yticklabels()] == ["patch 4", "patch 8"]
-    means = [container.lines[0].get_xdata()[0] for container in ax.containers]
-    key = f"{split}_accuracy"
-    np.testing.assert_allclose(means, [mean_of(group, key) for group in (vit, diff, single)])
-    pale = [c.get_offsets()[:, 0] for c in ax.collections if len(c.get_offsets()) == 3]
-    np.testing.assert_allclose(pale, [[r[key] for r in group] for group in (vit, diff)])
-    std = np.std([r[key] for r in vit], ddof=1)
-    texts = [t.get_text() for t in ax.texts]
-    assert texts[0] == f"{means[0]:.2f} ± {std:.2f}  n = 3" and texts[2] == f"{means[2]:.2f}"
-    heights = [container.lines[0].get_ydata()[0] for container in ax.containers]
-    assert heights[0] < 0 < heights[1]  # ViT above Diff-ViT: the axis points down
-    assert heights[2] == 1  # alone in its row: on it
-    assert ax.get_ylim()[0] > ax.get_ylim()[1] and legend(fig) == ["ViT", "Diff-ViT"]
-
-
-def search():
-    return [
-        result("a", n_params=1_000_000, learning_rate=1e-3, val_accuracy=81.0),
-        result("b", n_params=3_000_000, learning_rate=3e-3, val_accuracy=84.0, depth=9),
-        result("c", n_params=2_000_000, learning_rate=1e-3, val_accuracy=83.0, depth=4),
-        result("d", attention="diff", n_params=2_000_000, learning_rate=3e-4, val_accuracy=85.0),
-    ]
-
-
-def test_search_scatter_places_every_run_and_rings_the_best():
-    fig = plots.search_scatter(search(), x=("n_params", "learning_rate", "depth"))
-    assert [ax.get_xlabel() for ax in fig.axes] == [
-        "parameters (millions)", "peak learning rate", "layers L",
-    ]  # fmt: skip
-    assert fig.axes[0].get_ylabel() == "validation accuracy (%)"
-    expected = ([1, 3, 2, 2], [1e-3, 3e-3, 1e-3, 3e-4], [6, 9, 4, 6])
-    for ax, xs in zip(fig.axes, expected):
-        dots = [c.lines[0].get_xydata()[0] for c in ax.containers]
-        np.testing.assert_allclose(dots, list(zip(xs, (81, 84, 83, 85))))
-    assert [ax.get_xscale() for ax in fig.axes] == ["log", "log", "linear"]
-    assert legend(fig) == ["ViT; best (ring): b, 84.00 %", "Diff-ViT; best (ring): d, 85.00 %"]
-    with pytest.raises(ValueError, match="'width'.*n_params"):
-        plots.search_scatter(search(), x=("width",))
-
-
-def test_parallel_coordinates_meet_every_value_and_the_accuracy():
-    keys = ("depth", "learning_rate")
-    (ax,) = plots.parallel_coordinates(search(), keys).axes
-    lines = [line for line in ax.lines if len(line.get_xdata()) == 3]
-    # Worst first: a (81), c (83), b (84), d (85); the last is thick.
-    np.testing.assert_allclose([line.get_ydata()[2] for line in lines], [0, 0.5, 0.75, 1])
-    assert [line.get_linewidth() > 2 for line in lines] == [False, False, False, True]
-    depth = [line.get_ydata()[0] for line in lines]  # 6, 4, 9, 6 of the values (4, 6, 9)
-    assert [int(y * 3) for y in depth] == [1, 0, 2, 1]
-    assert depth[3] > depth[0]  # fanned out, the more accurate higher
-    assert [t.get_text() for t in ax.get_xticklabels()] == [*keys, "validation\naccuracy (%)"]
-    texts = {t.get_text() for t in ax.texts}
-    assert {"4", "6", "9", "0.0003", "0.001", "0.003", "81.0", "85.0"} <= texts
-    assert "thick: d, 85.00 %" in texts
-
-
 def test_confusion_matrix_prints_the_counts_and_colours_the_mistakes():
     matrix = np.array([[90, 7, 3], [0, 95, 5], [20, 0, 80]])
     fig = plots.confusion_matrix(matrix, ("cat", "dog", "ship"))
@@ -234,22 +171,37 @@ def test_labels_of_lines_that_end_alike_do_not_overlap():
     np.testing.assert_array_equal(plots._apart(np.array([3.0, 1, 2]), 0.5), [3, 1, 2])
 
 
-def test_robustness_curves_have_a_panel_a_corruption():
-    rng = np.random.default_rng(0)
-    names = [f"noise {i}" for i in range(5)]
-    accuracy = {m: {c: rng.random((3, 4)) for c in names} for m in ("ViT", "Diff-ViT")}
-    fig = plots.robustness_curves(accuracy, severities=(0, 1, 3, 5))
-    assert [ax.get_title() for ax in fig.axes] == names
-    for ax, c in zip(fig.axes, names):
-        for line, model in zip(ax.lines, accuracy, strict=True):
-            np.testing.assert_allclose(line.get_ydata(), accuracy[model][c].mean(0))
-            assert line.get_xdata().tolist() == [0, 1, 3, 5]
-            assert same_color(line.get_color(), MODEL_COLOURS[model])
-    assert fig.get_supylabel() == "test accuracy (%)" and legend(fig) == ["ViT", "Diff-ViT"]
+def test_a_hyperparameters_panel_has_its_runs_in_order_and_the_reference():
+    runs = [
+        result("reference", val_accuracy=82.0),
+        result("deep", depth=9, val_accuracy=84.0),
+        result("flat", depth=3, val_accuracy=80.0),
+        result("fast", learning_rate=2e-3, val_accuracy=81.0),
+        result("adamw", optimizer="adamw", learning_rate=5e-4, val_accuracy=72.0),
+    ]
+    fig = plots.hyperparameters(runs, noise=0.5)
+    drawn = {ax.get_xlabel(): ax for ax in fig.axes}
+    assert drawn["layers"].lines[0].get_ydata().tolist() == [80, 82, 84]
+    assert [t.get_text() for t in drawn["layers"].get_xticklabels()] == ["3", "6", "9"]
+    assert drawn["heads"].lines[0].get_ydata().tolist() == [82]
+    assert drawn["learning rate, Muon"].lines[0].get_ydata().tolist() == [82, 81]
+    assert drawn["learning rate, AdamW"].lines[0].get_ydata().tolist() == [72]
+    band = drawn["layers"].patches[0].get_bbox()  # two standard deviations around the reference
+    assert (band.y0, band.y1) == (81, 83)
 
 
-def test_robustness_curves_name_what_does_not_fit():
-    with pytest.raises(ValueError, match=r"ViT, fog of shape \(seeds, 5\), got \(3, 4\)"):
-        plots.robustness_curves({"ViT": {"fog": np.zeros((3, 4))}})
-    with pytest.raises(ValueError, match=r"\['fog'\].*\['jpeg'\] for 'Diff-ViT'"):
-        plots.robustness_curves({"ViT": {"fog": np.zeros(5)}, "Diff-ViT": {"jpeg": np.zeros(5)}})
+def test_robustness_is_the_difference_of_the_models():
+    accuracy = {"ViT": {"fog": [90, 80], "noise": [90, 50]}, "Diff-ViT": {"fog": [89, 77], "noise": [89, 55]}}
+    (ax,) = plots.robustness_difference(accuracy, (0, 1)).axes
+    assert [line.get_ydata().tolist() for line in ax.lines[:2]] == [[-1, -3], [-1, 5]]
+
+
+def test_a_figure_is_saved_once_and_small(tmp_path):
+    fig = plots.loss_curves([result()])
+    path = plots.save(fig, "curve", tmp_path)
+    assert path.name == "curve.png" and path.stat().st_size < plots.MAX_BYTES
+    content = path.read_bytes()
+    plots.save(fig, "curve", tmp_path)
+    assert path.read_bytes() == content and [p.name for p in tmp_path.iterdir()] == ["curve.png"]
+    with pytest.raises(ValueError, match="bare name"):
+        plots.save(fig, "../curve", tmp_path)

@@ -1,7 +1,7 @@
 # LLM-assisted: prompts P3, P4, see report.md
 """Labelled pictures in many styles, and the rule that picks 3.1.4's examples.
 
-The project carries a small gallery of openly licensed ones (`gallery/`, at most 300 files); a folder
+The project carries a small gallery of openly licensed ones (`gallery/`); a folder
 of the same form adds to it where `CVASSIGN_DATA` names one.
 
     python -m cvassign.clip.gallery FOLDER     # writes gallery/ anew from such a folder
@@ -9,7 +9,6 @@ of the same form adds to it where `CVASSIGN_DATA` names one.
 
 import csv
 import os
-import shutil
 import sys
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -24,9 +23,10 @@ from cvassign.files import replacing
 COLUMNS = ("path", "imagenet_class_index", "synset", "style", "kind", "licence", "attribution",
            "source_repo", "may_be_committed", "accept_indices")  # fmt: skip
 BUNDLED = Path(__file__).resolve().parents[2] / "gallery"
-# Of these openly licensed sources; the text-aligned twin is never trained on them.
+# The openly licensed sources on which the text-aligned twin is never trained.
 SOURCES = ("tuxpaint", "gcompris", "fluent-emoji", "fxemoji", "game-icons")
-MAX_FILES, MAX_SIDE, MAX_BYTES = 300, 320, 1_500_000
+RENDITIONS, OF_TRAINING, SIDE = 6, 2, 224
+MISLABELLED = ("chestnut",)  # an edible one, labelled as buckeye
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def load() -> list[Picture]:
     found = {}
     for folder in folders:
         for p in read(folder):  # the same name below the folder is the same picture
-            found.setdefault(p.path.relative_to(folder).as_posix(), p)
+            found.setdefault(p.path.relative_to(folder).with_suffix(""), p)
     return list(found.values())
 
 
@@ -157,113 +157,42 @@ def select(
     return chosen
 
 
-# What a style shows of a thing, and what it leaves out.
-STYLES = {
-    "emoji_flat": "flat areas of one colour each and no texture",
-    "emoji_3d": "smooth shading without fur, grain or background",
-    "icon_mono": "one colour on white: a shape and nothing else",
-    "clipart": "outlines and even fillings, no surface of the real thing",
-    "cartoon": "outlines and even fillings, proportions exaggerated",
-    "lineart": "lines alone: neither colour nor surface",
-    "sketch": "lines alone: neither colour nor surface",
-    "edge": "edges alone: neither colour nor surface",
-    "silhouette": "an outline filled with black",
-    "painting": "brush strokes in the place of the real surface",
-    "stylized": "the shape of one thing under the texture of another",
-    "sculpture": "the shape in stone, wood or metal",
-    "photo_cutout": "the real surface, cut out on white without its surroundings",
-    "photo": "the real surface in real surroundings",
-    "photo_adversarial": "a photo chosen because classifiers fail on it",
-}  # fmt: skip
-# Two classes that meet at a synset with so many classes below it are one sort of thing (27 are
-# insects), or alike in the rough (212 are placental mammals).
-NEAR, ROUGH = 30, 250
-
-
-def reason(picture: Picture, wrong: int, vectors: Tensor | None = None) -> str:
-    """Why a model may have missed a picture: from its style, and from what it answered first.
-
-    Args:
-        wrong: class index of that first answer.
-        vectors: (1000, E) the class vectors of a model that knows classes by their words.
-    """
-    names, classes = imagenet.class_names(), imagenet.classes()
-    common = imagenet.lowest_common_hypernym(classes[picture.index].wnid, classes[wrong].wnid)
-    lemma = imagenet.synsets()[common].lemmas[0]
-    below = sum(any(common in path for path in imagenet.paths(c.wnid)) for c in classes)
-    style = STYLES.get(picture.style, f"what *{picture.style}* makes of the thing")
-    text = (f"The picture has {style}. The answer *{names[wrong]}* meets the right one in WordNet at "
-            f"*{lemma}*, above {below} of the 1000 classes: ")  # fmt: skip
-    if below <= NEAR:
-        text += "the sort of thing is right, the kind is not"
-    elif below <= ROUGH:
-        text += "right in the rough alone"
-    else:
-        text += "no kinship, so likely shape or surface led there"
-    if vectors is not None:
-        cosine = float(vectors[wrong] @ vectors[picture.index])
-        nearer = int((vectors @ vectors[picture.index] > cosine).sum())  # itself is one of them
-        text += (f". By their sentences it is number {max(nearer, 1)} of the right name's 999 "
-                 f"neighbours (cosine {cosine:.2f})")  # fmt: skip
-    return text + "."
-
-
-def retrieval(pictures: list[Picture], images: Tensor, texts: Tensor) -> dict[str, float]:
-    """How often the first thing found is right, both ways, among the classes of the pictures.
-
-    Args:
-        images: (n, E) the pictures' embeddings, of length 1.
-        texts: (1000, E) the class vectors.
-
-    Returns:
-        `classes`; `image to text`: share of pictures whose nearest class is accepted; `text to
-        image`: share of classes whose nearest picture accepts them.
-    """
-    indices = sorted({p.index for p in pictures})
-    cosine = images @ texts[indices].T  # (n, classes)
-    there = [indices[i] in p.accept for p, i in zip(pictures, cosine.argmax(1).tolist())]
-    back = [c in pictures[i].accept for c, i in zip(indices, cosine.argmax(0).tolist())]
-    return {"classes": len(indices), "image to text": sum(there) / len(there),
-            "text to image": sum(back) / len(back)}  # fmt: skip
-
-
 def bundle(folder: Path, out: Path = BUNDLED) -> int:
-    """Copies openly licensed pictures of `SOURCES` into the project's own gallery, by rule.
+    """Copies the openly licensed pictures of a folder into the project's own gallery, by rule.
 
-    Classes with a photo and two renditions come first, since 3.1.4 compares these; of each class a
-    photo, then one picture of every style, three in all before a fourth of any class; the branches
-    take turns; until `MAX_FILES` or `MAX_BYTES`.
+    Of each class every photo and up to `RENDITIONS` renditions, one of every style before a second
+    of any, of the twin's training sources at most `OF_TRAINING`; as WebP of `SIDE` pixels.
 
     Returns:
         The number of pictures.
     """
     with (folder / "manifest.csv").open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    by_class, turns, queue = defaultdict(list), Counter(), []
+        rows = [r for r in csv.DictReader(stream) if r["may_be_committed"] == "yes"]
+    by_class = defaultdict(list)
     for r in rows:
-        if r["may_be_committed"] == "yes" and any(s in r["source_repo"] for s in SOURCES) \
-                and max(int(r["width"]), int(r["height"])) <= MAX_SIDE:  # fmt: skip
+        if Path(r["path"]).stem not in MISLABELLED:
             by_class[int(r["imagenet_class_index"])].append(r)
-    for index, mine in sorted(by_class.items()):
-        photos = [r for r in mine if r["kind"] == "photo"]
-        whole = bool(photos) and len(mine) - len(photos) > 1
-        key = whole, imagenet.branch(imagenet.classes()[index].wnid)
-        turns[key] += 1
-        count = Counter()
-        for r in mine:
-            count[r["style"]] += 1
-            r["again"] = count[r["style"]]  # one picture of each style before a second of any
-        mine.sort(key=lambda r: (r["again"], r["kind"] != "photo", r["path"]))
-        queue += [(not whole, i // 3, turns[key], index, i, r) for i, r in enumerate(mine)]
-    chosen, size = [], 0
-    for *_, r in sorted(queue, key=lambda entry: entry[:-1]):
-        size += (folder / r["path"]).stat().st_size
-        if len(chosen) == MAX_FILES or size > MAX_BYTES:
-            break
-        chosen.append(r)
+    chosen = []
+    for mine in by_class.values():
+        chosen += [r for r in mine if r["kind"] == "photo"]
+        count, left = Counter(), {True: OF_TRAINING, False: RENDITIONS}
+        renditions = [r for r in mine if r["kind"] != "photo"]
+        for r in renditions:
+            r["known"] = not any(s in r["source_repo"] for s in SOURCES)
+            count[r["style"], r["known"]] += 1
+            r["again"] = count[r["style"], r["known"]]
+        taken = []
+        for r in sorted(renditions, key=lambda r: (r["known"], r["again"], r["path"])):
+            if left[r["known"]] and len(taken) < RENDITIONS:
+                left[r["known"]] -= 1
+                taken.append(r)
+        chosen += taken
     for r in chosen:
+        image = imagenet.open_rgb(folder / r["path"])
+        image.thumbnail((SIDE, SIDE))
+        r["path"] = Path(r["path"]).with_suffix(".webp").as_posix()
         (out / r["path"]).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder / r["path"], out / r["path"])
+        image.save(out / r["path"], quality=75, method=6)
     with replacing(out / "manifest.csv") as file, \
             file.open("w", newline="", encoding="utf-8") as stream:  # fmt: skip
         writer = csv.DictWriter(stream, COLUMNS, extrasaction="ignore", lineterminator="\n")

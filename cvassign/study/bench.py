@@ -171,7 +171,7 @@ class TimmInOurLoop(nn.Module):
         self.config, self.layers = config, []
         self.vit = TimmViT(**timm_shape(config))
 
-    def forward(self, images: Tensor, keep: float = 1.0) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         return self.vit(images)
 
     def lambdas(self) -> list[float]:
@@ -221,7 +221,7 @@ def training(
 ) -> dict:
     """Images a second of the usual loop, of timm's model in our loop, and of ours."""
     device = data.train.images.device
-    whole = replace(train, optimizer="adamw", keep=1.0, keep_epochs=0)  # the same arithmetic
+    whole = replace(train, optimizer="adamw")  # as the usual loop
     with ExitStack() as processes:
         candidates = {}
         for name, waiting in ((USUAL, None), (USUAL_WAITING, os.environ["GOMP_SPINCOUNT"])):
@@ -235,22 +235,10 @@ def training(
         if size.compile and compiling_pays(device, COMPILE_STEPS[device.type]):
             ours = "our loop, our model, compiled"
             candidates[ours] = our_loop(config, whole, data, size.steps, compiled=True)
-        if train.keep < 1:
-            thinned = replace(train, optimizer="adamw", keep_epochs=1)
-            thin = f"our loop, our model, {train.keep:.0%} of the patches"
-            candidates[thin] = our_loop(config, thinned, data, size.steps)
         seconds = alternate(candidates, size)
     images = size.steps * train.batch_size
-    recipe = {}  # a pass over the data, in the mean of the recipe's epochs
-    if train.keep < 1:
-        few = train.keep_epochs / train.epochs
-        mixed = [few * a + (1 - few) * b for a, b in zip(seconds[thin], seconds[ours])]
-        recipe = {
-            "recipe_to_usual": ratio({**seconds, "recipe": mixed}, USUAL, "recipe"),
-            "keep": train.keep, "keep_epochs": train.keep_epochs, "epochs": train.epochs,
-        }  # fmt: skip
     return {
-        "images_per_second": rates(seconds, images), **recipe,
+        "images_per_second": rates(seconds, images),
         "ours": ours,  # what a long run uses here
         "ours_to_usual": ratio(seconds, USUAL, ours),
         "waiting_alone": ratio(seconds, USUAL, USUAL_WAITING),
@@ -263,8 +251,7 @@ def training(
 def costs(configs: dict[str, ViTConfig], train: TrainConfig, data: Dataset, size: Size,
           compiled: bool) -> dict:  # fmt: skip
     """Training time of an image by configuration: {name: {"ms_per_image": summary, ...}}."""
-    whole = replace(train, keep=1.0, keep_epochs=0)
-    candidates = {n: our_loop(c, whole, data, size.steps, compiled=compiled)
+    candidates = {n: our_loop(c, train, data, size.steps, compiled=compiled)
                   for n, c in configs.items()}  # fmt: skip
     seconds = alternate(candidates, size)
     images = size.steps * train.batch_size

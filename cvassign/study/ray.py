@@ -1,5 +1,7 @@
 # LLM-assisted: prompts P6, see report.md
-"""The runs of `cvassign.experiments` on a Ray cluster: `experiments run --engine ray`.
+"""The runs of `cvassign.experiments` on a Ray cluster, one task a run.
+
+    python -m cvassign.study.ray run [--preset P] [--section S] [--model M] [--jobs J] [--out DIR]
 
 For a sweep that outgrows one machine. A run is one Ray task on a fraction of a GPU; Ray places
 the tasks, starts the workers and repeats the task of a worker that died. There is no scheduler of
@@ -10,12 +12,14 @@ Ray is an optional dependency: `pip install ray`. The cluster is the one that RA
 else one of this machine's cores and GPUs that lives as long as the command.
 """
 
+import argparse
 import os
 import sys
 from pathlib import Path
 
+from cvassign.experiments import MODELS, PRESETS, all_runs
 from cvassign.files import replacing
-from cvassign.results import ROOT, Busy, ResultError, Run, load, run_or_load, weights_path, write_json
+from cvassign.results import RESULTS, ROOT, Busy, ResultError, Run, load, run_or_load, weights_path, write_json
 
 MISSING = "the engine 'ray' needs the package ray, which is not installed: pip install ray"
 RETRIES = 3  # of a run whose worker died; it goes on from its last epoch
@@ -130,3 +134,24 @@ def run_all(runs: list[Run], results: Path, jobs: int = 1, device: str | None = 
     finally:
         ray.shutdown()
     return failed
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m cvassign.study.ray")
+    parser.add_argument("command", choices=("run",))
+    parser.add_argument("--preset", choices=tuple(PRESETS), default="full")
+    parser.add_argument("--section", default="", help="only sections that begin so, as 1.2")
+    parser.add_argument("--model", choices=MODELS, help="only this model (default: both)")
+    parser.add_argument("--jobs", type=int, default=1, help="runs that share a GPU")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result files")
+    parser.add_argument("--device", help="cpu or cuda (default: a GPU if the cluster has one)")
+    given = parser.parse_args(arguments)
+    runs = all_runs(given.preset, given.section, given.model)
+    try:
+        return int(run_all(runs, given.out, given.jobs, given.device) > 0)
+    except ValueError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

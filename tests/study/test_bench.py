@@ -143,19 +143,6 @@ def test_the_command_measures_everything(tmp_path, capsys):
     assert not list(tmp_path.glob("*.tmp"))
 
 
-def test_a_recipe_counts_each_of_its_epochs(monkeypatch):
-    seconds = {bench.USUAL: [8.0] * 3, bench.USUAL_WAITING: [8.0] * 3, "our loop, timm's model": [8.0] * 3,
-               "our loop, our model": [4.0] * 3, "our loop, our model, 25% of the patches": [1.0] * 3}  # fmt: skip
-    monkeypatch.setattr(bench, "alternate", lambda candidates, size: {n: seconds[n] for n in candidates})
-    train = TrainConfig(epochs=3, batch_size=8, warmup_epochs=1, keep=0.25, keep_epochs=2)
-    size = replace(SIZE, compile=False)
-    found = bench.training(TINY, train, load_generated(), size, workers=0)
-    assert found["recipe_to_usual"]["median"] == pytest.approx(8 / ((1 + 1 + 4) / 3))
-    assert found["ours_to_usual"]["median"] == 2
-    whole = bench.training(TINY, replace(train, keep=1.0), load_generated(), size, workers=0)
-    assert "recipe_to_usual" not in whole
-
-
 def test_a_quick_run_never_replaces_a_measurement(capsys):
     with pytest.raises(SystemExit):
         bench.main(["--quick"])

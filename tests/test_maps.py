@@ -1,0 +1,290 @@
+# LLM-assisted: prompts P1, P2, see report.md
+"""Every cell of a grid is read back: the right map over the right image, on the right scale."""
+
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import same_color
+from PIL import Image
+
+from cvassign import maps as ap
+from cvassign.plots import MODEL_COLOURS
+
+L, B, H, g, S = 3, 2, 4, 4, 16
+N = g * g
+CLASSES = ("cat", "dog", "ship")
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (B, 3, S, S), dtype=np.uint8)
+MAPS = RNG.random((L, B, H, N))
+SIGNED = RNG.normal(size=(L, B, H // 2, N))
+
+
+def cells(fig):
+    """The visible axes that hold a picture and are no colour bar."""
+    return [ax for ax in fig.axes if ax.images and ax.get_visible()]
+
+
+def drawn(ax):
+    return np.asarray(ax.images[0].get_array(), dtype=float)
+
+
+def pixels(image):
+    return image.transpose(1, 2, 0)
+
+
+def blended(image, grid, low, high, cmap):
+    """A map over an image, written out once more from the docstrings."""
+    grid = grid.reshape(g, g).astype(np.float32)
+    smooth = np.asarray(Image.fromarray(grid).resize((S, S), Image.BICUBIC))
+    heat = plt.get_cmap(cmap)(np.clip((smooth - low) / (high - low), 0, 1))[..., :3]
+    grey = 0.299 * image[0] + 0.587 * image[1] + 0.114 * image[2]
+    pale = 0.3 + 0.7 * grey / 255
+    return ap.OPACITY * heat + (1 - ap.OPACITY) * pale[..., None]
+
+
+def assert_overlay(ax, image, grid, signed=False):
+    limit = np.abs(grid).max()
+    low, high = (-limit, limit) if signed else (grid.min(), grid.max())
+    expected = blended(image, grid, low, high, ap.DIVERGING if signed else ap.SEQUENTIAL)
+    assert np.abs(drawn(ax) - expected).max() < 0.5 / 63 + 1e-2  # a step of the colour map
+
+
+def test_head_maps_show_the_mean_and_every_head_of_one_layer():
+    texts = {"ViT": ["cat ✓", "dog ✗ cat"]}
+    fig = ap.head_maps(IMAGES, {"ViT": MAPS}, texts, layer=1, title="T")
+    axes = np.array(cells(fig)).reshape(B, 2 + H)
+    for b in range(B):
+        np.testing.assert_array_equal(drawn(axes[b, 0]), pixels(IMAGES[b]))
+        assert_overlay(axes[b, 1], IMAGES[b], MAPS[1, b].mean(0))
+        for h in range(H):
+            assert_overlay(axes[b, 2 + h], IMAGES[b], MAPS[1, b, h])
+    titles = [ax.get_title() for ax in axes[0]]
+    assert titles == ["image", "mean", "head 1", "head 2", "head 3", "head 4"]
+    assert [ax.get_ylabel() for ax in axes[:, 0]] == ["cat ✓", "dog\n✗ cat"]
+    assert fig.get_suptitle() == "T"
+    (bar,) = (ax for ax in fig.axes if not ax.images)
+    assert [t.get_text() for t in bar.get_xticklabels()] == ["least", "largest"]
+
+
+def test_the_last_layer_is_shown_by_default():
+    assert_overlay(cells(ap.head_maps(IMAGES, {"ViT": MAPS}))[2], IMAGES[0], MAPS[-1, 0, 0])
+
+
+def test_each_signed_map_has_a_scale_of_its_own_centred_at_zero():
+    fig = ap.head_maps(IMAGES, {"Diff-ViT": SIGNED})
+    axes = np.array(cells(fig)).reshape(B, 2 + H // 2)
+    for b in range(B):
+        assert_overlay(axes[b, 1], IMAGES[b], SIGNED[-1, b].mean(0), signed=True)
+        for h in range(H // 2):
+            assert_overlay(axes[b, 2 + h], IMAGES[b], SIGNED[-1, b, h], signed=True)
+    (bar,) = (ax for ax in fig.axes if not ax.images)
+    assert [t.get_text() for t in bar.get_xticklabels()] == ["−largest", "0", "largest"]
+    assert bar.get_xlabel() == "signed attention, each map on its own scale"
+
+
+def test_a_positive_map_of_a_signed_model_is_on_the_signed_scale():
+    maps = np.stack([np.linspace(0.1, 1, N), -np.ones(N)])[None, :, None]  # (1, B, 1, N)
+    axes = cells(ap.head_maps(IMAGES, {"Diff-ViT": maps}))
+    assert_overlay(axes[2], IMAGES[0], maps[0, 0, 0], signed=True)
+
+
+def test_two_models_alternate_and_the_one_with_fewer_heads_leaves_cells_out():
+    fig = ap.head_maps(IMAGES, {"ViT": MAPS, "Diff-ViT": SIGNED})
+    axes = cells(fig)
+    assert len(axes) == B * ((2 + H) + (2 + H // 2))
+    assert_overlay(axes[2], IMAGES[0], MAPS[-1, 0, 0])
+    assert_overlay(axes[2 + H + 2], IMAGES[0], SIGNED[-1, 0, 0], signed=True)
+    assert [ax.get_ylabel() for ax in axes if ax.get_ylabel()] == ["ViT", "Diff-ViT"] * B
+    assert sum(not ax.images for ax in fig.axes if ax.get_visible()) == 2  # two colour bars
+
+
+def test_layer_maps_show_the_mean_of_the_heads_in_every_layer():
+    axes = np.array(cells(ap.layer_maps(IMAGES, {"ViT": MAPS}))).reshape(B, 1 + L)
+    for b in range(B):
+        for layer in range(L):
+            assert_overlay(axes[b, 1 + layer], IMAGES[b], MAPS[layer, b].mean(0))
+    assert [ax.get_title() for ax in axes[0]] == ["image", "layer 1", "layer 2", "layer 3"]
+
+
+def test_tensors_are_welcome():
+    fig = ap.layer_maps(torch.from_numpy(IMAGES), {"ViT": torch.from_numpy(MAPS)})
+    assert_overlay(cells(fig)[1], IMAGES[0], MAPS[0, 0].mean(0))
+
+
+@pytest.mark.parametrize("n", (3, 10))
+def test_rollout_maps_have_an_image_a_column(n):
+    images = RNG.integers(0, 256, (n, 3, S, S), dtype=np.uint8)
+    rows = {"ViT": RNG.random((n, N)), "Diff-ViT, normalised": RNG.normal(size=(n, N))}
+    texts = [f"image {i} ✓" for i in range(n)]
+    fig = ap.rollout_maps(images, rows, texts)
+    axes = cells(fig)
+    assert len(axes) == 3 * n
+    bars = [ax.get_xlabel() for ax in fig.axes if not ax.images and ax.get_visible()]
+    assert bars == [f"{k}, each map on its own scale" for k in ("rollout", "signed rollout")]
+    of_image = {ax.get_title(): i for i, ax in enumerate(axes) if ax.get_title()}
+    columns = min(n, ap.PER_BLOCK)
+    for i, text in enumerate(texts):
+        start = of_image[text]
+        width = columns if i < columns else n - columns  # of its block
+        np.testing.assert_array_equal(drawn(axes[start]), pixels(images[i]))
+        assert_overlay(axes[start + width], images[i], rows["ViT"][i])
+        signed = rows["Diff-ViT, normalised"][i]
+        assert_overlay(axes[start + 2 * width], images[i], signed, signed=True)
+
+
+@pytest.mark.parametrize("draw, maps", (
+    (ap.head_maps, MAPS[:, :1]), (ap.head_maps, MAPS[0]), (ap.layer_maps, MAPS[..., :-1]),
+    (ap.rollout_maps, MAPS), (ap.rollout_maps, MAPS[0, :1, 0]),
+))  # fmt: skip
+def test_maps_of_another_shape_are_named(draw, maps):
+    with pytest.raises(ValueError, match=rf"'ViT' \(.*B = 2.*got .*{maps.shape[-1]}"):
+        draw(IMAGES, {"ViT": maps})
+
+
+@pytest.mark.parametrize("images", (IMAGES.transpose(0, 2, 3, 1), IMAGES / 255.0, IMAGES[0]))
+def test_images_must_be_pixels(images):
+    with pytest.raises(ValueError, match=r"images \(B, 3, S, S\) of uint8, got"):
+        ap.layer_maps(images, {"ViT": MAPS})
+
+
+def test_captions_must_fit():
+    with pytest.raises(ValueError, match=r"2 images for \['ViT'\], got 1 for 'ViT'"):
+        ap.head_maps(IMAGES, {"ViT": MAPS}, {"ViT": ["cat"]})
+    with pytest.raises(ValueError, match="2 images, got 3"):
+        ap.rollout_maps(IMAGES, {"ViT": MAPS[0, :, 0]}, ["a", "b", "c"])
+
+
+def test_captions_say_right_and_wrong():
+    vit = ap.captions([0, 1], [0, 2], CLASSES)
+    assert vit == ["cat ✓", "dog ✗ ship"]
+    both = ap.captions_of_all({"ViT": vit, "Diff-ViT": ap.captions([0, 1], [1, 1], CLASSES)})
+    assert both == ["cat\nViT ✓\nDiff-ViT ✗ dog", "dog\nViT ✗ ship\nDiff-ViT ✓"]
+
+
+def test_captions_of_many_lines_fit_above_the_images():
+    texts = ["cat\nViT ✓\nDiff-ViT ✗ dog"] * B
+    fig = ap.rollout_maps(IMAGES, {"ViT": MAPS[0, :, 0]}, texts, title="T")
+    first = cells(fig)[0]
+    assert first.get_title() == texts[0]
+    renderer = FigureCanvasAgg(fig).get_renderer()
+    text, title = first.title.get_window_extent(renderer), fig._suptitle.get_window_extent(renderer)
+    assert text.y1 < title.y0 and title.y1 <= fig.bbox.y1
+
+
+def test_confident_mistakes_are_sorted_and_hold_no_right_answer():
+    images = RNG.integers(0, 256, (5, 3, S, S), dtype=np.uint8)
+    labels = [0, 1, 2, 0, 1]
+    probabilities = [[0.2, 0.7, 0.1], [0, 1, 0], [0.9, 0, 0.1], [0.6, 0.3, 0.1], [0, 0.2, 0.8]]
+    axes = cells(ap.confident_mistakes(images, probabilities, labels, CLASSES))
+    for ax, i, title in zip(axes, (2, 4, 0), (
+        "cat 90.0 %\ntrue: ship", "ship 80.0 %\ntrue: dog", "dog 70.0 %\ntrue: cat",
+    ), strict=True):  # fmt: skip
+        np.testing.assert_array_equal(drawn(ax), pixels(images[i]))
+        assert ax.get_title() == title
+    assert len(cells(ap.confident_mistakes(images, probabilities, labels, CLASSES, n=1))) == 1
+    with pytest.raises(ValueError, match=r"probabilities \(5, 3\) and labels \(5,\), got \(4, 3\)"):
+        ap.confident_mistakes(images, probabilities[:4], labels, CLASSES)
+    with pytest.raises(ValueError, match="at least one wrong"):
+        ap.confident_mistakes(images, np.eye(3)[labels], labels, CLASSES)
+
+
+def test_augmentation_preview_has_a_row_an_augmentation():
+    rows = {"none": IMAGES, "flip": IMAGES[..., ::-1]}
+    axes = np.array(cells(ap.augmentation_preview(rows))).reshape(2, B)
+    for row, images in zip(axes, rows.values()):
+        for ax, image in zip(row, images):
+            np.testing.assert_array_equal(drawn(ax), pixels(image))
+    assert [row[0].get_ylabel() for row in axes] == ["none", "flip"]
+    fig = ap.augmentation_preview(rows, "T", columns=["clean", "severity 1"])
+    left, right = cells(fig)[:B]
+    assert [left.get_title(), right.get_title()] == ["clean", "severity 1"]
+    middle = (left.get_position().x0 + right.get_position().x1) / 2
+    assert fig._suptitle.get_position()[0] == pytest.approx(middle)
+    with pytest.raises(ValueError, match="2 columns, got 1"):
+        ap.augmentation_preview(rows, columns=["clean"])
+    with pytest.raises(ValueError, match="same images in every row"):
+        ap.augmentation_preview({"none": IMAGES, "one": IMAGES[:1]})
+
+
+POSITIONS = RNG.normal(size=(N, 6))
+
+
+def cosine(a, b):
+    return sum(x * y for x, y in zip(a, b)) / math.hypot(*a) / math.hypot(*b)
+
+
+def test_position_similarity_shows_dot_products_and_cosines():
+    fig = ap.position_similarity(POSITIONS)
+    dots, cosines = (ax.images[0] for ax in fig.axes[:2])
+    np.testing.assert_allclose(dots.get_array(), POSITIONS @ POSITIONS.T)
+    assert cosines.get_array()[3, 5] == pytest.approx(cosine(POSITIONS[3], POSITIONS[5]))
+    for image in (dots, cosines):  # the diverging scale is centred
+        assert image.norm.vmin == -image.norm.vmax
+    assert [ax.get_ylabel() for ax in fig.axes[2:]] == ["dot product", "cosine similarity"]
+
+
+def test_position_grid_is_figure_7_of_the_paper():
+    ax = ap.position_grid(POSITIONS).axes[0]
+    mosaic = np.ma.filled(ax.images[0].get_array().astype(float), np.nan)
+    gap = 1
+    assert mosaic.shape == (g * g + (g - 1) * gap,) * 2
+    for r, c, i, j in np.ndindex(g, g, g, g):
+        got = mosaic[r * (g + gap) + i, c * (g + gap) + j]
+        assert got == pytest.approx(cosine(POSITIONS[r * g + c], POSITIONS[i * g + j]))
+    assert np.isnan(mosaic[g]).all() and np.isnan(mosaic[:, g]).all()
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("input patch column", "input patch row")
+
+
+@pytest.mark.parametrize("draw", (ap.position_similarity, ap.position_grid))
+def test_positions_come_without_cls(draw):
+    with pytest.raises(ValueError, match=r"without CLS; got \(17, 6\)"):
+        draw(RNG.normal(size=(N + 1, 6)))
+
+
+def test_perturbation_curves_draw_the_mean_over_images_and_its_area():
+    share = [0, 0.5, 1]
+    deletion = {"ViT": np.array([[1, 0.5, 0], [0.8, 0.1, 0]]), "random": np.array([[1, 1, 0.0]])}
+    insertion = {"ViT": np.array([[0, 1, 1.0]]), "random": np.array([[0, 0.5, 1]])}
+    fig = ap.perturbation_curves(share, deletion, insertion)
+    left, right = fig.axes
+    np.testing.assert_allclose(left.lines[0].get_ydata(), [0.9, 0.3, 0])
+    np.testing.assert_allclose(left.lines[0].get_xdata(), [0, 50, 100])
+    assert [t.get_text() for t in left.get_legend().get_texts()] == [
+        "ViT: area 0.375", "random: area 0.750",
+    ]  # fmt: skip
+    assert [t.get_text() for t in right.get_legend().get_texts()] == [
+        "ViT: area 0.750", "random: area 0.500",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"ViT of shape \(seeds, 3\), got \(1, 2\)"):
+        ap.perturbation_curves(share, {"ViT": [[1, 0]]}, {})
+
+
+def test_numbers_by_layer_and_the_uniform_entropy():
+    fig = ap.by_layer({"entropy": {"ViT": [3.0, 2.0], "Diff-ViT": [1.0, 2.5]}, "share": {"ViT": [5, 6]}}, 65)
+    left, right = fig.axes
+    assert [line.get_ydata().tolist() for line in left.lines[:2]] == [[3, 2], [1, 2.5]]
+    assert same_color(left.lines[0].get_color(), MODEL_COLOURS["ViT"])
+    assert left.lines[2].get_ydata()[0] == pytest.approx(np.log(65))
+    assert right.lines[0].get_xdata().tolist() == [1, 2] and right.get_ylabel() == "share"
+
+
+def test_a_map_that_is_not_smoothed_shows_its_squares():
+    maps = {"ViT": np.random.default_rng(0).random((1, 1, 1, 16))}
+    images = np.zeros((1, 3, 32, 32), np.uint8)
+    squares, smooth = (
+        ap.head_maps(images, maps, smooth=s).axes[2].images[0].get_array() for s in (False, True)
+    )
+    assert len(np.unique(squares.reshape(-1, 3), axis=0)) <= 16 < len(np.unique(smooth.reshape(-1, 3), axis=0))
+
+
+def test_regions_say_where_a_head_looks():
+    attention = np.full((2, 20, 20), 0.5 / 400)
+    index, names = ap.region_map("coffee", 20, 20)
+    attention[1][index == names.index("the coffee")] *= 50
+    even, coffee = ap.describe_heads(attention, "coffee")
+    assert coffee.region == coffee.peak_region == "the coffee" and coffee.mass > 0.7
+    assert even.mass == pytest.approx(even.area)
