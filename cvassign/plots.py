@@ -29,7 +29,7 @@ FIGURES = Path(__file__).resolve().parents[1] / "figures"
 if os.environ.get("CVASSIGN_SMOKE") == "1":  # figures of generated pictures replace no real ones
     FIGURES = Path(tempfile.mkdtemp(prefix="figures-"))
 WIDTH = 9.5  # inches; a notebook's column
-MAX_BYTES = 300_000  # of a figure's file
+MAX_BYTES = 200_000  # of a figure's file
 DPIS = (150, 120, 100, 80, 60)  # the first that stays below MAX_BYTES is taken
 
 STYLE = {
@@ -61,7 +61,7 @@ def styled(draw):
 
 
 def png(figure: Figure, about: dict[str, str] | None = None) -> bytes:
-    """The figure as PNG, in the highest resolution that takes below 300 KB.
+    """The figure as PNG, in the highest resolution that takes below 200 KB.
 
     Args:
         figure: what to draw.

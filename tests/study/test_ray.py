@@ -70,7 +70,7 @@ def test_the_command_hands_its_runs_to_ray(monkeypatch, tmp_path):
     asked, before = [], signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(ray_engine, "run_all", lambda *args: asked.append(args) or 0)
     command = ["run", "--preset", "smoke", "--section", "1.3", "--jobs", "2", "--device", "cpu"]
-    assert experiments.main([*command, "--engine", "ray", "--out", str(tmp_path)]) == 0
+    assert ray_engine.main([*command, "--out", str(tmp_path)]) == 0
     assert asked == [(all_runs("smoke", "1.3"), tmp_path, 2, "cpu")]
     signal.signal(signal.SIGTERM, before)
 

@@ -132,12 +132,12 @@ def test_stored_twin_is_the_trained_one(trunk, tmp_path, monkeypatch):
     assert loaded.logit_scale == pytest.approx(head.scale.item(), rel=1e-3)
     cached = twin.load(trunk, tmp_path, features)
     assert torch.allclose(cached.encode_image([picture]), loaded.encode_image([picture]), atol=1e-4)
-    zero_shot = loaded.zero_shot("seven")  # no sentence encoder is asked
+    made = loaded.zero_shot("seven")  # no sentence encoder is asked
     cosine = loaded.encode_image([picture]) @ classes["seven"].T
-    assert isinstance(zero_shot, zero_shot.ZeroShot)
-    assert torch.allclose(zero_shot.logits([picture]), loaded.logit_scale * cosine, atol=0.05)
+    assert isinstance(made, zero_shot.ZeroShot)
+    assert torch.allclose(made.logits([picture]), loaded.logit_scale * cosine, atol=0.05)
     half = loaded.to("bf16").zero_shot("seven").logits([picture])
-    assert torch.allclose(half, zero_shot.logits([picture]), atol=0.5)
+    assert torch.allclose(half, made.logits([picture]), atol=0.5)
     assert torch.allclose(loaded.encode_text(["a bird"] * 2), torch.stack([known["a bird"]] * 2), atol=1e-3)
     monkeypatch.setattr(sentences, "minilm", lambda: lambda texts: torch.eye(len(texts), 384))
     both = loaded.encode_text(["new", "a bird", "newer"])  # what is stored is not encoded again
