@@ -138,8 +138,8 @@ def test_saving_where_one_may_not_is_an_error_that_names_the_file(read_only, tmp
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_finds_the_package_from_other_folders(notebook, folder):
     cells = json.loads(notebook.read_text())["cells"]
-    first = next("".join(c["source"]) for c in cells if c["cell_type"] == "code")
-    before, found, _ = first.partition("from cvassign")
+    code = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+    before, found, _ = code.partition("from cvassign")
     assert found
     # Not `python -c`, which would put the current folder onto the path by itself.
     program = before + "\nimport cvassign, dino\nprint(cvassign.__file__)\n"
