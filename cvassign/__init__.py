@@ -2,6 +2,7 @@
 """A Vision Transformer, a Differential Vision Transformer and CLIP, for one assignment."""
 
 import os
+import sys
 
 # Before torch is imported: how often GNU OpenMP's waiting threads look for work before they sleep.
 # The default, some hundred thousand, is right on a machine of one's own; as soon as another process
@@ -9,3 +10,8 @@ import os
 # fifth. Never spinning loses a fifth on a free machine: a step is a thousand small operations, and
 # waking costs more than some of them take. This bridges the gap from one to the next, no longer.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+# A terminal or a pipe of another encoding shows λ as an escape; printing it never ends a program.
+for _stream in (sys.stdout, sys.stderr):
+    if hasattr(_stream, "reconfigure"):
+        _stream.reconfigure(errors="backslashreplace")

@@ -174,7 +174,7 @@ def _note_file(kept: Path) -> Path:
 def _noted(kept: Path) -> str | None:
     """The checksum noted at the first download of a file that has no published one."""
     note = _note_file(kept)
-    return note.read_text().strip() if note.exists() else None
+    return note.read_text(encoding="utf-8").strip() if note.exists() else None
 
 
 def _local(asset: Asset, tried: list[str]) -> Path | None:
@@ -214,7 +214,7 @@ def _arrive(asset: Asset, source: Source, kept: Path) -> Path:
             )  # fmt: skip
             raise _Refused(f"expected SHA-256 {expected}{hint}, got {found}; removed")
         if expected is None:  # said aloud: nothing but the connection vouches for this first copy
-            _note_file(kept).write_text(found + "\n")
+            _note_file(kept).write_text(found + "\n", encoding="utf-8")
             print(f"{kept.name}: no published checksum; noted SHA-256 {found}, "
                   "later copies must equal it", file=sys.stderr)  # fmt: skip
         if asset.unpack is None:

@@ -7,7 +7,7 @@ Papers: "Attention Is All You Need" (arXiv 1706.03762, eq. 1), "An Image is Wort
 Every module has two paths that compute the same function. The *fused* path hands the work to
 PyTorch's SDPA kernels, which never write the N x N weights to memory: it trains on a GPU, and
 predicts. The *explicit* path is the formula of the paper and returns the weights: it is for
-looking, and trains on a CPU (see `sdpa_pays`). Tests hold the two equal.
+looking, and trains on a CPU (see `use_sdpa`). Tests hold the two equal.
 
 Shapes: B batch, N tokens, D embed_dim, H heads, d head size (D / H).
 """
@@ -54,7 +54,7 @@ def attention_weights(q: Tensor, k: Tensor) -> Tensor:
     return scores.softmax(dim=-1)
 
 
-def sdpa_pays(x: Tensor) -> bool:
+def use_sdpa(x: Tensor) -> bool:
     """Whether PyTorch's fused kernel is the faster path for the tokens x (B, N, D).
 
     Not for training on a CPU: with the 17 to 65 tokens of a CIFAR-10 image the formula's N x N
@@ -94,7 +94,7 @@ class MultiHeadAttention(nn.Module):
         B, N, D = x.shape
         # (B, N, 3D) -> (3, B, H, N, d)
         q, k, v = self.qkv(x).view(B, N, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        if return_attention or not sdpa_pays(x):
+        if return_attention or not use_sdpa(x):
             heads, weights = scaled_dot_product_attention(q, k, v)
         else:
             heads, weights = F.scaled_dot_product_attention(q, k, v), None
@@ -185,7 +185,7 @@ class MultiHeadDiffAttention(nn.Module):
             maps = attention_weights(q, k)
             weights = maps[:, :, 0] - lam * maps[:, :, 1]  # subtracted after the softmax
             heads = weights @ v  # (B, H/2, N, 2d)
-        elif sdpa_pays(x):
+        elif use_sdpa(x):
             heads = self._fused(q, k, v, lam)
         else:
             # A1 V - λ A2 V: without a third N x N matrix, which costs more than a second product.

@@ -23,10 +23,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cvassign.results import RESULTS, Busy, ResultError, Run, load, load_all, run_or_load
-from cvassign.train import TimeUp, TrainConfig
+from cvassign.train import Diverged, TimeUp, TrainConfig, pick_device
 from cvassign.vit import ViTConfig, gflop_per_image
 
 MODELS = ("vit", "diff")
+BUSY = 3  # exit code: nothing failed, but another process still trains
 # Assignment sections of an experiment: of the ViT, of the Diff-ViT.
 SECTIONS = {
     "reference": ("1.1", "2.1.3"),
@@ -339,6 +340,9 @@ def _worker(runs: list[Run], results: Path, device: str | None, threads: int,
         except ResultError as error:
             print(f"failed: {error}", file=sys.stderr, flush=True)
             failed += 1
+        except (Diverged, ValueError) as error:  # the run's own fault: one line says it
+            print(f"failed: {run.file_name}: {error}", file=sys.stderr, flush=True)
+            failed += 1
         except Exception:  # one broken run must not stop the others
             print(f"failed: {run.file_name}\n{traceback.format_exc()}", file=sys.stderr, flush=True)
             failed += 1
@@ -424,8 +428,19 @@ def main(arguments: list[str] | None = None) -> int:
     if given.command == "list":
         show(runs, given.out)
         return 0
+    try:
+        pick_device(given.device)
+    except ValueError as error:
+        parser.error(str(error))
     deadline = None if given.stop_after is None else time.time() + given.stop_after
-    return int(run_all(runs, given.out, given.jobs, given.device, deadline=deadline) > 0)
+    if run_all(runs, given.out, given.jobs, given.device, deadline=deadline):
+        return 1
+    unfinished = [run for run in runs if not (given.out / run.file_name).exists()]
+    if unfinished and deadline is None:
+        print(f"{len(unfinished)} runs are being trained by another process, the first is "
+              f"{unfinished[0].file_name}", file=sys.stderr)  # fmt: skip
+        return BUSY
+    return 0
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from torch.optim import AdamW, Optimizer
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of torch.optim.Muon
 NS_STEPS = 5
+OPTIMIZERS = ("adamw", "muon")
 # Linear layers that are several maps in one, by name, and how many: each is orthogonalised by itself.
 FUSED = {"qkv": 3}
 
@@ -86,8 +87,8 @@ def build_optimizers(model: nn.Module, name: str, lr: float, decay: float) -> li
     Weight decay falls on matrices only: biases, norms, the CLS token, positions and λ vectors are
     not what it is meant to keep small.
     """
-    if name not in ("adamw", "muon"):
-        raise ValueError(f"optimizer must be 'adamw' or 'muon', got {name!r}")
+    if name not in OPTIMIZERS:
+        raise ValueError(f"optimizer must be one of {OPTIMIZERS}, got {name!r}")
     matrices = {
         p: FUSED.get(path.rpartition(".")[2], 1)
         for path, module in model.named_modules()

@@ -71,7 +71,7 @@ def write_json(obj, path: Path) -> None:
     """Writes JSON atomically; numbers that are not finite become null."""
     text = json.dumps(_finite(obj), indent=1, allow_nan=False) + "\n"
     with replacing(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _finite(obj):
@@ -92,21 +92,27 @@ def read_result(path: Path) -> dict:
         ResultError: if the file is missing, damaged, no result, or of a newer version.
     """
     try:
-        result = json.loads(path.read_text())
+        result = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ResultError(f"{path.name}: no readable result file: {error}") from error
+        raise ResultError(f"{path}: no readable result file: {error}") from error
     if not isinstance(result, dict) or not isinstance(result.get("format"), int):
-        raise ResultError(f"{path.name}: not a result file of this project")
+        raise ResultError(f"{path}: not a result file of this project")
     if result["format"] > FORMAT:
         raise ResultError(
-            f"{path.name}: written by a newer version (format {result['format']}, this program "
+            f"{path}: written by a newer version (format {result['format']}, this program "
             f"reads {FORMAT}); update the program"
         )
     for key, kind in REQUIRED.items():
         if not isinstance(result.get(key), (int, float) if kind is float else kind):
             raise ResultError(
-                f"{path.name}: expected {key!r} to be {kind.__name__}, got {result.get(key)!r}"
+                f"{path}: expected {key!r} to be {kind.__name__}, got {result.get(key)!r}"
             )
+    for key in ("val_accuracy", "test_accuracy"):
+        if not 0 <= result[key] <= 100:
+            raise ResultError(f"{path}: {key} {result[key]} is no percentage; delete it to train anew")
+    losses = result["history"].get("train_loss", []) + result["history"].get("val_loss", [])
+    if None in losses:
+        raise ResultError(f"{path}: a loss is not finite, its training diverged; delete it to train anew")
     return result
 
 
@@ -145,7 +151,7 @@ def load(run: Run, results: Path = RESULTS) -> dict | None:
     for key in ("name", "preset", "seed"):  # a copied file must not count as another run
         if result[key] != getattr(run, key):
             raise ResultError(
-                f"{path.name}: expected {key} {getattr(run, key)!r}, got {result[key]!r}"
+                f"{path}: expected {key} {getattr(run, key)!r}, got {result[key]!r}"
             )
     held = _settings(result["config"])
     asked = _settings(json.loads(json.dumps(_finite(run_config(run)))))  # as it is written
@@ -155,7 +161,7 @@ def load(run: Run, results: Path = RESULTS) -> dict | None:
             for k in held | asked
             if held.get(k, "default") != asked.get(k, "default")
         }
-        raise ResultError(f"{path.name}: holds another configuration (stored, expected): {changed}")
+        raise ResultError(f"{path}: holds another configuration (stored, expected): {changed}")
     return result
 
 
@@ -293,7 +299,7 @@ def load_model(run: Run, results: Path = RESULTS) -> VisionTransformer:
         model = VisionTransformer(run.model)
         model.load_state_dict({k: v.float() for k, v in weights.items()})
     except Exception as error:  # missing, truncated, other shapes: each its own class
-        raise ResultError(f"{path.name}: no usable weights: {error}") from error
+        raise ResultError(f"{path}: no usable weights: {error}") from error
     return model.eval()
 
 

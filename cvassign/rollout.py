@@ -82,6 +82,8 @@ def attention_rollout(
     if signed not in SIGNED:
         raise ValueError(f"signed must be one of {SIGNED}, got {signed!r}")
     attentions = attentions.float()
+    if not attentions.isfinite().all():
+        raise ValueError("expected finite attentions, got NaN or infinity: look at the weights")
     if signed == "error":
         _check_weights(attentions)
     fuse = HEAD_FUSIONS[head_fusion]

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, P2, P5, P7, see report.md
+# LLM-assisted: prompts P1, P2, P5, P7, P10, see report.md
 """One training loop for every model of the project.
 
 The recipe is that of DeiT (arXiv 2012.12877), made short: AdamW or Muon, warm-up and cosine,
@@ -15,6 +15,7 @@ values, so what changes from step to step (images, targets, learning rate) is co
 that the recording reads.
 """
 
+import math
 import shutil
 import sysconfig
 import time
@@ -30,8 +31,8 @@ from tqdm import tqdm
 
 from cvassign.augment import build_augmentation
 from cvassign.data import Dataset, Split, normalise
-from cvassign.files import replacing
-from cvassign.optim import build_optimizers, lr_factor
+from cvassign.files import CheckpointError, load_checkpoint, replacing
+from cvassign.optim import OPTIMIZERS, build_optimizers, lr_factor
 from cvassign.vit import VisionTransformer, ViTConfig
 
 COMPILE_STEPS = {"cuda": 500, "cpu": 3000}  # shorter trainings are not worth compiling
@@ -74,6 +75,17 @@ class TrainConfig:
             raise ValueError(
                 f"unmixed_epochs must be in [0, epochs = {self.epochs}], got {self.unmixed_epochs}"
             )
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer must be one of {OPTIMIZERS}, got {self.optimizer!r}")
+        for name, low, high in (
+            ("learning_rate", 0, math.inf),
+            ("clip_norm", 0, math.inf),
+            ("weight_decay", -1e-300, math.inf),
+            ("label_smoothing", -1e-300, 1),
+        ):
+            value = getattr(self, name)
+            if not low < value < high:  # false for NaN too
+                raise ValueError(f"{name} must be between {max(low, 0)} and {high}, got {value}")
         build_augmentation(self.augment)  # raises ValueError on an unknown name
 
 
@@ -87,11 +99,24 @@ def non_default(config) -> dict:
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """The device called `name`, else a GPU when there is one, else the CPU."""
-    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    """The device called `name`, else a GPU when there is one, else the CPU.
+
+    Raises:
+        ValueError: if this machine or this torch has no such device.
+    """
+    if not name:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(
+            f"device {name!r} cannot be used here; choose 'cpu', or 'cuda' where there is a GPU"
+        ) from error
+    return device
 
 
-def bf16_pays(device: torch.device) -> bool:
+def use_bf16(device: torch.device) -> bool:
     """Whether bf16 is faster than fp32: on GPUs, and on CPUs with AMX or AVX512."""
     return device.type == "cuda" or (
         torch.backends.mkldnn.is_available()  # not on a Mac
@@ -101,17 +126,17 @@ def bf16_pays(device: torch.device) -> bool:
 
 def autocast(device: torch.device) -> torch.autocast:
     """bf16 where that pays, else fp32 as it is."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=bf16_pays(device))
+    return torch.autocast(device.type, torch.bfloat16, enabled=use_bf16(device))
 
 
-def compiling_pays(device: torch.device, steps: int) -> bool:
+def should_compile(device: torch.device, steps: int) -> bool:
     """Whether torch.compile earns back its minute: on a run of some length, where it can work.
 
     Its kernels are built with the machine's C compiler (C++ on a CPU) and Python's headers.
     """
     compilers = ("cc", "gcc", "clang") if device.type == "cuda" else ("g++",)
     headers = Path(sysconfig.get_path("include"), "Python.h").exists()
-    return headers and any(map(shutil.which, compilers)) and steps >= COMPILE_STEPS[device.type]
+    return headers and any(map(shutil.which, compilers)) and steps >= COMPILE_STEPS.get(device.type, math.inf)
 
 
 @torch.no_grad()
@@ -138,6 +163,10 @@ def save_atomically(obj, path: Path) -> None:
 
 class TimeUp(RuntimeError):
     """The deadline came before the last epoch."""
+
+
+class Diverged(RuntimeError):
+    """The loss is NaN or infinite: there is nothing to store."""
 
 
 class Trainer:
@@ -172,11 +201,8 @@ class Trainer:
         torch.manual_seed(seed)
         self.model = VisionTransformer(model_config).to(self.device)
         self.steps = max(1, len(data.train) // config.batch_size)  # a last, short batch is left out
-        if compiling_pays(self.device, self.steps * config.epochs):
-            # Layer by layer: the layers share one graph, so compiling takes seconds, not minutes.
-            torch.compiler.reset()  # it keeps eight graphs of one function, for all models together
-            for layer in self.model.layers:
-                layer.compile(dynamic=False)
+        if should_compile(self.device, self.steps * config.epochs):
+            self._compile()
         self.optimizers = build_optimizers(
             self.model, config.optimizer, config.learning_rate, config.weight_decay
         )
@@ -188,6 +214,23 @@ class Trainer:
             self._load()
         self._bind_rate()
         self.step: Callable[[Tensor, Tensor], Tensor] | None = None  # made at the first batch
+
+    def _compile(self) -> None:
+        """Compiles the layers and tries them: a broken compiler must not end a long run."""
+        # Layer by layer: the layers share one graph, so compiling takes seconds, not minutes.
+        torch.compiler.reset()  # it keeps eight graphs of one function, for all models together
+        for layer in self.model.layers:
+            layer.compile(dynamic=False)
+        try:
+            batch = self.data.train.images[: self.config.batch_size]
+            with autocast(self.device):
+                self.model.train()(normalise(batch)).float().sum().backward()
+        except Exception as error:  # whatever a compiler, a linker or a temporary folder does
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            warnings.warn(f"training goes on without torch.compile: {reason}", stacklevel=3)
+            for layer in self.model.layers:
+                layer._compiled_call_impl = None
+        self.model.zero_grad(set_to_none=True)
 
     def _bind_rate(self) -> None:
         """After loading too: that replaces the rate, and a graph would go on at a stale one."""
@@ -211,6 +254,7 @@ class Trainer:
 
         Raises:
             TimeUp: at the deadline; the checkpoint has the epochs done.
+            Diverged: if the loss is not finite.
         """
         steps = self.config.epochs * self.steps
         with tqdm(
@@ -222,6 +266,11 @@ class Trainer:
                     raise TimeUp(f"{self.epoch} of {self.config.epochs} epochs are done")
                 start = time.perf_counter()
                 losses = self._train_epoch(bar)
+                if not losses.isfinite().all():
+                    raise Diverged(
+                        f"training diverged in epoch {self.epoch + 1}: the loss is not finite; "
+                        "a lower learning rate or longer warm-up may help"
+                    )
                 self._record(losses, time.perf_counter() - start)
                 last = {k: v[-1] for k, v in self.history.items()}
                 bar.set_postfix(
@@ -360,12 +409,17 @@ class Trainer:
 
     def _load(self) -> None:
         try:
-            state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-            identity = state["identity"]
-        except Exception as error:  # torch names no common class for its many ways to fail
+            state = load_checkpoint(self.checkpoint, self.device)
+        except CheckpointError as error:
+            raise ValueError(f"{error}\ndelete it to start anew") from error
+        keys = {"identity", "model", "optimizers", "history"}
+        if not isinstance(state, dict) or keys - state.keys():
+            lacking = ", ".join(sorted(keys - (state.keys() if isinstance(state, dict) else set())))
             raise ValueError(
-                f"{self.checkpoint} is no readable checkpoint ({error}); delete it to start anew"
-            ) from error
+                f"{self.checkpoint} is no checkpoint of this trainer (it lacks {lacking}); "
+                "delete it to start anew"
+            )
+        identity = state["identity"]
         if identity != self.identity:
             raise ValueError(
                 f"{self.checkpoint} belongs to another run:\n  it holds {identity}\n"

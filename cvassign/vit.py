@@ -5,6 +5,7 @@ image (B, 3, 32, 32) -> patch tokens (B, N, D) -> with CLS and positions (B, N+1
 -> L encoder layers -> LayerNorm -> CLS -> logits (B, 10).
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -36,7 +37,7 @@ class ViTConfig:
     drop_path: float = 0.0  # stochastic depth: the last layer's rate, growing linearly from 0
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "patch_size", "in_channels", "num_classes", "depth"):
+        for name in ("image_size", "patch_size", "in_channels", "num_classes", "embed_dim", "depth"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.image_size % self.patch_size:
@@ -50,6 +51,10 @@ class ViTConfig:
         ):
             if value not in known:
                 raise ValueError(f"{what} must be one of {known}, got {value!r}")
+        if not 0 < self.mlp_ratio < math.inf:
+            raise ValueError(f"mlp_ratio must be positive, got {self.mlp_ratio}")
+        if self.lambda_init is not None and not math.isfinite(self.lambda_init):
+            raise ValueError(f"lambda_init must be finite, got {self.lambda_init}")
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"drop_path must be in [0, 1), got {self.drop_path}")
         if self.attention != "diff" and self.lambda_init is not None:

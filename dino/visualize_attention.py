@@ -9,6 +9,7 @@ copied; dino/README.md names the original, what differs, and the command that ru
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from torch import Tensor  # noqa: E402
 from torchvision import transforms  # noqa: E402
 
 from cvassign.assets import AssetError  # noqa: E402
+from cvassign.pictures import open_rgb  # noqa: E402
 from dino import weights  # noqa: E402
 from dino.vision_transformer import SIZES, VisionTransformer  # noqa: E402
 
@@ -59,11 +61,10 @@ def open_image(path: Path | str) -> Image.Image:
         ValueError: if there is none, or it cannot be read to its end.
     """
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
+        return open_rgb(path)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such picture") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (UnidentifiedImageError, ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: not a readable picture: {error}") from error
 
 
@@ -104,6 +105,16 @@ def keep_mass(attention: Tensor, threshold: float) -> Tensor:
     return kept.scatter(1, order, cumulative > 1 - threshold).view_as(attention)
 
 
+def _memory(device: torch.device) -> float:
+    """The device's memory in bytes; infinite where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return float("inf")
+
+
 @torch.inference_mode()
 def attention_maps(
     image: Image.Image,
@@ -124,7 +135,15 @@ def attention_maps(
     """
     x = prepare(image, model.patch_size, image_size)
     rows, columns = (s // model.patch_size for s in x.shape[1:])
+    needed = 3 * 4 * model.blocks[-1].attn.num_heads * (rows * columns + 1) ** 2  # scores, weights, a copy: bytes
+    if needed > 0.8 * _memory(model.cls_token.device):
+        raise ValueError(
+            f"{x.shape[1]} x {x.shape[2]} pixels are {rows * columns} patches, whose attention takes "
+            f"{needed / 2**30:.0f} GiB of memory: choose a smaller --image_size"
+        )
     last = model.get_last_selfattention(x[None].to(model.cls_token.device))  # (1, H, N+1, N+1)
+    if not last.isfinite().all():
+        raise ValueError("the attention is not finite: the weights hold NaN or infinity")
     attention = last[0, :, 0, 1:].reshape(-1, rows, columns)  # CLS's row without its own column
     masks = None if threshold is None else keep_mass(attention, threshold)
     return AttentionMaps(x, attention, masks, threshold, model.patch_size)

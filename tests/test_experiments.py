@@ -307,7 +307,7 @@ def test_list_shows_what_is_done(main, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     shown = [line for line in lines if RUNS[2].file_name in line]
     assert len(shown) == 1 and shown[0].startswith("1.3           -") and "2-D learned" in shown[0]
-    assert [line for line in lines if line.startswith(f"! {Path(RUNS[1].file_name).name}")]
+    assert [line for line in lines if line.startswith("! ") and RUNS[1].file_name in line]
     assert [line for line in lines if "87.65 %" in line and RUNS[0].file_name in line]
     assert lines[-1] == "1 of 4 runs done"
 
@@ -339,7 +339,7 @@ def test_a_damaged_result_is_a_failure_that_stops_nothing(main, tmp_path, monkey
     monkeypatch.setattr(experiments, "run_or_load", None)  # nothing is left to train
     command = ["run", "--preset", "smoke", "--section", "1.3", "--model", "vit"]
     assert main([*command, "--out", str(tmp_path)]) == 1
-    assert f"failed: {Path(RUNS[0].file_name).name}: no readable" in capsys.readouterr().err
+    assert f"{RUNS[0].file_name}: no readable" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -380,3 +380,19 @@ def test_two_jobs_train_the_smoke_preset_once(clone):
     assert (again.returncode, again.stdout) == (0, "")  # all are done: nothing to train or say
     assert files == {path: path.read_bytes() for path in (clone / "results").rglob("*.json")}
     assert json.loads(next(iter(files.values())))["format"] == FORMAT
+
+
+def test_a_run_that_another_process_trains_ends_with_a_code_of_its_own(main, tmp_path, monkeypatch, capsys):
+    def busy(*args, **options):
+        raise Busy
+
+    monkeypatch.setattr(experiments, "run_or_load", busy)
+    command = ["run", "--preset", "smoke", "--section", "1.1", "--out", str(tmp_path)]
+    assert main(command) == experiments.BUSY
+    assert "trained by another process" in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_here_ends_with_two(main, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["run", "--preset", "smoke", "--device", "gpu", "--out", str(tmp_path)])
+    assert stop.value.code == 2 and "device 'gpu' cannot be used" in capsys.readouterr().err

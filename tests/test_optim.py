@@ -152,7 +152,7 @@ def test_decay_is_decoupled():
 
 
 def test_an_unknown_optimizer_is_an_error():
-    with pytest.raises(ValueError, match="'adamw' or 'muon', got 'sgd'"):
+    with pytest.raises(ValueError, match="'adamw', 'muon'\\), got 'sgd'"):
         build_optimizers(VisionTransformer(SMALL), "sgd", 1e-3, 0.05)
 
 

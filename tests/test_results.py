@@ -100,11 +100,11 @@ def test_a_stored_result_is_loaded_and_not_trained(trained, tmp_path, monkeypatc
 
 
 def test_retraining_replaces_the_result(store, tmp_path):
-    folder = store({"test_accuracy": -1.0})
+    folder = store({"test_accuracy": 0.125})
     args = (RUN, folder, tmp_path / "state", "cpu", False)
-    assert results.run_or_load(*args)["test_accuracy"] == -1
-    assert results.run_or_load(*args, retrain=True)["test_accuracy"] >= 0
-    assert results.load(RUN, folder)["test_accuracy"] >= 0
+    assert results.run_or_load(*args)["test_accuracy"] == 0.125
+    assert results.run_or_load(*args, retrain=True)["test_accuracy"] != 0.125
+    assert results.load(RUN, folder)["test_accuracy"] != 0.125
 
 
 def test_no_result_is_none_and_no_error(tmp_path):
@@ -122,8 +122,10 @@ def test_no_result_is_none_and_no_error(tmp_path):
     ({"history": 3}, "'history' to be dict, got 3"),
     ({"test_accuracy": None}, "'test_accuracy' to be float, got None"),
     ({"seed": "3"}, "'seed' to be int, got '3'"),
+    ({"test_accuracy": 101.0}, "101.0 is no percentage"),
+    ({"history": {"train_loss": [1.0, None]}}, "training diverged; delete it"),
 ), ids=("empty", "half", "bytes", "list", "null", "foreign", "odd format", "newer", "history",
-        "no accuracy", "seed"))  # fmt: skip
+        "no accuracy", "seed", "percentage", "diverged"))  # fmt: skip
 def test_an_unusable_file_is_named(store, content, words):
     folder = store(content)
     for read in (results.load, results.run_or_load):

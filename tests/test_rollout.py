@@ -145,7 +145,7 @@ def test_negative_weights_and_wrong_rows_are_errors_by_default():
         rollout.attention_rollout(signed_maps())
     with pytest.raises(ValueError, match="rows that sum to 2 ... 2"):
         rollout.attention_rollout(2 * softmax_maps())
-    with pytest.raises(ValueError, match="smallest weight of nan"):
+    with pytest.raises(ValueError, match="finite attentions"):
         rollout.attention_rollout(softmax_maps() * float("nan"))
 
 

@@ -292,7 +292,7 @@ def test_a_damaged_checkpoint_is_named(stored, tmp_path, damage):
     path = tmp_path / "damaged.pt"
     shutil.copy(stored, path)
     damage(path)
-    with pytest.raises(ValueError, match="(?s)damaged.pt is no readable checkpoint.*delete it"):
+    with pytest.raises(ValueError, match="(?s)damaged.pt.*delete it to start anew"):
         Trainer(MODEL, replace(CONFIG, epochs=1), 0, tiny(), path)
 
 
@@ -458,16 +458,16 @@ def test_an_unknown_optimizer_is_an_error():
         Trainer(MODEL, replace(CONFIG, optimizer="sgd"), 0, tiny())
 
 
-def test_compiling_pays_for_long_runs_with_a_compiler(monkeypatch):
+def test_should_compile_for_long_runs_with_a_compiler(monkeypatch):
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     monkeypatch.setattr(Path, "exists", lambda path: path.name == "Python.h")
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert not train.compiling_pays(cpu, 10**6) and not train.compiling_pays(cuda, 10**6)
+    assert not train.should_compile(cpu, 10**6) and not train.should_compile(cuda, 10**6)
     monkeypatch.setattr(shutil, "which", lambda name: f"bin/{name}")
-    assert train.compiling_pays(cpu, 3000) and not train.compiling_pays(cpu, 2999)
-    assert train.compiling_pays(cuda, 500) and not train.compiling_pays(cuda, 499)
+    assert train.should_compile(cpu, 3000) and not train.should_compile(cpu, 2999)
+    assert train.should_compile(cuda, 500) and not train.should_compile(cuda, 499)
     monkeypatch.setattr(Path, "exists", lambda path: False)
-    assert not train.compiling_pays(cpu, 3000) and not train.compiling_pays(cuda, 500)
+    assert not train.should_compile(cpu, 3000) and not train.should_compile(cuda, 500)
 
 
 def test_every_model_of_a_process_is_compiled(monkeypatch):
@@ -478,7 +478,7 @@ def test_every_model_of_a_process_is_compiled(monkeypatch):
         real(module, backend=lambda graph, _: graphs.append(module) or graph.forward, **options)
 
     monkeypatch.setattr(torch.nn.Module, "compile", compile_)
-    monkeypatch.setattr(train, "compiling_pays", lambda *_: True)
+    monkeypatch.setattr(train, "should_compile", lambda *_: True)
     config, data = replace(CONFIG, epochs=1, warmup_epochs=0), tiny(32)
     for width in range(8, 8 + 2 * torch._dynamo.config.recompile_limit, 2):
         graphs.clear()
@@ -490,3 +490,40 @@ def test_every_model_of_a_process_is_compiled(monkeypatch):
 def test_the_device_can_be_named():
     assert train.pick_device("cpu").type == "cpu"
     assert train.pick_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_a_run_that_diverges_says_so_and_stops(monkeypatch):
+    trainer = Trainer(MODEL, replace(CONFIG, learning_rate=1e30), 0, tiny())
+    with pytest.raises(train.Diverged, match="epoch 1: the loss is not finite"):
+        trainer.fit(progress=False)
+
+
+def test_a_broken_compiler_is_a_warning(monkeypatch):
+    def broken(layer, **options):
+        def fail(*args, **kwargs):
+            raise RuntimeError("g++: fatal error\nmore of it")
+
+        layer._compiled_call_impl = fail
+
+    monkeypatch.setattr(train, "should_compile", lambda device, steps: True)
+    monkeypatch.setattr(torch.nn.Module, "compile", broken)
+    with pytest.warns(UserWarning, match="without torch.compile: g\\+\\+: fatal error$"):
+        compiled = fitted(MODEL, CONFIG, 0, tiny())
+    monkeypatch.undo()
+    assert_same(compiled, fitted(MODEL, CONFIG, 0, tiny()))
+
+
+@pytest.mark.parametrize("name", ("gpu", "tpu", "cuda:99", "nonsense"))
+def test_a_device_that_is_not_here_is_named(name):
+    with pytest.raises(ValueError, match=f"device '{name}' cannot be used here"):
+        train.pick_device(name)
+
+
+@pytest.mark.parametrize("changes, words", (
+    (dict(optimizer="sgd"), "adamw.*muon.*'sgd'"), (dict(learning_rate=math.nan), "got nan"),
+    (dict(learning_rate=-1.0), "got -1"), (dict(clip_norm=0), "clip_norm .* got 0"),
+    (dict(weight_decay=math.inf), "got inf"), (dict(label_smoothing=1.0), "got 1.0"),
+))  # fmt: skip
+def test_impossible_numbers_are_refused_at_construction(changes, words):
+    with pytest.raises(ValueError, match=words):
+        TrainConfig(**changes)

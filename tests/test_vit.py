@@ -66,7 +66,7 @@ def to_timm(name: str) -> str:
 ))  # fmt: skip
 @pytest.mark.parametrize("fused", (True, False))
 def test_it_is_timms_at_copied_weights(config, fused, monkeypatch):
-    monkeypatch.setattr(attention, "sdpa_pays", lambda x: fused)
+    monkeypatch.setattr(attention, "use_sdpa", lambda x: fused)
     ours, theirs = made(config, noise=0.05), timms(config)
     weights = {to_timm(name): value for name, value in ours.state_dict().items()}
     weights["pos_embed"] = weights["pos_embed"][None]

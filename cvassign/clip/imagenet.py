@@ -21,6 +21,8 @@ from torchvision import models
 from torchvision.transforms import v2
 
 from cvassign import assets
+from cvassign.files import load_checkpoint
+from cvassign.pictures import open_rgb
 from cvassign.clip.imagenet_table import TABLE
 
 
@@ -119,15 +121,6 @@ def stack(images: list, preprocess, model: nn.Module) -> Tensor:
     return torch.stack([preprocess(open_rgb(i)) for i in images]).to(weight.device, weight.dtype)
 
 
-def open_rgb(image: Image.Image | Path | str) -> Image.Image:
-    """A picture in RGB, transparent parts on white: as these pictures are usually shown."""
-    image = image if isinstance(image, Image.Image) else Image.open(image)
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
-
-
 def name_top(probabilities: Tensor, k: int = 5) -> list[list[tuple[str, float]]]:
     """(n, 1000) probabilities to the k best names with their probabilities."""
     values, indices = probabilities.topk(k)
@@ -162,7 +155,7 @@ def load_resnet50() -> Classifier:
 def from_torchvision(path: Path | str) -> Classifier:
     """torchvision's `resnet50(weights=IMAGENET1K_V1)`, from its own file."""
     model = models.resnet50()
-    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    model.load_state_dict(load_checkpoint(path))
     transform = preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     return Classifier("torchvision ResNet-50 (IMAGENET1K_V1)", model.eval(), transform)
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from cvassign.files import replacing
+from cvassign.train import pick_device
 
 # What each name means. fp32 and tf32 have the same tensors: TF32 rounds the *inputs* of a matrix
 # product to 10 mantissa bits inside the tensor cores, memory stays as it was.
@@ -293,7 +294,7 @@ def timeline(encoder: nn.Module, batch: Tensor) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "trace.json"
         prof.export_chrome_trace(str(file))
-        events = json.loads(file.read_text())["traceEvents"]
+        events = json.loads(file.read_text(encoding="utf-8"))["traceEvents"]
     del output  # alive until here: its memory is an activation to the end
 
     operators = sorted((e["ts"], e["ts"] + e["dur"], e["name"]) for e in events
@@ -425,13 +426,20 @@ def encoders(imagenet: str | None, clip: str | None) -> dict[str, tuple[nn.Modul
     import open_clip
     import torchvision
 
+    from cvassign.clip.zero_shot import read_state  # which imports this module
+
     torch.manual_seed(0)
     resnet = torchvision.models.resnet50()
     visual = open_clip.CLIP(**open_clip.get_model_config("RN50"), quick_gelu=True).visual
     words = []
     for model, file in ((resnet, imagenet), (visual, clip)):
         if file:
-            model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+            state = read_state(Path(file))  # OpenAI's archive holds both towers, a file may hold one
+            towers = {k.removeprefix("visual."): v for k, v in state.items() if k.startswith("visual.")}
+            try:
+                model.load_state_dict({k: v.float() for k, v in (towers or state).items()})
+            except RuntimeError as error:
+                raise ValueError(f"{file}: not the weights of this encoder: {error}") from error
         words.append(f"from {Path(file).name}" if file else "random initialisation, seed 0")
     return {"clip_rn50": (visual, words[1]), "imagenet_resnet50": (resnet, words[0])}
 
@@ -447,9 +455,16 @@ def main(arguments: list[str] | None = None) -> Path:
     parser.add_argument("--limit", type=float, default=60, help="seconds for the timed runs of one"
                         " precision and batch size; the file says how many there were")  # fmt: skip
     parser.add_argument("--imagenet-weights", help="state dict of torchvision's resnet50")
-    parser.add_argument("--clip-weights", help="state dict of open_clip's RN50 visual encoder")
+    parser.add_argument("--clip-weights", help="OpenAI's RN50.pt, or a state dict of the whole or of its image tower")
     args = parser.parse_args(arguments)
-    device, sizes = torch.device(args.device), [int(n) for n in args.batch_sizes.split(",")]
+    try:
+        device = pick_device(args.device)
+        sizes = [int(n) for n in args.batch_sizes.split(",")]
+        if min(sizes) < 1 or args.runs < 2:
+            raise ValueError(f"expected batch sizes from 1 and at least 2 runs, got {args.batch_sizes}, {args.runs}")
+        both = encoders(args.imagenet_weights, args.clip_weights)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
     # Pictures are normalised to mean 0 and deviation 1 a channel; so is this noise, smoothed
     # because convolution weights answer to smooth patches, not to white noise.
     noise = torch.randn(5, 3, 28, 28, generator=torch.Generator().manual_seed(0))
@@ -457,14 +472,14 @@ def main(arguments: list[str] | None = None) -> Path:
     out = {"format": 1, **describe(device), "precisions": PRECISIONS, "encoders": {}}
     out["input"] = "five smooth noise images 224 x 224, repeated to the batch size"
     started = time.perf_counter()
-    for name, (model, words) in encoders(args.imagenet_weights, args.clip_weights).items():
+    for name, (model, words) in both.items():
         print(f"{name}, weights: {words}, on {out['device']}", flush=True)
         measured = measure(model, batch.to(device), sizes, args.runs, args.limit)
         out["encoders"][name] = {"weights": words, "precisions": measured}
     out["seconds"] = round(time.perf_counter() - started, 1)
     path = args.out / f"precision_{device.type}.json"
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(out) + "\n")
+        temporary.write_text(json.dumps(out) + "\n", encoding="utf-8")
     print(f"{path} in {out['seconds']} s")
     return path
 

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from cvassign import assets
 from cvassign.clip import imagenet
-from cvassign.files import replacing
+from cvassign.files import load_checkpoint, replacing
 from cvassign.clip.precision import convert
 
 TEMPLATES = {
@@ -130,7 +130,7 @@ def read_state(file: Path) -> dict[str, Tensor]:
     try:
         state = dict(torch.jit.load(file, map_location="cpu").state_dict())
     except RuntimeError:  # no TorchScript archive
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        state = load_checkpoint(file)
         state = state.get("state_dict", state)
     # OpenAI's archive keeps three settings as tensors; a training run may have been distributed
     settings = ("input_resolution", "context_length", "vocab_size")

@@ -41,7 +41,7 @@ from cvassign.clip.precision import describe
 from cvassign.results import RESULTS, write_json
 from cvassign.rollout import attention_rollout, cls_attention, rollout_map
 from cvassign.train import (
-    COMPILE_STEPS, TrainConfig, Trainer, bf16_pays, compiling_pays, pick_device,
+    COMPILE_STEPS, TrainConfig, Trainer, use_bf16, should_compile, pick_device,
 )
 from cvassign.vit import VisionTransformer, ViTConfig, count_parameters
 
@@ -232,7 +232,7 @@ def training(
             "our loop, our model": our_loop(config, whole, data, size.steps),
         }
         ours = "our loop, our model"
-        if size.compile and compiling_pays(device, COMPILE_STEPS[device.type]):
+        if size.compile and should_compile(device, COMPILE_STEPS[device.type]):
             ours = "our loop, our model, compiled"
             candidates[ours] = our_loop(config, whole, data, size.steps, compiled=True)
         seconds = alternate(candidates, size)
@@ -311,7 +311,7 @@ def attention_kernels(config: ViTConfig, batch: int, size: Size, device: torch.d
     """PyTorch's fused attention (SDPA) against the formula, forward and backward, by tokens, in the
     precision of training."""
     H, d = config.num_heads, config.embed_dim // config.num_heads
-    like = dict(device=device, dtype=torch.bfloat16 if bf16_pays(device) else torch.float32)
+    like = dict(device=device, dtype=torch.bfloat16 if use_bf16(device) else torch.float32)
     found = {}
     for tokens in (17, 65, 257):  # patch 8, 4, 2
         q, k, v = (torch.randn(batch, H, tokens, d, **like, requires_grad=True) for _ in range(3))
