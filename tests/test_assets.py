@@ -480,3 +480,25 @@ def test_cifar10_from_the_official_archive(small, server, cache, monkeypatch, tm
     monkeypatch.setenv("CVASSIGN_DATA", str(tmp_path / "data"))
     server.lost = True
     assert same(assets.cifar10(), small)
+    # And the archive itself, downloaded by hand; a damaged one is named itself.
+    (cache / "cifar10.npz").unlink()
+    by_hand = tmp_path / "by hand"
+    by_hand.mkdir()
+    (by_hand / "cifar-10-python.tar.gz").write_bytes(server.content)
+    monkeypatch.setenv("CVASSIGN_DATA", str(by_hand))
+    assert same(assets.cifar10(), small)
+    (cache / "cifar10.npz").unlink()
+    (by_hand / "cifar-10-python.tar.gz").write_bytes(server.content[:-3000])
+    with pytest.raises(assets.AssetError, match="(?s)cifar-10-python.tar.gz is damaged.*put cifar-10-python"):
+        assets.cifar10()
+
+
+def test_a_right_cache_is_used_without_a_lock(server, asset, cache, monkeypatch):
+    asset(Source("url", server.url, SHA256, len(CONTENT)))
+    assets.fetch("weights")
+
+    def no_lock(path):
+        raise PermissionError(30, "Read-only file system")
+
+    monkeypatch.setattr(assets, "FileLock", no_lock)
+    assert assets.fetch("weights").read_bytes() == CONTENT

@@ -429,4 +429,4 @@ def test_weights_that_are_not_finite_are_named(tmp_path):
 
 def test_a_picture_too_large_for_the_memory_is_refused_with_its_sizes():
     with pytest.raises(ValueError, match="16000 x 16000 pixels are 1000000 patches.*smaller"):
-        visualize_attention.attention_maps(Image.new("RGB", (8, 8)), build("vit_tiny", 16), (16000, 16000))
+        va.attention_maps(Image.new("RGB", (8, 8)), build("vit_tiny", 16), (16000, 16000))

@@ -148,3 +148,12 @@ def test_a_notebook_finds_the_package_from_other_folders(notebook, folder):
                           cwd=ROOT / folder, capture_output=True, timeout=300)  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert Path(done.stdout.strip()).parent == ROOT / "cvassign"
+
+
+@pytest.mark.parametrize("changes", ({"PYTHONIOENCODING": "cp1252"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}))  # fmt: skip
+def test_printing_and_reading_survive_another_encoding(changes):
+    """λ is in labels and in files; a terminal that cannot show it gets an escape."""
+    command = [sys.executable, "-m", "cvassign.experiments", "list", "--section", "2.2"]
+    done = subprocess.run(command, env=os.environ | changes, cwd=ROOT, capture_output=True, timeout=300)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-1000:]
+    assert b"runs done" in done.stdout and b"_init 0.8" in done.stdout

@@ -18,7 +18,6 @@ NO_PROSE = (
     r"`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|\(?arXiv[: ]\S+|https?://\S+|abs/\S+|[Ss]ections? [\d.]+"
 )
 each = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-of_models = pytest.mark.parametrize("notebook", NOTEBOOKS[:2], ids=lambda path: path.stem)
 
 
 def cells(notebook: Path, kind: str) -> list[dict]:
@@ -52,7 +51,7 @@ def test_a_notebook_is_committed_as_executed(notebook):
     assert "cvassign" in first or "cvassign" in "".join(code[1]["source"])
 
 
-@of_models
+@each
 def test_every_number_in_the_text_is_shown_by_an_output(notebook):
     outputs = [o for c in cells(notebook, "code") for o in c["outputs"]]
     shown = set(re.findall(NUMBER, json.dumps(outputs)))
@@ -63,7 +62,7 @@ def test_every_number_in_the_text_is_shown_by_an_output(notebook):
         assert not [n for n in numbers if n not in shown], f"text cell {i}"
 
 
-@of_models
+@each
 def test_cells_are_short_and_print_no_literal_result(notebook):
     sources = ["".join(c["source"]) for c in cells(notebook, "code")]
     lines = [len([line for line in s.splitlines() if line.strip()]) for s in sources]

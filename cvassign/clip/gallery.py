@@ -11,7 +11,7 @@ import csv
 import os
 import sys
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,6 +26,7 @@ BUNDLED = Path(__file__).resolve().parents[2] / "gallery"
 # The openly licensed sources on which the text-aligned twin is never trained.
 SOURCES = ("tuxpaint", "gcompris", "fluent-emoji", "fxemoji", "game-icons")
 RENDITIONS, OF_TRAINING, SIDE = 6, 2, 224
+CLOSE = 0.4  # of a photo's side, in a close-up
 MISLABELLED = ("chestnut",)  # an edible one, labelled as buckeye
 
 
@@ -98,6 +99,24 @@ def read(folder: Path) -> list[Picture]:
                                 r["source_repo"], r["licence"], r["attribution"],
                                 r["may_be_committed"] == "yes"))  # fmt: skip
     return pictures
+
+
+def close_ups(pictures: list[Picture], folder: Path) -> list[Picture]:
+    """The middle of each photo, `CLOSE` of its side, as pictures of the style "close-up": what is
+    left is mostly texture. They are written to `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = []
+    for i, p in enumerate(pictures):
+        if p.kind != "photo":
+            continue
+        path = folder / f"{i:04d}.png"
+        image = imagenet.open_rgb(p.path)
+        w, h = image.size
+        left, top = (round(s * (1 - CLOSE) / 2) for s in (w, h))
+        with replacing(path) as temporary:
+            image.crop((left, top, w - left, h - top)).save(temporary, "png")
+        found.append(replace(p, path=path, style="close-up", attribution=f"{p.attribution}; cropped"))
+    return found
 
 
 def hits(pictures: list[Picture], logits: Tensor, k: int = 5) -> Tensor:

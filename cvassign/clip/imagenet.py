@@ -88,10 +88,13 @@ def branch(wnid: str) -> str:
     return next((b for b in BRANCHES if b in names), "other")
 
 
-def lowest_common_hypernym(a: str, b: str) -> str:
-    """The deepest synset that lies above (or is) both."""
+def lowest_common_hypernyms(a: str, b: str) -> list[str]:
+    """The synsets above (or at) both of which no other one lies below: several, as WordNet is no
+    tree. By the number of classes they cover, the closest first."""
     above_a, above_b = ({w for p in paths(x) for w in p} for x in (a, b))
-    return max(above_a & above_b, key=lambda w: (len(paths(w)[0]), w))
+    common = above_a & above_b
+    higher = {w for c in common for path in paths(c) for w in path[:-1]}
+    return sorted(common - higher, key=lambda w: (-len(paths(w)[0]), w))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,9 @@ works in `ZeroShot` as well.
 """
 
 import hashlib
+import os
+import socket
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -71,7 +74,8 @@ class OpenClip:
 
     @torch.inference_mode()
     def encode_text(self, texts: list[str], batch_size: int = 128) -> Tensor:
-        """See `Encoder`."""
+        """See `Encoder`; warns of texts that CLIP's 77 tokens cut off."""
+        _warn_of_cut(texts, self.tokenizer)
         device = self.model.logit_scale.device
         return torch.cat([
             F.normalize(self.model.encode_text(self.tokenizer(texts[i : i + batch_size]).to(device))
@@ -83,6 +87,17 @@ class OpenClip:
         """The same encoder in another of `precision.PRECISIONS`, as a copy."""
         return OpenClip(f"{self.name}, {precision}", convert(self.model, precision),
                         self.preprocess, self.tokenizer)  # fmt: skip
+
+
+def _warn_of_cut(texts: list[str], tokenizer) -> None:
+    """Names the texts that are too long: cut alike, two of them could get equal vectors."""
+    length = getattr(tokenizer, "context_length", None)
+    if length and (long := [t for t in texts if len(tokenizer.encode(t)) + 2 > length]):
+        warnings.warn(
+            f"{len(long)} texts are longer than {length} tokens and are cut: "
+            + "; ".join(f"{t[:60]} …" for t in long[:3]),
+            stacklevel=3,
+        )
 
 
 def rn50() -> nn.Module:
@@ -99,13 +114,15 @@ def load(path: Path | str | None = None, precision: str = "fp32", device: str = 
 
     Args:
         path: OpenAI's own RN50.pt (a TorchScript archive) or a state dict of open_clip; None for
-            the asset "clip-rn50".
+            the file that CVASSIGN_CLIP names, else the asset "clip-rn50", else open_clip's own
+            download, which knows a mirror.
 
     Raises:
-        assets.AssetError: when `path` is None and the weights cannot be had.
-        ValueError: when the file is neither, or of another architecture.
+        assets.AssetError: when no file is named and the weights cannot be had.
+        ValueError: when the file is missing, neither of these, or of another architecture.
     """
-    model, file = rn50(), Path(path or assets.fetch("clip-rn50"))
+    path = path or os.environ.get("CVASSIGN_CLIP") or None
+    model, file = rn50(), Path(path or _published())
     try:
         state = read_state(file)
         missing, unexpected = model.load_state_dict(state, strict=False)
@@ -118,9 +135,23 @@ def load(path: Path | str | None = None, precision: str = "fp32", device: str = 
     preprocess = open_clip.image_transform(
         224, is_train=False, mean=open_clip.OPENAI_DATASET_MEAN, std=open_clip.OPENAI_DATASET_STD
     )
-    name = "OpenAI CLIP RN50" if path is None else f"CLIP RN50 ({file.name})"
+    openais = path is None or assets.sha256_of(file) == assets.ASSETS["clip-rn50"].sources[0].sha256
+    name = "OpenAI CLIP RN50" if openais else f"CLIP RN50 ({file.name})"
     return OpenClip(name, convert(model.to(device), precision), preprocess,
                     open_clip.get_tokenizer("RN50"))  # fmt: skip
+
+
+def _published() -> Path:
+    """OpenAI's file: from the asset's sources, else by open_clip."""
+    try:
+        return assets.fetch("clip-rn50")
+    except assets.AssetError as first:
+        try:
+            socket.getaddrinfo("huggingface.co", 443)  # else it is asked for a minute, in vain
+            cfg = open_clip.get_pretrained_cfg("RN50", "openai")
+            return Path(open_clip.download_pretrained(cfg))
+        except Exception as second:  # the hub's many errors: no network, no file, no permission
+            raise assets.AssetError(f"{first}\n  - open_clip: {type(second).__name__}") from second
 
 
 def read_state(file: Path) -> dict[str, Tensor]:

@@ -46,8 +46,15 @@ def test_branches_and_common_hypernyms():
     assert imagenet.branch(index["banjo"]) == "musical instrument"
     assert imagenet.branch(index["bullfrog"]) == "amphibian"
     assert imagenet.branch("n02704792") == "vehicle"  # "amphibian, amphibious vehicle"
-    common = imagenet.lowest_common_hypernym(index["beagle"], index["tiger"])
-    assert imagenet.synsets()[common].lemmas[0] == "carnivore"
+    index = {name: c.wnid for c in reversed(imagenet.classes()) for name in c.lemmas}
+    for a, b, common in (
+        ("beagle", "tiger", "carnivore"), ("Siberian husky", "malamute", "sled dog"),
+        ("golden retriever", "Labrador retriever", "retriever"),
+        ("tabby", "Persian cat", "domestic cat"), ("tank suit", "maillot", "clothing"),
+    ):  # fmt: skip
+        found = imagenet.lowest_common_hypernyms(index[a], index[b])
+        assert common in [imagenet.synsets()[w].lemmas[0] for w in found], (a, b)
+    assert imagenet.lowest_common_hypernyms(index["tiger"], index["tiger"]) == [index["tiger"]]
 
 
 def test_transparent_pictures_are_shown_on_white():

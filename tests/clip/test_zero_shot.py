@@ -12,7 +12,7 @@ from torchvision.models import resnet50
 from cvassign.clip import zero_shot
 
 torch.set_num_threads(1)
-pytestmark = pytest.mark.filterwarnings("ignore")  # TorchScript, deprecated: OpenAI's form
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit|.*Tracer")  # OpenAI's form
 TEXTS = ["a photo of a tench.", "a tiger"]
 
 
@@ -139,3 +139,20 @@ def test_architecture_in_numbers(model):
     by_name = {name: shape for name, _, shape in zero_shot.shapes(model.visual)}
     assert by_name["avgpool"] == (1, 64, 56, 56) and by_name["attnpool"] == (1, 1024)
     assert 8.1e9 < zero_shot.flops(resnet50()) < 8.3e9  # 4.09 billion multiply-adds
+
+
+def test_the_named_file_is_taken_and_never_passed_over(model, tmp_path, monkeypatch):
+    torch.save(model.state_dict(), tmp_path / "mine.pt")
+    monkeypatch.setenv("CVASSIGN_CLIP", str(tmp_path / "mine.pt"))
+    loaded = zero_shot.load()
+    assert loaded.name == "CLIP RN50 (mine.pt)"  # not OpenAI's: its checksum is another
+    assert torch.equal(loaded.model.visual.conv1.weight, model.visual.conv1.weight)
+    monkeypatch.setenv("CVASSIGN_CLIP", str(tmp_path / "none.pt"))
+    with pytest.raises(ValueError, match="none.pt"):
+        zero_shot.load()
+
+
+def test_texts_that_are_cut_are_named(model):
+    encoder = zero_shot.OpenClip("random", model, None, open_clip.get_tokenizer("RN50"))
+    with pytest.warns(UserWarning, match="1 texts are longer than 77 tokens.*word word"):
+        encoder.encode_text(["a tiger", "word " * 100])
