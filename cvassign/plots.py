@@ -21,6 +21,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from cvassign.attention import lambda_init_of
 from cvassign.files import replacing
@@ -30,7 +32,8 @@ if os.environ.get("CVASSIGN_SMOKE") == "1":  # figures of generated pictures rep
     FIGURES = Path(tempfile.mkdtemp(prefix="figures-"))
 WIDTH = 9.5  # inches; a notebook's column
 MAX_BYTES = 200_000  # of a figure's file
-DPIS = (150, 120, 100, 80, 60)  # the first that stays below MAX_BYTES is taken
+# Dots an inch, and colours of a palette: the first that stays below MAX_BYTES is taken.
+RESOLUTIONS = ((150, None), (120, None), (100, None), (100, 256), (80, 256), (60, 256))
 
 STYLE = {
     "font.size": 9, "axes.titlesize": 10, "axes.labelsize": 9, "figure.titlesize": 11,
@@ -67,11 +70,19 @@ def png(figure: Figure, about: dict[str, str] | None = None) -> bytes:
         figure: what to draw.
         about: texts that the file carries: keyword -> text.
     """
-    for dpi in DPIS:
+    for dpi, colours in RESOLUTIONS:
         file = io.BytesIO()
         # Without matplotlib's version in it the same figure gives the same file.
         figure.savefig(file, format="png", dpi=dpi, metadata={"Software": None, **(about or {})},
                        pil_kwargs={"optimize": True})  # fmt: skip
+        if colours:
+            drawn = Image.open(file)
+            drawn.load()  # the texts come after the pixels
+            texts = PngInfo()
+            for key, text in drawn.text.items():
+                texts.add_text(key, text)
+            file = io.BytesIO()
+            drawn.convert("RGB").quantize(colours).save(file, "png", optimize=True, pnginfo=texts)
         if file.tell() < MAX_BYTES:
             break
     return file.getvalue()
@@ -106,14 +117,14 @@ def show(figure: Figure, name: str, folder: Path = FIGURES):
     The file keeps the notebook small; shown by the inline backend, a grid of maps is megabytes.
     Where the folder cannot be written the figure is shown all the same, and one line says so.
     """
-    from IPython.display import Image  # not needed but in a notebook, and there it is
+    from IPython import display  # not needed but in a notebook, and there it is
 
     content = png(figure)
     try:
         _write(content, name, folder)
     except OSError as error:
         print(f"{name}.png is shown but was not saved: {error.strerror or error}")
-    return Image(data=content, width=round(100 * figure.get_figwidth()))
+    return display.Image(data=content, width=round(100 * figure.get_figwidth()))
 
 
 def std_over_seeds(values: np.ndarray) -> np.ndarray:

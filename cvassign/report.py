@@ -10,6 +10,7 @@ what it is, and only what stands between them is written here:
     <!--= patch vit "patch 2" test -->81.77<!--/-->                 ... of one label
     <!--= study/headline over\\ images/mean +.2f -->-0.89<!--/-->   a file of results/, path, format
     <!--= table patch vit diff -->...<!--/-->                       the runs of an experiment
+    <!--= clip -->...<!--/-->                                       what notebook 3 measured of CLIP
 """
 
 import json
@@ -75,6 +76,15 @@ def _table(experiment: str, *models: str) -> str:
     return "\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n\n"
 
 
+def _clip() -> str:
+    """What notebook 3 left in results/clip/clip.json, written where CLIP's weights are."""
+    path = RESULTS / "clip" / "clip.json"
+    if not path.exists():
+        return "No result of CLIP itself is stored: notebook 3 has not run with its weights yet."
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    return "\n\n| | |\n|---|---|\n" + "\n".join(f"| {k} | {v} |" for k, v in rows.items()) + "\n\n"
+
+
 def value_of(key: str) -> str:
     """What belongs at the marker with this key.
 
@@ -85,6 +95,8 @@ def value_of(key: str) -> str:
     try:
         if first == "table":
             return _table(*rest)
+        if first == "clip":
+            return _clip()
         if first in SECTIONS and rest[0] in MODELS:
             return _number(first, *rest)
         return _file(first, *rest)

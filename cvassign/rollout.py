@@ -154,28 +154,6 @@ def negative_share(attentions: Tensor) -> Tensor:
     return (attentions < 0).float().mean((1, 2, 3, 4))
 
 
-def deletion_score(model: Callable, images: Tensor, maps: Tensor, **options) -> Tensor:
-    """Area under the class probability as patches are taken away, most important first: (B,).
-
-    Low is good: without the patches that the map calls important the class is gone.
-    Arguments as for `perturbation_curve`.
-    """
-    return _area(*perturbation_curve(model, images, maps, insert=False, **options))
-
-
-def insertion_score(model: Callable, images: Tensor, maps: Tensor, **options) -> Tensor:
-    """Area under the class probability as patches are put in, most important first: (B,).
-
-    High is good: the patches that the map calls important suffice to see the class.
-    Arguments as for `perturbation_curve`.
-    """
-    return _area(*perturbation_curve(model, images, maps, insert=True, **options))
-
-
-def _area(share: Tensor, probability: Tensor) -> Tensor:
-    return torch.trapezoid(probability, share, dim=1)  # share runs from 0 to 1: a mean, in [0, 1]
-
-
 @torch.no_grad()
 def perturbation_curve(
     model: Callable[[Tensor], Tensor],

@@ -24,11 +24,6 @@ class Difference:
     n: int  # pairs
     over: str  # "seeds" or "images"
 
-    @property
-    def clear(self) -> bool:
-        """Whether the interval leaves zero out."""
-        return self.low > 0 or self.high < 0
-
     def __str__(self) -> str:
         return f"{signed(self.mean)} [{signed(self.low)}, {signed(self.high)}]"
 

@@ -19,7 +19,6 @@ ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":  # run as a script: Python looks into dino/ only, not into its parent
     sys.path[0] = str(ROOT)
 
-import cvassign  # noqa: E402, F401  before torch: it sets up OpenMP
 import matplotlib  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
@@ -29,6 +28,7 @@ from PIL import Image, UnidentifiedImageError  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torchvision import transforms  # noqa: E402
 
+import cvassign  # noqa: E402, F401  before torch: it sets up OpenMP
 from cvassign.assets import AssetError  # noqa: E402
 from cvassign.pictures import open_rgb  # noqa: E402
 from dino import weights  # noqa: E402

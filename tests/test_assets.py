@@ -331,7 +331,7 @@ def test_command_line(server, asset, cache, capsys):
 def test_the_table_is_complete():
     for name, asset in assets.ASSETS.items():
         for source in asset.sources:
-            assert source.kind in ("url", "npm", "pip", "apt"), name
+            assert source.kind in ("url", "npm", "pip"), name
             assert source.kind != "url" or source.ref.startswith("https://"), name
             if source.sha256 is None:
                 assert source.ref.startswith("https://dl.fbaipublicfiles.com/dino/"), name

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from cvassign.assets import AssetError
+from dino import figures, weights
 from dino import visualize_attention as va
-from dino import weights
 from dino.vision_transformer import VisionTransformer, build
 
 torch.set_num_threads(1)
@@ -430,3 +430,12 @@ def test_weights_that_are_not_finite_are_named(tmp_path):
 def test_a_picture_too_large_for_the_memory_is_refused_with_its_sizes():
     with pytest.raises(ValueError, match="16000 x 16000 pixels are 1000000 patches.*smaller"):
         va.attention_maps(Image.new("RGB", (8, 8)), build("vit_tiny", 16), (16000, 16000))
+
+
+def test_regions_say_where_a_head_looks():
+    attention = np.full((2, 20, 20), 0.5 / 400)
+    index, names = figures.region_map("coffee", 20, 20)
+    attention[1][index == names.index("the coffee")] *= 50
+    even, coffee = figures.describe_heads(attention, "coffee")
+    assert coffee.region == coffee.peak_region == "the coffee" and coffee.mass > 0.7
+    assert even.mass == pytest.approx(even.area)

@@ -245,24 +245,6 @@ def test_positions_come_without_cls(draw):
         draw(RNG.normal(size=(N + 1, 6)))
 
 
-def test_perturbation_curves_draw_the_mean_over_images_and_its_area():
-    share = [0, 0.5, 1]
-    deletion = {"ViT": np.array([[1, 0.5, 0], [0.8, 0.1, 0]]), "random": np.array([[1, 1, 0.0]])}
-    insertion = {"ViT": np.array([[0, 1, 1.0]]), "random": np.array([[0, 0.5, 1]])}
-    fig = ap.perturbation_curves(share, deletion, insertion)
-    left, right = fig.axes
-    np.testing.assert_allclose(left.lines[0].get_ydata(), [0.9, 0.3, 0])
-    np.testing.assert_allclose(left.lines[0].get_xdata(), [0, 50, 100])
-    assert [t.get_text() for t in left.get_legend().get_texts()] == [
-        "ViT: area 0.375", "random: area 0.750",
-    ]  # fmt: skip
-    assert [t.get_text() for t in right.get_legend().get_texts()] == [
-        "ViT: area 0.750", "random: area 0.500",
-    ]  # fmt: skip
-    with pytest.raises(ValueError, match=r"ViT of shape \(seeds, 3\), got \(1, 2\)"):
-        ap.perturbation_curves(share, {"ViT": [[1, 0]]}, {})
-
-
 def test_numbers_by_layer_and_the_uniform_entropy():
     fig = ap.by_layer({"entropy": {"ViT": [3.0, 2.0], "Diff-ViT": [1.0, 2.5]}, "share": {"ViT": [5, 6]}}, 65)
     left, right = fig.axes
@@ -279,12 +261,3 @@ def test_a_map_that_is_not_smoothed_shows_its_squares():
         ap.head_maps(images, maps, smooth=s).axes[2].images[0].get_array() for s in (False, True)
     )
     assert len(np.unique(squares.reshape(-1, 3), axis=0)) <= 16 < len(np.unique(smooth.reshape(-1, 3), axis=0))
-
-
-def test_regions_say_where_a_head_looks():
-    attention = np.full((2, 20, 20), 0.5 / 400)
-    index, names = ap.region_map("coffee", 20, 20)
-    attention[1][index == names.index("the coffee")] *= 50
-    even, coffee = ap.describe_heads(attention, "coffee")
-    assert coffee.region == coffee.peak_region == "the coffee" and coffee.mass > 0.7
-    assert even.mass == pytest.approx(even.area)

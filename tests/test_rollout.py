@@ -236,11 +236,16 @@ IMAGES = torch.ones(2, 3, 4, 4)
 BEST_FIRST = [0.0, 0.4, 0.7, 0.9, 1.0]  # the weights, largest first, added up
 
 
+def score_of(images, maps, insert=False, **options):
+    share, curve = rollout.perturbation_curve(weighing_model, images, maps, insert, **options)
+    return torch.trapezoid(curve, share, dim=1)
+
+
 def test_scores_of_a_perfect_and_of_an_inverted_map():
     maps = torch.stack([WEIGHTS, -WEIGHTS])
     area = sum((a + b) / 2 for a, b in zip(BEST_FIRST, BEST_FIRST[1:])) / N
-    insertion = rollout.insertion_score(weighing_model, IMAGES, maps)
-    deletion = rollout.deletion_score(weighing_model, IMAGES, maps)
+    insertion = score_of(IMAGES, maps, True)
+    deletion = score_of(IMAGES, maps)
     torch.testing.assert_close(insertion, torch.tensor([area, 1 - area]), rtol=0, atol=1e-5)
     torch.testing.assert_close(deletion, torch.tensor([1 - area, area]), rtol=0, atol=1e-5)
 
@@ -265,9 +270,9 @@ def test_fewer_steps_are_a_subset_of_the_curve():
 def test_given_labels_and_fill_are_used():
     maps = WEIGHTS.expand(2, N)
     labels = torch.tensor([0, 1])
-    other = rollout.deletion_score(weighing_model, IMAGES, maps, labels=labels)
+    other = score_of(IMAGES, maps, labels=labels)
     assert other.sum() == pytest.approx(1, abs=1e-5)  # the two classes' probabilities add to one
-    kept = rollout.deletion_score(weighing_model, IMAGES, maps, fill=torch.ones(3, 1, 1))
+    kept = score_of(IMAGES, maps, fill=torch.ones(3, 1, 1))
     torch.testing.assert_close(kept, torch.ones(2), rtol=0, atol=1e-5)  # nothing was taken away
 
 
@@ -276,8 +281,8 @@ def test_the_predicted_class_is_that_of_the_whole_image():
     images = IMAGES.clone()
     images[1, :, :, :2] = 0  # patches 0 and 2 are grey: share 0.7 - class 0; then patch 1 too
     images[1, :, :2, 2:] = 0  # share 0.3 - class 1
-    predicted = rollout.deletion_score(weighing_model, images, maps)
-    given = rollout.deletion_score(weighing_model, images, maps, labels=torch.tensor([0, 1]))
+    predicted = score_of(images, maps)
+    given = score_of(images, maps, labels=torch.tensor([0, 1]))
     torch.testing.assert_close(predicted, given)
 
 
@@ -287,7 +292,7 @@ def test_a_random_order_scores_between_the_right_and_the_wrong_one():
     random = rollout.random_maps(maps, seed=3)
     assert torch.equal(random, rollout.random_maps(maps, seed=3))
     assert len(random.argsort(1).unique(dim=0)) > 10  # each image has its own order
-    score = rollout.insertion_score(weighing_model, images, random).mean()
+    score = score_of(images, random, True).mean()
     assert score == pytest.approx(0.5, abs=0.03)  # the mean over all orders is exactly one half
 
 
@@ -297,9 +302,9 @@ def test_a_random_order_scores_between_the_right_and_the_wrong_one():
 ))  # fmt: skip
 def test_maps_that_do_not_fit_the_images_are_errors(images, maps):
     with pytest.raises(ValueError, match="expected images"):
-        rollout.deletion_score(weighing_model, images, maps)
+        score_of(images, maps)
 
 
 def test_maps_that_are_not_finite_are_errors():
     with pytest.raises(ValueError, match="finite"):
-        rollout.deletion_score(weighing_model, IMAGES, torch.full((2, N), math.nan))
+        score_of(IMAGES, torch.full((2, N), math.nan))

@@ -2,21 +2,26 @@
 """Labelled pictures in many styles, and the rule that picks 3.1.4's examples.
 
 The project carries a small gallery of openly licensed ones (`gallery/`); a folder
-of the same form adds to it where `CVASSIGN_DATA` names one.
+of the same form adds to it where `CVASSIGN_DATA` names one, and so does
 
-    python -m cvassign.clip.gallery FOLDER     # writes gallery/ anew from such a folder
+    python -m cvassign.clip.gallery get
+
+which downloads one photo of each of ImageNet's classes into the cache.
 """
 
 import csv
 import os
 import sys
 from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
+from cvassign import assets
 from cvassign.clip import imagenet
 from cvassign.files import replacing
 
@@ -25,9 +30,11 @@ COLUMNS = ("path", "imagenet_class_index", "synset", "style", "kind", "licence",
 BUNDLED = Path(__file__).resolve().parents[2] / "gallery"
 # The openly licensed sources on which the text-aligned twin is never trained.
 SOURCES = ("tuxpaint", "gcompris", "fluent-emoji", "fxemoji", "game-icons")
-RENDITIONS, OF_TRAINING, SIDE = 6, 2, 224
-CLOSE = 0.4  # of a photo's side, in a close-up
-MISLABELLED = ("chestnut",)  # an edible one, labelled as buckeye
+# The public set imagenet-sample-images at one commit: file names, bytes and SHA-256.
+SAMPLES = Path(__file__).with_name("imagenet_samples.csv")
+REPOSITORY, COMMIT = "EliSchwartz/imagenet-sample-images", "bc69043e2862758a1906c6a24a792bb28c6bb2ff"
+ADDRESS = f"https://raw.githubusercontent.com/{REPOSITORY}/{COMMIT}"
+CLOSE_UP, CLOSE = "close-up", 0.4  # of a photo's side
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,8 @@ class Picture:
 
 
 def load() -> list[Picture]:
-    """The project's own gallery, and after it `images` in the folder that CVASSIGN_DATA names.
+    """The project's own gallery, after it `images` in the folder that CVASSIGN_DATA names, and the
+    photos of `get`.
 
     Raises:
         FileNotFoundError: when there is neither.
@@ -70,7 +78,7 @@ def load() -> list[Picture]:
     for folder in folders:
         for p in read(folder):  # the same name below the folder is the same picture
             found.setdefault(p.path.relative_to(folder).with_suffix(""), p)
-    return list(found.values())
+    return [*found.values(), *samples()]
 
 
 def read(folder: Path) -> list[Picture]:
@@ -102,20 +110,21 @@ def read(folder: Path) -> list[Picture]:
 
 
 def close_ups(pictures: list[Picture], folder: Path) -> list[Picture]:
-    """The middle of each photo, `CLOSE` of its side, as pictures of the style "close-up": what is
-    left is mostly texture. They are written to `folder`."""
+    """Windows of each photo, `CLOSE` of its side, in the middle and a fifth of the side to each of
+    the four directions, as pictures of the style `CLOSE_UP`: what is left is mostly texture. They
+    are written to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     found = []
-    for i, p in enumerate(pictures):
-        if p.kind != "photo":
-            continue
-        path = folder / f"{i:04d}.png"
+    for i, p in enumerate(p for p in pictures if p.kind == "photo"):
         image = imagenet.open_rgb(p.path)
-        w, h = image.size
-        left, top = (round(s * (1 - CLOSE) / 2) for s in (w, h))
-        with replacing(path) as temporary:
-            image.crop((left, top, w - left, h - top)).save(temporary, "png")
-        found.append(replace(p, path=path, style="close-up", attribution=f"{p.attribution}; cropped"))
+        (w, h), half = image.size, CLOSE / 2
+        for k, (x, y) in enumerate(((0.5, 0.5), (0.3, 0.5), (0.7, 0.5), (0.5, 0.3), (0.5, 0.7))):
+            box = ((x - half) * w, (y - half) * h, (x + half) * w, (y + half) * h)
+            path = folder / f"{i:04d}-{k}.png"
+            with replacing(path) as temporary:
+                image.crop(tuple(map(round, box))).save(temporary, "png")
+            found.append(replace(p, path=path, style=CLOSE_UP,
+                                 attribution=f"{p.attribution}; cropped"))  # fmt: skip
     return found
 
 
@@ -137,88 +146,82 @@ def rates(pictures: list[Picture], hit: Tensor) -> dict[str, tuple[float, int]]:
 def select(
     pictures: list[Picture], first: Tensor, second: Tensor, n_classes: int = 10, per_branch: int = 2
 ) -> dict[int, tuple[list[Picture], Picture]]:
-    """The assignment's pick: classes with two pictures that only the first model gets in its
-    top-5 and one that only the second gets.
+    """The assignment's pick, among the pictures that may be shown: classes with two that only the
+    first model gets in its top-5 and one that only the second gets.
 
     Args:
-        first, second: (n,) bool, the models' hits.
+        first, second: (n,) bool, the models' hits. A close-up counts for the second alone: several
+            are of one photo.
         per_branch: classes of one branch at most; every branch gives one before any gives two.
 
     Returns:
         {class index: ([picture, picture], picture)}; fewer than `n_classes` when there are no more.
-        Pictures that may be shown are preferred, then two of different styles.
+        The two are of different styles where the class has such.
     """
-    only_first, only_second = {}, {}
-    by_licence = sorted(zip(pictures, first.tolist(), second.tolist()),
-                        key=lambda row: not row[0].may_be_shown)  # fmt: skip
-    for p, a, b in by_licence:
-        if a != b:
-            (only_first if a else only_second).setdefault(p.index, []).append(p)
-
-    def rank(index: int, wins: list[Picture]) -> tuple[bool, int]:
-        """Classes whose three pictures may all be shown come first."""
-        losses = only_second.get(index, [])
-        shown = sum(p.may_be_shown for p in wins) > 1 and any(p.may_be_shown for p in losses)
-        return not shown, index
-
-    chosen, used = {}, {}
+    only_first, only_second = defaultdict(list), defaultdict(list)
+    for p, a, b in zip(pictures, first.tolist(), second.tolist()):
+        if a != b and p.may_be_shown and not (a and p.style == CLOSE_UP):
+            (only_first if a else only_second)[p.index].append(p)
+    chosen, used = {}, Counter()
     for turn in range(per_branch):
-        for index, wins in sorted(only_first.items(), key=lambda item: rank(*item)):
-            losses, branch = only_second.get(index, []), wins[0].branch
-            if index in chosen or len(wins) < 2 or not losses or used.get(branch, 0) > turn:
+        for index, wins in sorted(only_first.items()):
+            branch = wins[0].branch
+            if index in chosen or len(wins) < 2 or index not in only_second or used[branch] > turn:
                 continue
             if len(chosen) == n_classes:
                 return chosen
-            others = [p for p in wins[1:] if p.may_be_shown == wins[1].may_be_shown]
-            other = next((p for p in others if p.style != wins[0].style), wins[1])
-            chosen[index] = ([wins[0], other], losses[0])
-            used[branch] = used.get(branch, 0) + 1
+            other = next((p for p in wins[1:] if p.style != wins[0].style), wins[1])
+            chosen[index] = [wins[0], other], only_second[index][0]
+            used[branch] += 1
     return chosen
 
 
-def bundle(folder: Path, out: Path = BUNDLED) -> int:
-    """Copies the openly licensed pictures of a folder into the project's own gallery, by rule.
+def get(folder: Path | None = None, progress: bool = True) -> list[Path]:
+    """Downloads one photo of each class (imagenet-sample-images, `SAMPLES`) that is not here yet.
 
-    Of each class every photo and up to `RENDITIONS` renditions, one of every style before a second
-    of any, of the twin's training sources at most `OF_TRAINING`; as WebP of `SIDE` pixels.
+    Each file is verified by its SHA-256; what an interrupted call left is taken up by the next.
 
-    Returns:
-        The number of pictures.
+    Args:
+        folder: default `imagenet-samples` in the cache.
+
+    Raises:
+        assets.AssetError: when some cannot be had; the others are kept.
     """
-    with (folder / "manifest.csv").open(newline="", encoding="utf-8") as stream:
-        rows = [r for r in csv.DictReader(stream) if r["may_be_committed"] == "yes"]
-    by_class = defaultdict(list)
-    for r in rows:
-        if Path(r["path"]).stem not in MISLABELLED:
-            by_class[int(r["imagenet_class_index"])].append(r)
-    chosen = []
-    for mine in by_class.values():
-        chosen += [r for r in mine if r["kind"] == "photo"]
-        count, left = Counter(), {True: OF_TRAINING, False: RENDITIONS}
-        renditions = [r for r in mine if r["kind"] != "photo"]
-        for r in renditions:
-            r["known"] = not any(s in r["source_repo"] for s in SOURCES)
-            count[r["style"], r["known"]] += 1
-            r["again"] = count[r["style"], r["known"]]
-        taken = []
-        for r in sorted(renditions, key=lambda r: (r["known"], r["again"], r["path"])):
-            if left[r["known"]] and len(taken) < RENDITIONS:
-                left[r["known"]] -= 1
-                taken.append(r)
-        chosen += taken
-    for r in chosen:
-        image = imagenet.open_rgb(folder / r["path"])
-        image.thumbnail((SIDE, SIDE))
-        r["path"] = Path(r["path"]).with_suffix(".webp").as_posix()
-        (out / r["path"]).parent.mkdir(parents=True, exist_ok=True)
-        image.save(out / r["path"], quality=75, method=6)
-    with replacing(out / "manifest.csv") as file, \
-            file.open("w", newline="", encoding="utf-8") as stream:  # fmt: skip
-        writer = csv.DictWriter(stream, COLUMNS, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(sorted(chosen, key=lambda r: r["path"]))
-    return len(chosen)
+    folder = folder or assets.cache_dir() / SAMPLES.stem
+    folder.mkdir(parents=True, exist_ok=True)
+    with SAMPLES.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+
+    def one(row: dict) -> str | None:
+        source = assets.Source("url", f"{ADDRESS}/{row['file']}", row["sha256"], int(row["bytes"]))
+        try:
+            assets.download(source, folder / row["file"])
+        except assets.AssetError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(8) as pool:  # each waits for the network
+        errors = list(tqdm(pool.map(one, rows), "photos", len(rows), disable=not progress))
+    if failed := [e for e in errors if e]:
+        raise assets.AssetError(f"{len(failed)} of {len(rows)} photos cannot be had, the first: "
+                                f"{failed[0]}; run the command again to go on")  # fmt: skip
+    return [folder / row["file"] for row in rows]
+
+
+def samples() -> list[Picture]:
+    """The photos that `get` has downloaded, none if it was not asked to. They are the user's own
+    copies, under ImageNet's terms: shown in the user's notebook, never part of this project."""
+    index = {c.wnid: i for i, c in enumerate(imagenet.classes())}
+    files = sorted((assets.cache_dir() / SAMPLES.stem).glob("n*.JPEG"))
+    return [
+        Picture(f, i := index[f.name[:9]], (i,), "photo", "photo", f"github:{REPOSITORY}",
+                "ImageNet's terms (research and teaching)", "ImageNet", True) for f in files
+    ]  # fmt: skip
 
 
 if __name__ == "__main__":
-    print(bundle(Path(sys.argv[1])), "pictures in", BUNDLED.name)
+    if sys.argv[1:] != ["get"]:
+        sys.exit("usage: python -m cvassign.clip.gallery get")
+    try:
+        print(len(get()), "photos, one a class, for notebook 3")
+    except assets.AssetError as error:
+        sys.exit(str(error))

@@ -21,9 +21,9 @@ from torchvision import models
 from torchvision.transforms import v2
 
 from cvassign import assets
+from cvassign.clip.imagenet_table import TABLE
 from cvassign.files import load_checkpoint
 from cvassign.pictures import open_rgb
-from cvassign.clip.imagenet_table import TABLE
 
 
 @dataclass(frozen=True)

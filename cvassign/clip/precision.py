@@ -1,7 +1,7 @@
 # LLM-assisted: prompts P3, see report.md
 """Half against single precision for an image encoder: time, outputs and memory of a forward pass.
 
-    python -m cvassign.clip.precision --out results/precision [--device cuda] [--batch-sizes 1,8,64]
+    python -m cvassign.clip.precision --out results/precision [--device cuda] [--batch-sizes 1,16,64]
 
 writes `precision_<device>.json`: the same measurements for CLIP's RN50 image encoder and for
 ImageNet's ResNet-50. Every function takes any `nn.Module` and an example batch (B, 3, H, W).
@@ -35,10 +35,9 @@ PRECISIONS = {
     "for convolutions on a GPU that has it)",
     "fp16": "convolutions and linear layers in half precision, BatchNorm's parameters in single "
     '(open_clip\'s precision="fp16")',
-    "pure_fp16": "every parameter and buffer in half precision",
     "bf16": "as fp16, with bfloat16: single's exponent range, 7 mantissa bits",
 }
-DTYPES = {"fp16": torch.float16, "pure_fp16": torch.float16, "bf16": torch.bfloat16}
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def convert(encoder: nn.Module, precision: str) -> nn.Module:
@@ -46,8 +45,6 @@ def convert(encoder: nn.Module, precision: str) -> nn.Module:
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     encoder = copy.deepcopy(encoder).eval().requires_grad_(False)
-    if precision == "pure_fp16":
-        return encoder.half()
     if precision in DTYPES:
         convert_weights_to_lp(encoder, DTYPES[precision])
     return encoder
@@ -450,7 +447,7 @@ def main(arguments: list[str] | None = None) -> Path:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, help="folder of the JSON file")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--batch-sizes", default="1,8,64", help="by commas, ascending")
+    parser.add_argument("--batch-sizes", default="1,16,64", help="by commas, ascending")
     parser.add_argument("--runs", type=int, default=100, help="timed runs, at least 2")
     parser.add_argument("--limit", type=float, default=60, help="seconds for the timed runs of one"
                         " precision and batch size; the file says how many there were")  # fmt: skip

@@ -21,11 +21,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from cvassign import assets
 from cvassign.clip import imagenet
-from cvassign.files import load_checkpoint, replacing
 from cvassign.clip.precision import convert
+from cvassign.files import load_checkpoint, replacing
 
 TEMPLATES = {
     "single": (lambda name: f"a photo of a {name}.",),
@@ -159,7 +160,9 @@ def read_state(file: Path) -> dict[str, Tensor]:
     if file.suffix == ".safetensors":
         return load_file(file)
     try:
-        state = dict(torch.jit.load(file, map_location="cpu").state_dict())
+        with warnings.catch_warnings():  # OpenAI's form is older than today's torch
+            warnings.filterwarnings("ignore", "`torch.jit.load` is deprecated", FutureWarning)
+            state = dict(torch.jit.load(file, map_location="cpu").state_dict())
     except RuntimeError:  # no TorchScript archive
         state = load_checkpoint(file)
         state = state.get("state_dict", state)
@@ -178,22 +181,23 @@ class ZeroShot:
         encoder: anything with the members of `Encoder`.
         templates: a key of `TEMPLATES`.
         names: default the 1000 curated class names of ImageNet.
-        cache: folder where the text embeddings are kept; None to encode each time.
+        cache: folder where the class vectors are kept, in half precision; None to encode each time.
         weights: (K, E) the class vectors, where they are stored: then nothing is encoded.
+        progress: show a bar while sentences are encoded, which takes minutes on a few cores.
     """
 
     def __init__(
         self, encoder: Encoder, templates: str = "seven", names: list[str] | None = None,
-        cache: Path | None = None, weights: Tensor | None = None,
+        cache: Path | None = None, weights: Tensor | None = None, progress: bool = False,
     ):  # fmt: skip
         if templates not in TEMPLATES:
             raise ValueError(f"templates must be one of {', '.join(TEMPLATES)}, got {templates!r}")
         self.encoder, self.templates = encoder, TEMPLATES[templates]
         self.names = imagenet.class_names() if names is None else names
         self.name = f"{encoder.name}, {len(self.templates)} templates"
-        self.weights = self._weights(cache) if weights is None else weights  # (K, E)
+        self.weights = self._weights(cache, progress) if weights is None else weights  # (K, E)
 
-    def _weights(self, cache: Path | None) -> Tensor:
+    def _weights(self, cache: Path | None, progress: bool) -> Tensor:
         sentences = [t(name) for name in self.names for t in self.templates]
         if cache is not None:
             # A probe sentence's embedding stands for the text tower's weights: other weights or
@@ -202,14 +206,17 @@ class ZeroShot:
             key = hashlib.sha256(probe + "\n".join(sentences).encode()).hexdigest()[:16]
             file = Path(cache) / f"zero-shot-{key}.safetensors"
             if file.exists():
-                return load_file(file)["weights"]
-        each = self.encoder.encode_text(sentences)  # (K * T, E)
+                return load_file(file)["weights"].float()
+        chunks = [sentences[i : i + 128] for i in range(0, len(sentences), 128)]
+        bar = tqdm(chunks, "sentences, 128 at a time", leave=False, disable=not progress)
+        each = torch.cat([self.encoder.encode_text(chunk) for chunk in bar])  # (K * T, E)
         mean = each.unflatten(0, (len(self.names), len(self.templates))).mean(dim=1)
         weights = F.normalize(mean, dim=-1)
         if cache is not None:
+            weights = weights.half()
             with replacing(file) as temporary:
                 save_file({"weights": weights}, temporary)
-        return weights
+        return weights.float()  # as they are read again
 
     def logits(self, images: list[Image.Image | Path | str]) -> Tensor:
         """Logits (n, K): logit_scale x cosine."""
@@ -233,17 +240,26 @@ def parts(model: nn.Module) -> dict[str, int]:
 
 
 @torch.inference_mode()
-def shapes(model: nn.Module, size: int = 224) -> list[tuple[str, str, tuple[int, ...]]]:
-    """(child, kind, output shape) for each direct child in the order of the forward pass."""
-    out, handles = [], []
+def stages(model: nn.Module, size: int = 224) -> dict[str, str]:
+    """What each part of an image encoder does to one picture, in the parts of `parts`: its layers,
+    without BatchNorm and ReLU, each with the shape that it puts out."""
+    out, handles = {}, []
+
+    def note(name: str, child: nn.Module, shape: tuple[int, ...]) -> None:
+        before = "layer4" not in out  # the stem or a stage
+        part = name if name.startswith("layer") else "stem" if before else "head"
+        kind = "blocks" if part == name else type(child).__name__
+        out.setdefault(part, []).append(f"{kind} {' × '.join(map(str, shape[1:]))}")
+
     for name, child in model.named_children():
-        handles.append(child.register_forward_hook(
-            lambda m, _i, y, name=name: out.append((name, type(m).__name__, tuple(y.shape)))
-        ))  # fmt: skip
+        if not isinstance(child, (nn.BatchNorm2d, nn.ReLU)):
+            handles.append(child.register_forward_hook(
+                lambda m, _i, y, name=name: note(name, m, tuple(y.shape))
+            ))  # fmt: skip
     model(torch.zeros(1, 3, size, size))
     for handle in handles:
         handle.remove()
-    return out
+    return {part: " → ".join(steps) for part, steps in out.items()}
 
 
 @torch.inference_mode()

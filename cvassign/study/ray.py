@@ -19,7 +19,17 @@ from pathlib import Path
 
 from cvassign.experiments import MODELS, PRESETS, all_runs
 from cvassign.files import replacing
-from cvassign.results import RESULTS, ROOT, Busy, ResultError, Run, load, run_or_load, weights_path, write_json
+from cvassign.results import (
+    RESULTS,
+    ROOT,
+    Busy,
+    ResultError,
+    Run,
+    load,
+    run_or_load,
+    weights_path,
+    write_json,
+)
 
 MISSING = "the engine 'ray' needs the package ray, which is not installed: pip install ray"
 RETRIES = 3  # of a run whose worker died; it goes on from its last epoch

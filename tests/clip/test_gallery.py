@@ -2,15 +2,26 @@
 """The selection rule picks what the assignment asks for, and bad manifests are refused."""
 
 import csv
+import hashlib
+import importlib.util
+import threading
 from collections import Counter
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+from cvassign.assets import AssetError
 from cvassign.clip import gallery, imagenet
-from cvassign.study import twin_data
+from cvassign.study import twin
+
+# The program that writes the gallery lies beside its pictures.
+spec = importlib.util.spec_from_file_location("make", gallery.BUNDLED / "make.py")
+make = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(make)
 
 
 def picture(index: int, style: str = "clipart", shown: bool = True) -> gallery.Picture:
@@ -40,18 +51,13 @@ def test_select_follows_the_rule():
     assert gallery.select(pictures, first, second) == {}
 
 
-def test_select_prefers_what_may_be_shown():
+def test_select_takes_only_what_may_be_shown():
     shown = (False, True, False, True, False, True)  # of a class: four wins, two losses
     wins = torch.tensor([True] * 4 + [False] * 2)
     pictures = [picture(292, "clipart", s) for s in shown]
     two, loss = gallery.select(pictures, wins, ~wins)[292]
-    assert all(p.may_be_shown for p in (*two, loss))
-    # a class whose pictures may all be shown comes before one where this is not so
-    first, second = torch.tensor([True, True, False] * 2), torch.tensor([False, False, True] * 2)
-    hidden = [picture(283, shown=s) for s in (True, True, False)]  # a cat as well, the lower index
-    cats = hidden + [picture(292) for _ in range(3)]
-    assert list(gallery.select(cats, first, second, n_classes=1)) == [292]
-    assert list(gallery.select(cats[:3], first[:3], second[:3])) == [283]
+    assert [*two, loss] == [pictures[1], pictures[3], pictures[5]]
+    assert gallery.select([*pictures[:5], picture(292, shown=False)], wins, ~wins) == {}
 
 
 def test_bundled_gallery_is_open_and_small():
@@ -60,12 +66,12 @@ def test_bundled_gallery_is_open_and_small():
     files = list(gallery.BUNDLED.rglob("*.webp"))
     assert sorted(files) == sorted(p.path for p in pictures)
     assert sum(f.stat().st_size for f in files) <= 7_000_000
-    assert max(max(Image.open(f).size) for f in files) <= gallery.SIDE
+    assert max(max(Image.open(f).size) for f in files) <= make.SIDE
     # No table scores the twin on what it was trained on: `held_out` leaves that out.
-    known = Counter(p.index for p in pictures if twin_data.part_of(p.source) == "train"
+    known = Counter(p.index for p in pictures if twin.parts(p.source) == ["train"]
                     and p.kind == "rendition")  # fmt: skip
-    assert max(known.values()) <= gallery.OF_TRAINING
-    assert {twin_data.part_of(p.source) for p in twin_data.held_out(pictures)} == {"test"}
+    assert max(known.values()) <= make.OF_TRAINING
+    assert {*map(tuple, (twin.parts(p.source) for p in twin.held_out(pictures)))} == {("test",)}
     kinds = Counter((p.index, p.kind) for p in pictures)
     both = [i for i, kind in kinds if kind == "photo" and kinds[i, "rendition"] > 1]
     assert len({imagenet.branch(imagenet.classes()[i].wnid) for i in both}) >= 6
@@ -92,13 +98,13 @@ def test_bundle_goes_by_the_rule(tmp_path, monkeypatch):
         writer = csv.DictWriter(f, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    assert gallery.bundle(tmp_path, tmp_path / "out") == 7
+    assert make.bundle(tmp_path, tmp_path / "out") == 7
     found = gallery.read(tmp_path / "out")
     names = {p.path.stem for p in found}
     assert names == {"tiger0", "tiger1", "tiger2", "tiger3", "fish", "trained", "large"}
     assert all(p.path.suffix == ".webp" for p in found)
-    monkeypatch.setattr(gallery, "RENDITIONS", 2)  # one of each style, the twin's sources last
-    gallery.bundle(tmp_path, tmp_path / "two")
+    monkeypatch.setattr(make, "RENDITIONS", 2)  # one of each style, the twin's sources last
+    make.bundle(tmp_path, tmp_path / "two")
     names = {p.path.stem for p in gallery.read(tmp_path / "two")}
     assert {"tiger3", "fish"} < names and len(names) == 4 and "trained" not in names
 
@@ -155,3 +161,61 @@ def test_load_checks_the_manifest(tmp_path):
     write(row)
     with pytest.raises(ValueError, match="columns missing: style"):
         gallery.read(tmp_path)
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """Three of the public photos on a server of this machine, and an empty cache."""
+    folder, rows = tmp_path / "server", []
+    folder.mkdir()
+    for index in (0, 1, 292):
+        name = f"{imagenet.classes()[index].wnid}_x.JPEG"
+        Image.effect_noise((40, 40), index).save(folder / name, "JPEG")
+        content = (folder / name).read_bytes()
+        rows.append([name[:9], name, len(content), hashlib.sha256(content).hexdigest()])
+    with (tmp_path / "imagenet_samples.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([["synset", "file", "bytes", "sha256"], *rows])
+    asked = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            asked.append(self.path)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder)) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        monkeypatch.setattr(gallery, "SAMPLES", tmp_path / "imagenet_samples.csv")
+        monkeypatch.setattr(gallery, "ADDRESS", f"http://127.0.0.1:{server.server_address[1]}")
+        monkeypatch.setenv("CVASSIGN_CACHE", str(tmp_path / "cache"))
+        yield folder, asked
+        server.shutdown()
+
+
+def test_get_downloads_verifies_and_goes_on(photos):
+    folder, asked = photos
+    tiger = folder / f"{imagenet.classes()[292].wnid}_x.JPEG"
+    right = tiger.read_bytes()
+    assert gallery.samples() == []
+    tiger.write_bytes(right[:-1] + b"x")  # another file under its name
+    with pytest.raises(AssetError, match="(?s)1 of 3 photos cannot be had.*expected SHA-256"):
+        gallery.get(progress=False)
+    assert [p.index for p in gallery.samples()] == [0, 1]
+    part = next((folder.parent / "cache").rglob("n*")).parent / f"{tiger.name}.part"
+    part.write_bytes(right[:100])  # a broken connection left this
+    tiger.write_bytes(right)
+    asked.clear()
+    files = gallery.get(progress=False)
+    assert [f.name for f in files if f.read_bytes() == right] == [tiger.name]
+    assert asked == [f"/{tiger.name}"]  # the other two are not asked for again
+    (*_, p) = gallery.samples()
+    assert (p.index, p.kind, p.class_name) == (292, "photo", "tiger") and "ImageNet" in p.licence
+    assert {s.path for s in gallery.load()} >= set(files)
+
+
+def test_the_list_of_photos_is_one_a_class_and_none_is_in_the_project():
+    with gallery.SAMPLES.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert sorted(r["synset"] for r in rows) == sorted(c.wnid for c in imagenet.classes())
+    source = f"github:{gallery.REPOSITORY}"
+    assert twin.parts(source) == ["train"]  # never scored by the twin
+    for notebook in gallery.BUNDLED.parent.glob("notebooks/*.ipynb"):
+        assert source not in notebook.read_text(encoding="utf-8")

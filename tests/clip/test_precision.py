@@ -30,7 +30,6 @@ N_CONV, N_BN, N_LINEAR = 3 * 4 * 9, 4 * 4, 256 * 5 + 5  # BatchNorm: weight, bia
     [
         ("fp32", {"float32": 4 * (N_CONV + N_BN + N_LINEAR), "int64": 8}),
         ("fp16", {"float16": 2 * (N_CONV + N_LINEAR), "float32": 4 * N_BN, "int64": 8}),
-        ("pure_fp16", {"float16": 2 * (N_CONV + N_BN + N_LINEAR), "int64": 8}),
         ("bf16", {"bfloat16": 2 * (N_CONV + N_LINEAR), "float32": 4 * N_BN, "int64": 8}),
     ],
 )

@@ -5,7 +5,6 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 from torch.nn import functional as F
 from torchvision.models import resnet50
 
@@ -17,9 +16,8 @@ TEXTS = ["a photo of a tench.", "a tiger"]
 
 
 @pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    return zero_shot.rn50()
+def model(random_clip):
+    return random_clip
 
 
 @pytest.fixture(scope="module")
@@ -28,25 +26,10 @@ def picture():
 
 
 @pytest.mark.parametrize("form", ["openai archive", "state dict", "training checkpoint"])
-def test_files_load_to_identical_outputs(form, model, picture, tmp_path):
+def test_files_load_to_identical_outputs(form, model, picture, tmp_path, openai_archive):
     file = tmp_path / "weights.pt"
     if form == "openai archive":  # TorchScript, with three settings beside the tensors
-
-        class Archive(nn.Module):
-            def __init__(self):
-                super().__init__()
-                for name, child in model.named_children():
-                    self.add_module(name, child)
-                for name, p in model.named_parameters(recurse=False):
-                    self.register_parameter(name, p)
-                for name, value in (("input_resolution", 224), ("context_length", 77),
-                                    ("vocab_size", 49408)):  # fmt: skip
-                    self.register_buffer(name, torch.tensor(value))
-
-            def forward(self, x):
-                return self.visual(x)
-
-        torch.jit.save(torch.jit.trace(Archive(), torch.zeros(1, 3, 224, 224)), file)
+        file = openai_archive
     else:
         state = model.state_dict()
         if form == "training checkpoint":
@@ -108,7 +91,7 @@ def test_zero_shot_is_scaled_cosine_of_mean_sentence(tmp_path):
     for i, name in enumerate(names):
         each = encoder.encode_text([t(name) for t in zero_shot.TEMPLATES["seven"]])
         expected = F.normalize(each.mean(0), dim=0)[0] * 10
-        assert classifier.logits(["x"])[0, i] == pytest.approx(expected.item(), abs=1e-5)
+        assert classifier.logits(["x"])[0, i] == pytest.approx(expected.item(), abs=0.01)  # kept in half
     (top,) = classifier.topk(["x"], k=3)
     assert sum(p for _, p in top) == pytest.approx(1) and top[0][1] > top[1][1]
     before = encoder.calls
@@ -136,8 +119,11 @@ def test_architecture_in_numbers(model):
     assert ours["all"] == 38_316_896 == 23_527_264 + ours["head"]
     assert ours["head"] == 14_789_632 and theirs["all"] == 25_557_032
     assert all(ours[f"layer{i}"] == theirs[f"layer{i}"] for i in range(1, 5))
-    by_name = {name: shape for name, _, shape in zero_shot.shapes(model.visual)}
-    assert by_name["avgpool"] == (1, 64, 56, 56) and by_name["attnpool"] == (1, 1024)
+    ours, theirs = zero_shot.stages(model.visual), zero_shot.stages(resnet50())
+    assert ours["stem"].endswith("→ AvgPool2d 64 × 56 × 56") and ours["stem"].count("Conv2d") == 3
+    assert theirs["stem"] == "Conv2d 64 × 112 × 112 → MaxPool2d 64 × 56 × 56"
+    assert ours["head"] == "AttentionPool2d 1024" and theirs["head"].endswith("→ Linear 1000")
+    assert all(ours[f"layer{i}"] == theirs[f"layer{i}"] for i in range(1, 5))
     assert 8.1e9 < zero_shot.flops(resnet50()) < 8.3e9  # 4.09 billion multiply-adds
 
 

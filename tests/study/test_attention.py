@@ -9,9 +9,8 @@ from cvassign.rollout import (
     attention_entropy,
     attention_rollout,
     cls_attention,
-    deletion_score,
-    insertion_score,
     negative_share,
+    perturbation_curve,
     rollout_map,
 )
 from cvassign.study import attention as study
@@ -122,7 +121,8 @@ def test_areas_are_the_scores(images):
     deletion, insertion = found["a map"]
     x = normalise(images)
     with study.autocast(x.device):
-        expected = [f(model, x, maps["a map"], steps=4) for f in (deletion_score, insertion_score)]
+        curves = [perturbation_curve(model, x, maps["a map"], insert, steps=4) for insert in (False, True)]
+    expected = [torch.trapezoid(probability, share, dim=1) for share, probability in curves]
     torch.testing.assert_close(deletion, expected[0], rtol=0, atol=0.02)
     torch.testing.assert_close(insertion, expected[1], rtol=0, atol=0.02)
     assert not torch.equal(deletion, insertion)

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from cvassign import experiments
-from cvassign.study import ray as ray_engine
 from cvassign.experiments import all_runs, experiment_runs
 from cvassign.results import load, load_model, run_or_load
+from cvassign.study import ray as ray_engine
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 12  # long enough to be killed in the middle

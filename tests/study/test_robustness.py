@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from cvassign.study import robustness
-from cvassign.stats import Difference, over_seeds, paired_bootstrap
 from cvassign.data import Split, load_generated
 from cvassign.experiments import experiment_runs
 from cvassign.plots import robustness_difference
-from cvassign.results import ResultError, load_model, save_weights, weights_path, write_json
+from cvassign.results import load_model, save_weights, weights_path
+from cvassign.stats import over_seeds, paired_bootstrap
+from cvassign.study import robustness
 from cvassign.study.robustness import CORRUPTIONS, SEVERITIES, corrupt
 from cvassign.train import predict
 from cvassign.vit import VisionTransformer
