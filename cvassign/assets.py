@@ -11,7 +11,7 @@
 A file gets its name in the cache only after its checksum was right, by one rename: whoever sees
 it sees all of it. From the command line:
 
-    python -m cvassign.assets list | get NAME | check
+    python -m cvassign.assets list | get NAME
 """
 
 import argparse
@@ -555,39 +555,15 @@ ASSETS = {
 # ------------------------------------------------------------------------- command line
 
 
-def _state(asset: Asset) -> str:
-    """Where the asset lies now; its content is not read."""
-    local = Path(os.environ.get("CVASSIGN_DATA") or os.devnull) / asset.file
-    if local.is_file():
-        return "local"
-    return "cached" if (cache_dir() / asset.file).is_file() else "-"
-
-
-def _list() -> int:
+def _list() -> None:
     print(f"cache folder: {cache_dir()}")
-    print(f"{'name':24}{'MB':>6}  {'here':8}{'licence':14}about")
     for name, asset in ASSETS.items():
-        size = asset.sources[0].size
-        print(f"{name:24}{f'{size / 1e6:.0f}' if size else '?':>6}  {_state(asset):8}"
-              f"{asset.licence.split(';')[0]:14}{asset.about}")  # fmt: skip
-        for source in asset.sources:
-            print(f"{'':40}{source.kind} {source.ref}")
-            print(f"{'':40}SHA-256 {source.sha256 or 'not published: noted on first use'}")
-    return 0
-
-
-def _check() -> int:
-    """Reads every file that is here and says whether its content is right."""
-    wrong = 0
-    for name, asset in ASSETS.items():
-        if (path := cache_dir() / asset.file).is_file():
-            try:
-                _verified(asset, path)
-                print(f"{name}: right, {path}")
-            except _Refused as error:
-                wrong += 1
-                print(f"{name}: WRONG, {path}: {error}")
-    return 1 if wrong else 0
+        folders = {"local": os.environ.get("CVASSIGN_DATA") or os.devnull, "cached": cache_dir()}
+        here = next((k for k, f in folders.items() if (Path(f) / asset.file).is_file()), "not here")
+        print(f"{name}: {here}; {asset.about} ({asset.licence})")
+        for s in asset.sources:
+            size = f", {s.size / 1e6:.0f} MB" if s.size else ""
+            print(f"    {s.kind} {s.ref}{size}, SHA-256 {s.sha256 or 'noted on first use'}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -595,18 +571,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m cvassign.assets", description=__doc__,
                                      formatter_class=argparse.RawTextHelpFormatter)  # fmt: skip
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="every asset, its size, licence, sources and checksum")
+    commands.add_parser("list", help="every asset, its licence, sources and checksum")
     commands.add_parser("get", help="fetch one").add_argument("name", choices=ASSETS)
-    commands.add_parser("check", help="verify every file in the cache")
     options = parser.parse_args(arguments)
-    if options.command == "get":
-        try:
-            print(fetch(options.name))
-        except AssetError as error:
-            print(error, file=sys.stderr)
-            return 1
+    if options.command == "list":
+        _list()
         return 0
-    return _list() if options.command == "list" else _check()
+    try:
+        print(fetch(options.name))
+    except AssetError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -39,12 +39,8 @@ SECTIONS = {
     "position": ("1.3", "2.2.3"),
     "controls": ("2.2", "2.2"),
 }
-POSITION_LABELS = {
-    "none": "none",
-    "learned_1d": "1-D learned",
-    "learned_2d": "2-D learned",
-    "sinusoidal": "sinusoidal",
-}
+POSITION_LABELS = {"none": "none", "learned_1d": "1-D learned", "learned_2d": "2-D learned",
+                   "sinusoidal": "sinusoidal"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -60,22 +56,15 @@ class Preset:
     winner: dict = field(default_factory=dict)  # the chosen one: long | winner is the best recipe
     short_best: dict = field(default_factory=dict)  # long made short: positions are compared on it
     hyper: tuple[dict, ...] = (  # one change each to the reference recipe
-        dict(depth=3),
-        dict(embed_dim=64),
-        dict(num_heads=2),
-        dict(learning_rate=0.006),
-        dict(learning_rate=0.0015),
+        dict(depth=3), dict(embed_dim=64), dict(num_heads=2),
+        dict(learning_rate=0.006), dict(learning_rate=0.0015),
         dict(optimizer="adamw", learning_rate=0.00075),  # AdamW's best rate is a lower one
-        dict(mlp_ratio=4.0),
-        dict(depth=9),
-    )
+        dict(mlp_ratio=4.0), dict(depth=9),
+    )  # fmt: skip
     hyper_gpu: tuple[dict, ...] = (
-        dict(optimizer="adamw", learning_rate=0.0015),
-        dict(optimizer="adamw", learning_rate=0.003),
-        dict(embed_dim=192),
-        dict(num_heads=16),
-        dict(num_heads=32),
-    )
+        dict(optimizer="adamw", learning_rate=0.0015), dict(optimizer="adamw", learning_rate=0.003),
+        dict(embed_dim=192), dict(num_heads=16), dict(num_heads=32),
+    )  # fmt: skip
     augments: tuple[str, ...] = (  # compared in 1.2.3; one of them is the reference recipe's
         "none",
         "crop+flip",
@@ -91,27 +80,18 @@ class Preset:
 # The experiments by priority.
 ORDER = ("best", "reference", "hyper", "controls", "augment", "position", "patch", "candidates")
 
+# The reference recipe, as far as it does not depend on the preset's size.
+MODEL = dict(mlp_ratio=2.0)
+TRAIN = dict(optimizer="muon", learning_rate=3e-3, augment="crop+flip")
 PRESETS = {
     preset.name: preset
     for preset in (
         Preset(
             "full",
-            model=dict(embed_dim=128, depth=6, num_heads=8, mlp_ratio=2.0),
-            train=dict(
-                epochs=15,
-                batch_size=256,
-                optimizer="muon",
-                learning_rate=3e-3,
-                warmup_epochs=1,
-                augment="crop+flip",
-            ),
-            long=dict(
-                embed_dim=256,
-                drop_path=0.05,
-                epochs=50,
-                warmup_epochs=2,
-                augment="crop+flip+randaugment(2,9)+cutmix",
-            ),
+            model=MODEL | dict(embed_dim=128, depth=6, num_heads=8),
+            train=TRAIN | dict(epochs=15, batch_size=256, warmup_epochs=1),
+            long=dict(embed_dim=256, drop_path=0.05, epochs=50, warmup_epochs=2,
+                      augment="crop+flip+randaugment(2,9)+cutmix"),
             candidates=(
                 dict(unmixed_epochs=10),
                 dict(depth=9, unmixed_epochs=10, weight_decay=0.2),
@@ -122,29 +102,15 @@ PRESETS = {
         ),
         Preset(
             "cpu",  # the same lists on a smaller model for three epochs
-            model=dict(embed_dim=96, depth=4, num_heads=8, mlp_ratio=2.0),
-            train=dict(
-                epochs=3,
-                batch_size=128,
-                optimizer="muon",
-                learning_rate=3e-3,
-                warmup_epochs=0.3,
-                augment="crop+flip",
-            ),
+            model=MODEL | dict(embed_dim=96, depth=4, num_heads=8),
+            train=TRAIN | dict(epochs=3, batch_size=128, warmup_epochs=0.3),
             long=dict(epochs=10, augment="crop+flip+randaugment(2,9)"),
             short_best=dict(epochs=3),
         ),
         Preset(
             "smoke",
-            model=dict(embed_dim=24, depth=2, num_heads=4, mlp_ratio=2.0),
-            train=dict(
-                epochs=2,
-                batch_size=64,
-                optimizer="muon",
-                learning_rate=5e-3,
-                warmup_epochs=0.2,
-                augment="crop+flip",
-            ),
+            model=MODEL | dict(embed_dim=24, depth=2, num_heads=4),
+            train=TRAIN | dict(epochs=2, batch_size=64, warmup_epochs=0.2, learning_rate=5e-3),
             long=dict(embed_dim=40, augment="crop+flip+cutmix"),
             candidates=(dict(unmixed_epochs=1),),
             short_best=dict(epochs=1),
@@ -155,7 +121,7 @@ PRESETS = {
             dataset="generated",
         ),
     )
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -201,7 +167,7 @@ def _rows(preset: Preset, experiment: str, model: str) -> list[_Row]:
         return [
             _Row("reference", f"patch-{s}" if s != 4 else "", f"patch {s}", dict(patch_size=s),
                  on_gpu=s == 2)
-            for s in (4, 8, 2)
+            for s in (2, 4, 8)
         ]  # fmt: skip
     if experiment == "position":
         return [

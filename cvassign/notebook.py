@@ -31,6 +31,10 @@ SMOKE = os.environ.get("CVASSIGN_SMOKE") == "1"
 RETRAIN = os.environ.get("CVASSIGN_RETRAIN") == "1"
 
 
+def _first_paragraph(docstring: re.Match) -> str:
+    return '"""' + re.split(r"\n\s*\n", docstring[1])[0].rstrip() + '"""'
+
+
 def source(*things) -> None:
     """Shows the source of functions and classes, each under its file; of a docstring the first
     sentence, as its text is for who calls the function and the page is for who reads its code."""
@@ -38,7 +42,7 @@ def source(*things) -> None:
     display(HTML("<style>.highlight pre {font-family: monospace; line-height: 1.3}</style>"))
     for thing in things:
         file = Path(inspect.getsourcefile(inspect.unwrap(thing))).relative_to(ROOT)
-        code = re.sub(r'(""".*?)\n\s*\n.*?"""', r'\1"""', inspect.getsource(thing), flags=re.DOTALL)
+        code = re.sub(r'"""(.*?)"""', _first_paragraph, inspect.getsource(thing), flags=re.DOTALL)
         display(Markdown(f"`{file}`: `{thing.__qualname__}`\n\n```python\n{code}```"))
 
 

@@ -22,7 +22,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from cvassign.attention import lambda_init_of
 from cvassign.files import replacing
@@ -31,9 +30,9 @@ FIGURES = Path(__file__).resolve().parents[1] / "figures"
 if os.environ.get("CVASSIGN_SMOKE") == "1":  # figures of generated pictures replace no real ones
     FIGURES = Path(tempfile.mkdtemp(prefix="figures-"))
 WIDTH = 9.5  # inches; a notebook's column
-MAX_BYTES = 200_000  # of a figure's file
+MAX_BYTES = 100_000  # of a figure's file
 # Dots an inch, and colours of a palette: the first that stays below MAX_BYTES is taken.
-RESOLUTIONS = ((150, None), (120, None), (100, None), (100, 256), (80, 256), (60, 256))
+RESOLUTIONS = ((150, None), (150, 256), (120, 256), (100, 256), (80, 256), (60, 256))
 
 STYLE = {
     "font.size": 9, "axes.titlesize": 10, "axes.labelsize": 9, "figure.titlesize": 11,
@@ -63,43 +62,19 @@ def styled(draw):
     return drawn
 
 
-def png(figure: Figure, about: dict[str, str] | None = None) -> bytes:
-    """The figure as PNG, in the highest resolution that takes below 200 KB.
-
-    Args:
-        figure: what to draw.
-        about: texts that the file carries: keyword -> text.
-    """
+def png(figure: Figure) -> bytes:
+    """The figure as PNG, in the highest resolution that takes below `MAX_BYTES`."""
     for dpi, colours in RESOLUTIONS:
         file = io.BytesIO()
         # Without matplotlib's version in it the same figure gives the same file.
-        figure.savefig(file, format="png", dpi=dpi, metadata={"Software": None, **(about or {})},
+        figure.savefig(file, format="png", dpi=dpi, metadata={"Software": None},
                        pil_kwargs={"optimize": True})  # fmt: skip
         if colours:
-            drawn = Image.open(file)
-            drawn.load()  # the texts come after the pixels
-            texts = PngInfo()
-            for key, text in drawn.text.items():
-                texts.add_text(key, text)
-            file = io.BytesIO()
-            drawn.convert("RGB").quantize(colours).save(file, "png", optimize=True, pnginfo=texts)
+            drawn, file = Image.open(file), io.BytesIO()
+            drawn.convert("RGB").quantize(colours).save(file, "png", optimize=True)
         if file.tell() < MAX_BYTES:
             break
     return file.getvalue()
-
-
-def save(
-    figure: Figure, name: str, folder: Path = FIGURES, about: dict[str, str] | None = None
-) -> Path:
-    """Writes `folder/name.png` atomically; `about` as for `png`.
-
-    Returns:
-        The file's path.
-
-    Raises:
-        ValueError: if the name is a path.
-    """
-    return _write(png(figure, about), name, folder)
 
 
 def _write(content: bytes, name: str, folder: Path) -> Path:
@@ -138,15 +113,6 @@ def band(ax: Axes, x: Sequence, values: np.ndarray, colour, **line) -> None:
     ax.plot(x, mean, color=colour, **line)
     if len(values) > 1:
         ax.fill_between(x, mean - std, mean + std, color=colour, alpha=0.2, lw=0)
-
-
-def per_seed(name: str, values, width: int | None = None) -> np.ndarray:
-    """`values` as (seeds, width), from (width,) or (seeds, width)."""
-    values = np.atleast_2d(np.asarray(values, dtype=float))
-    if values.ndim != 2 or (width is not None and values.shape[1] != width):
-        expected = f"(seeds, {'n' if width is None else width})"
-        raise ValueError(f"expected {name} of shape {expected}, got {values.shape}")
-    return values
 
 
 def colour_of(name: str, i: int) -> str:
@@ -357,36 +323,28 @@ def confusion_matrix(matrix, classes: Sequence[str], title: str = "") -> Figure:
 
 @styled
 def lambda_curves(results: Sequence[dict], title: str = "") -> Figure:
-    """λ of each layer over the epochs of Diff-ViT runs, a panel a run; dots are λ_init.
+    """λ of each layer over the epochs of one Diff-ViT run; dots are λ_init.
 
     Several seeds are thin lines under their mean: layers lie so close that bands would hide them.
     """
-    groups = by_name(results)
-    data = [_histories(g, "lambdas") for g in groups]  # (seeds, epochs, layers)
-    fig, axes = plt.subplots(1, len(groups), figsize=(WIDTH if len(groups) > 1 else 6.5, 3.6),
-                             sharey=True, squeeze=False)  # fmt: skip
-    low, high = min(np.nanmin(v) for v in data), max(np.nanmax(v) for v in data)
-    for ax, group, values in zip(axes[0], groups, data):
-        _, epochs, layers = values.shape
-        shades = plt.get_cmap("viridis")(np.linspace(0, 0.88, layers))
-        ends = values[:, -1].mean(axis=0)
-        places = _apart(ends, 0.055 * (high - low))
-        for layer in range(layers):
-            look, x = {"color": shades[layer]}, range(1, epochs + 1)
-            if len(values) > 1:
-                ax.plot(x, values[:, :, layer].T, **look, lw=0.8, alpha=0.6, label="_seed")
-            ax.plot(x, values[:, :, layer].mean(axis=0), **look, label=f"layer {layer + 1}")
-            if (config := group[0]["config"]["model"])["attention"] == "diff":
-                start = config["lambda_init"]
-                start = lambda_init_of(layer + 1) if start is None else start
-                ax.plot(0, start, "o", **look, ms=4, label="_start")
-            ax.text(1.01, places[layer], f"layer {layer + 1}", fontsize=8, va="center",
-                    color=shades[layer], transform=ax.get_yaxis_transform())  # fmt: skip
-        seeds = f", {len(group)} seeds and their mean" if len(group) > 1 else ""
-        ax.set(xlabel="epoch (dots: λ_init)", title=label_of(group[0]) + seeds if len(groups) > 1 else "")
-        whole_ticks(ax)
-    axes[0, 0].set_ylabel("λ")
-    fig.suptitle(title)
+    (group,) = by_name(results)
+    values = _histories(group, "lambdas")  # (seeds, epochs, layers)
+    _, epochs, layers = values.shape
+    fig, ax = plt.subplots(figsize=(6.5, 3.6))
+    shades = plt.get_cmap("viridis")(np.linspace(0, 0.88, layers))
+    places = _apart(values[:, -1].mean(axis=0), 0.055 * (np.nanmax(values) - np.nanmin(values)))
+    start = group[0]["config"]["model"]["lambda_init"]
+    for layer in range(layers):
+        look, x = {"color": shades[layer]}, range(1, epochs + 1)
+        if len(values) > 1:
+            ax.plot(x, values[:, :, layer].T, **look, lw=0.8, alpha=0.6, label="_seed")
+        ax.plot(x, values[:, :, layer].mean(axis=0), **look, label=f"layer {layer + 1}")
+        first = lambda_init_of(layer + 1) if start is None else start
+        ax.plot(0, first, "o", **look, ms=4, label="_start")
+        ax.text(1.01, places[layer], f"layer {layer + 1}", fontsize=8, va="center",
+                color=shades[layer], transform=ax.get_yaxis_transform())  # fmt: skip
+    ax.set(xlabel="epoch (dots: λ_init)", ylabel="λ", title=title)
+    whole_ticks(ax)
     return fig
 
 
@@ -412,37 +370,39 @@ def _setting(result: dict, key: str):
 
 
 @styled
-def hyperparameters(results: Sequence[dict], noise: float, title: str = "") -> Figure:
+def hyperparameters(results: Sequence[dict], reference: Sequence[dict], title: str = "") -> Figure:
     """Validation accuracy against the value of each hyperparameter, a small panel each.
 
     Args:
         results: the reference recipe first, then runs that change one thing in it; of one or of
             both models. AdamW's runs share a panel of their own against its rate.
-        noise: standard deviation over the reference's seeds, in points: a band of two of them
-            around the reference, inside which a difference may be chance.
+        reference: all seeds of the reference recipe. The band is two of their standard deviations
+            (the models' larger one) to either side of their mean: inside it a difference may be
+            chance.
         title: of the figure.
     """
     models = [m for m in MODELS.values() if any(model_of(r) == m for r in results)]
     of = {m: [r for r in results if model_of(r) == m] for m in models}
+    seeds = {m: np.array([r["val_accuracy"] for r in reference if model_of(r) == m]) for m in models}
+    noise = max(values.std(ddof=1) for values in seeds.values())
     keys = ("depth", "embed_dim", "num_heads", "mlp_ratio", "learning_rate")
     names = ("layers", "embedding dimension D", "heads", "MLP width / D", "learning rate, Muon")
     fig, axes = plt.subplots(2, 3, figsize=(WIDTH, 5), sharey=True)
     for ax, key, name in zip(axes.flat, (*keys, "adamw"), (*names, "learning rate, AdamW")):
         for model in models:
-            reference, *rest = of[model]
-            adamw = [r for r in rest if _setting(r, "optimizer") != _setting(reference, "optimizer")]
+            base, *rest = of[model]
+            adamw = [r for r in rest if _setting(r, "optimizer") != _setting(base, "optimizer")]
             if key == "adamw":
                 runs, x = adamw, "learning_rate"
             else:
-                changed = [r for r in rest if _setting(r, key) != _setting(reference, key)]
-                runs, x = [r for r in [reference, *changed] if r not in adamw], key
+                changed = [r for r in rest if _setting(r, key) != _setting(base, key)]
+                runs, x = [r for r in [base, *changed] if r not in adamw], key
             runs = sorted(runs, key=lambda r: _setting(r, x))
-            ax.plot(range(len(runs)), [r["val_accuracy"] for r in runs], "o-", ms=4.5,
-                    color=MODEL_COLOURS[model], label=model)
+            colour, level = MODEL_COLOURS[model], seeds[model].mean()
+            ax.plot(range(len(runs)), [r["val_accuracy"] for r in runs], "o-", ms=4.5, color=colour,
+                    label=model)  # fmt: skip
             ax.set_xticks(range(len(runs)), [f"{_setting(r, x):g}" for r in runs])
-            level = reference["val_accuracy"]
-            ax.axhspan(level - 2 * noise, level + 2 * noise, color=MODEL_COLOURS[model], alpha=0.12,
-                       lw=0)
+            ax.axhspan(level - 2 * noise, level + 2 * noise, color=colour, alpha=0.12, lw=0)
         ax.set_xlabel(name)
         ax.margins(x=0.12)
     fig.supylabel("validation accuracy (%)", fontsize=9)

@@ -171,7 +171,6 @@ def run_or_load(
     state: Path | None = None,
     device: str | None = None,
     progress: bool = True,
-    retrain: bool = False,
     deadline: float | None = None,
 ) -> dict:
     """The result of `run`: from its file if there is one, else by training it now.
@@ -182,7 +181,6 @@ def run_or_load(
         state: folder of the checkpoints of unfinished runs (default `checkpoints` in `results`).
         device: where to train; the default is a GPU if there is one.
         progress: show a progress bar.
-        retrain: train even if there is a result.
         deadline: when to stop with the state kept, see `Trainer.fit`.
 
     Raises:
@@ -190,7 +188,7 @@ def run_or_load(
         TimeUp: at the deadline.
         ResultError: if the stored result cannot be used.
     """
-    stored = None if retrain else load(run, results)
+    stored = load(run, results)
     if stored is not None:
         return stored
     state = state or results / "checkpoints"
@@ -202,10 +200,8 @@ def run_or_load(
     except Timeout as error:
         raise Busy(f"{run.name} (seed {run.seed}) is being trained by another process") from error
     with held:
-        if not retrain and (stored := load(run, results)) is not None:
+        if (stored := load(run, results)) is not None:
             return stored  # finished by the process that held the lock before us
-        if retrain:
-            checkpoint.unlink(missing_ok=True)
         where = pick_device(device)
         data = DATASETS[run.dataset]().to(where)
         trainer = Trainer(run.model, run.train, run.seed, data, checkpoint)

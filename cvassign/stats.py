@@ -24,14 +24,6 @@ class Difference:
     n: int  # pairs
     over: str  # "seeds" or "images"
 
-    def __str__(self) -> str:
-        return f"{signed(self.mean)} [{signed(self.low)}, {signed(self.high)}]"
-
-
-def signed(value: float) -> str:
-    """ "+0.21" or "−0.21", with a true minus sign."""
-    return f"{value:+.2f}".replace("-", "−")
-
 
 def t_quantile(p: float, df: int) -> float:
     """The p-quantile (0.5 < p < 1) of Student's t distribution with df degrees of freedom.
@@ -97,5 +89,3 @@ def mean_std(values: Sequence[float]) -> str:
         return "–"
     text = f"{values.mean():.2f}"
     return text if len(values) == 1 else f"{text} ± {values.std(ddof=1):.2f}"
-
-

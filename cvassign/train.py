@@ -60,7 +60,7 @@ class TrainConfig:
     label_smoothing: float = 0.1
     clip_norm: float = 1.0  # the gradient's largest norm
     augment: str = "crop+flip"  # see augment.build_augmentation
-    unmixed_epochs: int = 0  # the last epochs, without mixup and CutMix
+    unmixed_epochs: int = 0  # the last epochs, without CutMix
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:
@@ -313,7 +313,7 @@ class Trainer:
         losses = torch.zeros(self.steps, device=self.device)
         for i in range(self.steps):
             batch = slice(i * c.batch_size, (i + 1) * c.batch_size)
-            x, y = self.augmentation.erase(normalise(images[batch]), generator), labels[batch]
+            x, y = normalise(images[batch]), labels[batch]
             if mixed:
                 x, y = self.augmentation.mix(x, y, generator)
             if self.step is None:

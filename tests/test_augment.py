@@ -7,10 +7,10 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
 from cvassign import augment
-from cvassign.augment import BINS, DESCRIPTIONS, OPS, PAD, SIZE, build_augmentation
+from cvassign.augment import BINS, DEFAULTS, OPS, PAD, SIZE, build_augmentation
 
 PIXEL_SPECS = (
-    "crop", "flip", "jitter", "randaugment(2,9)", "trivialaugment", "crop+flip+randaugment(3,30)",
+    "crop", "flip", "jitter", "randaugment(2,9)", "crop+flip+randaugment(3,30)",
 )  # fmt: skip
 
 
@@ -29,16 +29,15 @@ def photos(n: int, seed: int = 0) -> torch.Tensor:
 
 
 def torchvision_op(image: torch.Tensor, name: str, magnitude: float) -> torch.Tensor:
-    """What RandAugment and TrivialAugmentWide do for a name they drew."""
+    """What RandAugment does for a name it drew."""
     return v2.RandAugment()._apply_image_or_video_transform(
         image, name, magnitude, interpolation=InterpolationMode.NEAREST, fill={torch.Tensor: None}
     )
 
 
-@pytest.mark.parametrize("wide", (False, True), ids=("randaugment", "trivialaugment"))
-def test_magnitudes_are_torchvisions(wide):
-    space = (v2.TrivialAugmentWide if wide else v2.RandAugment)._AUGMENTATION_SPACE
-    magnitudes, signed = augment.magnitude_table(wide, torch.device("cpu"))
+def test_magnitudes_are_torchvisions():
+    space = v2.RandAugment._AUGMENTATION_SPACE
+    magnitudes, signed = augment.magnitude_table(torch.device("cpu"))
     assert set(space) == set(OPS)
     for name, (values, is_signed) in space.items():
         values = values(BINS, SIZE, SIZE)
@@ -47,10 +46,9 @@ def test_magnitudes_are_torchvisions(wide):
         torch.testing.assert_close(row, torch.zeros(BINS) if values is None else values.float())
 
 
-@pytest.mark.parametrize("wide", (False, True), ids=("randaugment", "trivialaugment"))
 @pytest.mark.parametrize("name", OPS)
-def test_each_op_equals_torchvisions(name, wide):
-    magnitudes, signed = augment.magnitude_table(wide, torch.device("cpu"))
+def test_each_op_equals_torchvisions(name):
+    magnitudes, signed = augment.magnitude_table(torch.device("cpu"))
     magnitude = magnitudes[OPS.index(name)]
     if signed[OPS.index(name)]:
         magnitude = torch.cat([magnitude, -magnitude])
@@ -74,7 +72,7 @@ def test_each_op_equals_torchvisions(name, wide):
 
 def test_a_batch_of_mixed_ops_gives_each_image_its_own():
     images, op = photos(len(OPS)), torch.randperm(len(OPS), generator=seeded())
-    table, _ = augment.magnitude_table(True, torch.device("cpu"))
+    table, _ = augment.magnitude_table(torch.device("cpu"))
     magnitude = table[op, 13]
     ours = augment.apply_op(images, op, magnitude)
     for i in range(len(OPS)):
@@ -156,30 +154,7 @@ def test_none_changes_nothing():
     augmentation, images = build_augmentation("none"), photos(4)
     x, y = torch.randn(4, 3, SIZE, SIZE), torch.eye(4)
     assert augmentation.pixels(images, seeded()) is images
-    assert augmentation.erase(x, seeded()) is x
     assert augmentation.mix(x, y, seeded()) == (x, y)
-
-
-def test_erasing_fills_rectangles_of_the_stated_size_with_zero():
-    images = torch.ones(4000, 3, SIZE, SIZE)
-    augmentation = build_augmentation("erasing(0.25)")
-    out = augmentation.erase(images, seeded())
-    assert torch.equal(out, augmentation.erase(images, seeded()))
-    assert images.min() == 1 and set(out.unique().tolist()) == {0, 1}
-    hole = out[:, 0] == 0
-    assert all(torch.equal(hole, out[:, c] == 0) for c in (1, 2))
-    hit = hole.any(2).any(1)
-    assert abs(hit.float().mean() - 0.25) < 0.03
-    height, width = hole.any(2).sum(1)[hit].float(), hole.any(1).sum(1)[hit].float()
-    area = hole.sum((1, 2))[hit].float()
-    assert torch.equal(area, height * width)  # a rectangle, wholly inside
-    half = 0.5 * (height + width) + 0.25  # what rounding two sides can do
-    assert ((area + half) / SIZE**2 >= 0.02).all() and ((area - half) / SIZE**2 <= 0.33).all()
-    assert abs(area.mean() / SIZE**2 - 0.175) < 0.01  # uniform in 0.02..0.33
-    assert ((height + 0.5) / (width - 0.5) >= 0.3).all()
-    assert ((height - 0.5) / (width + 0.5) <= 3.3).all()
-    assert abs((height > width).float().mean() - (height < width).float().mean()) < 0.1
-    assert hole.any(0).all()  # everywhere
 
 
 def test_cutmix_weights_targets_by_the_area_pasted():
@@ -195,37 +170,13 @@ def test_cutmix_weights_targets_by_the_area_pasted():
     assert torch.equal(boxes.sum((1, 2)), boxes.any(2).sum(1) * boxes.any(1).sum(1))
 
 
-def test_mixup_blends_images_and_targets_alike():
-    B = 500
-    images = torch.randn(B, 3, SIZE, SIZE, generator=seeded(1))
-    mixed, targets = build_augmentation("mixup(0.5)").mix(images, torch.eye(B), seeded())
-    torch.testing.assert_close(targets.sum(1), torch.ones(B))
-    torch.testing.assert_close(mixed, torch.einsum("bk,kcij->bcij", targets, images))
-    own = targets.diagonal()
-    assert abs((own < 1).float().mean() - 0.5) < 0.07
-    assert abs(own[own < 1].mean() - 0.5) < 0.07 and own.unique().numel() > 200  # one per image
-
-
-def test_mixup_and_cutmix_share_a_batch():
-    B = 500
-    images = torch.arange(B, dtype=torch.float32).view(B, 1, 1, 1).expand(-1, 3, SIZE, SIZE)
-    augmentation = build_augmentation("mixup(0.3)+cutmix(0.4)")
-    mixed, targets = augmentation.mix(images, torch.eye(B), seeded())
-    torch.testing.assert_close(targets.sum(1), torch.ones(B))
-    changed = (mixed != images).float().mean((1, 2, 3))
-    assert abs((changed == 1).float().mean() - 0.3) < 0.08  # a few boxes cover the whole image
-    assert abs(((changed > 0) & (changed < 1)).float().mean() - 0.4) < 0.08
-    again = augmentation.mix(images, torch.eye(B), seeded())
-    assert torch.equal(mixed, again[0]) and torch.equal(targets, again[1])
-
-
 def test_spec_defaults_and_arguments():
     assert build_augmentation("randaugment").parts == {"randaugment": (2, 9)}
-    parts = build_augmentation(" crop + flip+randaugment(3, 15)+erasing(.1)+cutmix(1)").parts
+    parts = build_augmentation(" crop + flip+randaugment(3, 15)+cutmix(.1)").parts
     assert parts == {
-        "crop": (), "flip": (), "randaugment": (3, 15), "erasing": (0.1,), "cutmix": (1.0,),
+        "crop": (), "flip": (), "randaugment": (3, 15), "cutmix": (0.1,),
     }  # fmt: skip
-    for name in DESCRIPTIONS:
+    for name in DEFAULTS:
         assert name in build_augmentation(name).parts
 
 
@@ -233,20 +184,20 @@ def test_spec_defaults_and_arguments():
     "spec, message",
     (
         ("crop+rotate", "rotate"), ("", "unknown"), ("crop+", "unknown"), ("cutmix(", "cutmix"),
-        ("mixup(-1)", "mixup"), ("crop(4)", "crop"), ("randaugment(2)", "randaugment"),
+        ("cutmix(-1)", "cutmix"), ("mixup", "mixup"), ("crop(4)", "crop"), ("randaugment(2)", "randaugment"),
         ("randaugment(2,31)", "randaugment"), ("randaugment(2,9.5)", "9.5"),
-        ("cutmix(1.5)", "1.5"), ("erasing(0.1,0.2)", "erasing"), ("erasing(1.2.3)", "1.2.3"),
+        ("cutmix(1.5)", "1.5"), ("cutmix(0.1,0.2)", "cutmix"), ("cutmix(1.2.3)", "1.2.3"),
     ),
 )  # fmt: skip
 def test_unknown_specs_say_what_is_known(spec, message):
     with pytest.raises(ValueError, match=message) as error:
         build_augmentation(spec)
-    assert all(name in str(error.value) for name in DESCRIPTIONS)
+    assert all(name in str(error.value) for name in DEFAULTS)
 
 
-@pytest.mark.parametrize("spec", ("flip+flip", "none+crop", "mixup(0.6)+cutmix(0.6)"))
+@pytest.mark.parametrize("spec", ("flip+flip", "none+crop"))
 def test_contradictory_specs_raise(spec):
-    with pytest.raises(ValueError, match="twice|none|at most 1"):
+    with pytest.raises(ValueError, match="twice|none"):
         build_augmentation(spec)
 
 
@@ -257,14 +208,13 @@ def test_pixels_reject_other_images(images):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("spec", PIXEL_SPECS + ("erasing", "mixup+cutmix"))
+@pytest.mark.parametrize("spec", PIXEL_SPECS + ("cutmix",))
 def test_the_gpu_never_waits_for_the_host(spec):
     augmentation, generator = build_augmentation(spec), torch.Generator("cuda").manual_seed(0)
     images, targets = photos(16).cuda(), torch.eye(16).cuda()
 
     def run():
-        x = augmentation.erase(augmentation.pixels(images, generator).float(), generator)
-        return augmentation.mix(x, targets, generator)
+        return augmentation.mix(augmentation.pixels(images, generator).float(), targets, generator)
 
     run()  # fills the cache of magnitudes
     torch.cuda.set_sync_debug_mode("error")
@@ -278,7 +228,7 @@ def test_the_gpu_never_waits_for_the_host(spec):
 def test_ops_are_the_same_on_the_gpu():
     op = torch.arange(len(OPS)).repeat(BINS)
     level = torch.arange(BINS).repeat_interleave(len(OPS))
-    magnitude = augment.magnitude_table(True, torch.device("cpu"))[0][op, level]
+    magnitude = augment.magnitude_table(torch.device("cpu"))[0][op, level]
     images = photos(len(op))
     host = augment.apply_op(images, op, magnitude)
     device = augment.apply_op(images.cuda(), op.cuda(), magnitude.cuda()).cpu()

@@ -1,11 +1,13 @@
 # LLM-assisted: prompts P1, P6, P8, see report.md
 """Every notebook runs top to bottom in smoke mode, and its prose says what its outputs show."""
 
+import ast
 import json
 import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,15 @@ def test_every_number_in_the_text_is_shown_by_an_output(notebook):
         text = re.sub(NO_PROSE, "", text, flags=re.DOTALL)
         numbers = [n for n in re.findall(NUMBER, text) if not re.fullmatch(r"[123]\.[1-5]", n)]
         assert not [n for n in numbers if n not in shown], f"text cell {i}"
+
+
+@each
+def test_every_source_on_the_page_is_whole(notebook):
+    for c in cells(notebook, "code"):
+        for o in c["outputs"]:
+            text = "".join(o.get("data", {}).get("text/markdown", ""))
+            for code in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
+                ast.parse(textwrap.dedent(code))
 
 
 @each

@@ -159,8 +159,6 @@ def test_lambda_curves_have_a_labelled_line_a_layer():
     np.testing.assert_allclose(drawn["_start"], [[lambda_init_of(i)] for i in (1, 2, 3)])
     assert [t.get_text() for t in ax.texts] == ["layer 1", "layer 2", "layer 3"]
     assert ax.get_ylabel() == "λ"
-    both = plots.lambda_curves([*runs, result("constant", attention="diff")])
-    assert [ax.get_title() for ax in both.axes] == ["diff, 3 seeds and their mean", "constant"]
 
 
 def test_labels_of_lines_that_end_alike_do_not_overlap():
@@ -179,7 +177,8 @@ def test_a_hyperparameters_panel_has_its_runs_in_order_and_the_reference():
         result("fast", learning_rate=2e-3, val_accuracy=81.0),
         result("adamw", optimizer="adamw", learning_rate=5e-4, val_accuracy=72.0),
     ]
-    fig = plots.hyperparameters(runs, noise=0.5)
+    seeds = [result("reference", val_accuracy=v) for v in (81.0, 82.0, 83.0)]
+    fig = plots.hyperparameters(runs, seeds)
     drawn = {ax.get_xlabel(): ax for ax in fig.axes}
     assert drawn["layers"].lines[0].get_ydata().tolist() == [80, 82, 84]
     assert [t.get_text() for t in drawn["layers"].get_xticklabels()] == ["3", "6", "9"]
@@ -187,7 +186,7 @@ def test_a_hyperparameters_panel_has_its_runs_in_order_and_the_reference():
     assert drawn["learning rate, Muon"].lines[0].get_ydata().tolist() == [82, 81]
     assert drawn["learning rate, AdamW"].lines[0].get_ydata().tolist() == [72]
     band = drawn["layers"].patches[0].get_bbox()  # two standard deviations around the reference
-    assert (band.y0, band.y1) == (81, 83)
+    assert (band.y0, band.y1) == (80, 84)
 
 
 def test_robustness_is_the_difference_of_the_models():
@@ -198,10 +197,11 @@ def test_robustness_is_the_difference_of_the_models():
 
 def test_a_figure_is_saved_once_and_small(tmp_path):
     fig = plots.loss_curves([result()])
-    path = plots.save(fig, "curve", tmp_path)
-    assert path.name == "curve.png" and path.stat().st_size < plots.MAX_BYTES
-    content = path.read_bytes()
-    plots.save(fig, "curve", tmp_path)
-    assert path.read_bytes() == content and [p.name for p in tmp_path.iterdir()] == ["curve.png"]
+    shown = plots.show(fig, "curve", tmp_path)
+    content = (tmp_path / "curve.png").read_bytes()
+    assert shown.data == content and len(content) < plots.MAX_BYTES
+    plots.show(fig, "curve", tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["curve.png"]
+    assert (tmp_path / "curve.png").read_bytes() == content
     with pytest.raises(ValueError, match="bare name"):
-        plots.save(fig, "../curve", tmp_path)
+        plots.show(fig, "../curve", tmp_path)

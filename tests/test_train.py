@@ -36,7 +36,7 @@ CONFIG = TrainConfig(epochs=3, batch_size=32, warmup_epochs=1, augment="none")
 # Everything that draws random numbers or keeps a state between steps.
 ALL = TrainConfig(
     epochs=6, batch_size=32, optimizer="muon", learning_rate=3e-3, warmup_epochs=1,
-    augment="crop+flip+randaugment(2,9)+erasing+mixup+cutmix", unmixed_epochs=2,
+    augment="crop+flip+randaugment(2,9)+cutmix", unmixed_epochs=2,
 )  # fmt: skip
 ALL_MODEL = replace(MODEL, attention="diff", drop_path=0.2)
 
@@ -401,7 +401,7 @@ def test_the_last_epochs_are_not_mixed(monkeypatch):
         return torch.zeros(())
 
     monkeypatch.setattr(Trainer, "plain_step", step)
-    fitted(MODEL, replace(CONFIG, augment="mixup", unmixed_epochs=1), 0, tiny())
+    fitted(MODEL, replace(CONFIG, augment="cutmix(1)", unmixed_epochs=1), 0, tiny())
     steps = len(seen) // CONFIG.epochs
     assert all(seen[:-steps]) and not any(seen[-steps:])
 

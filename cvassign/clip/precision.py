@@ -3,21 +3,21 @@
 
     python -m cvassign.clip.precision --out results/precision [--device cuda] [--batch-sizes 1,16,64]
 
-writes `precision_<device>.json`: the same measurements for CLIP's RN50 image encoder and for
-ImageNet's ResNet-50. Every function takes any `nn.Module` and an example batch (B, 3, H, W).
-The memory part follows "Understanding GPU Memory 1" (PyTorch blog, 2023), for a forward pass.
+writes `precision_<device>.json` for CLIP's RN50 image encoder. Every function takes any `nn.Module`
+and an example batch (B, 3, H, W).
+Memory is told by category, as in "Understanding GPU Memory 1" (PyTorch blog, 2023).
 """
 
 import argparse
 import contextlib
 import copy
 import json
-import pickle
 import platform
 import subprocess
 import tempfile
 import time
 from pathlib import Path
+from statistics import mean, stdev
 
 import torch
 from open_clip.model import convert_weights_to_lp
@@ -68,12 +68,9 @@ def numerics(precision: str):
 def time_forward(
     encoder: nn.Module, batch: Tensor, runs: int = 100, warmup: int = 10, limit_s: float = 60.0
 ) -> dict:
-    """Wall-clock time of a forward pass.
+    """Wall-clock time of a forward pass, in milliseconds per batch.
 
-    A GPU works asynchronously: the clock may only be read after `synchronize`. The two CUDA events
-    give the time on the stream from before the first kernel to after the last. Gaps in which the
-    GPU waits for Python's next launch are part of it: with a single image it is no measure of the
-    GPU's own work. Wall clock minus events is only what lies outside of the two.
+    A GPU works asynchronously: the clock may only be read after `synchronize`.
 
     Args:
         runs: how many are timed, at least two: one alone has no deviation.
@@ -81,49 +78,27 @@ def time_forward(
             a CPU without instructions for it is emulated, forty times slower.
 
     Returns:
-        `runs` (how many were timed). Milliseconds per *batch*: `runs_ms` (one each), `mean_ms`,
-        `std_ms` (n-1), `median_ms`; per *image*: `image_mean_ms`, `image_std_ms`; on a GPU also
-        per batch, by events: `event_mean_ms`, `event_std_ms`.
+        `runs` (how many were timed), `mean_ms`, `std_ms` (n - 1) and `runs_ms`, one each.
 
     Raises:
         ValueError: for fewer than two runs.
     """
     if runs < 2:
         raise ValueError(f"runs must be at least 2, got {runs}")
-    cuda = batch.is_cuda
+    wait = torch.cuda.synchronize if batch.is_cuda else lambda: None
     started = time.perf_counter()
     for done in range(warmup):  # cuDNN picks its algorithms, the allocator fills its pool
         if done == 0 or time.perf_counter() - started < 0.1 * limit_s:
             encoder(batch)
-    wall, events, started = [], [], time.perf_counter()
-    for _ in range(runs):
-        if len(wall) >= 3 and time.perf_counter() - started > limit_s:
-            break
-        if cuda:
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            torch.cuda.synchronize()
-        t0 = time.perf_counter()
-        if cuda:
-            start.record()
+    ms, started = [], time.perf_counter()
+    while len(ms) < runs and (len(ms) < 3 or time.perf_counter() - started < limit_s):
+        wait()
+        start = time.perf_counter()
         encoder(batch)
-        if cuda:
-            end.record()
-            torch.cuda.synchronize()
-        wall.append(1000 * (time.perf_counter() - t0))
-        if cuda:
-            events.append(start.elapsed_time(end))
-    ms = torch.tensor(wall, dtype=torch.float64)
-    out = {
-        "batch_size": len(batch), "runs": len(wall),
-        "mean_ms": ms.mean().item(), "std_ms": ms.std().item(), "median_ms": ms.median().item(),
-        "image_mean_ms": ms.mean().item() / len(batch),
-        "image_std_ms": ms.std().item() / len(batch),
-        "runs_ms": [float(f"{t:.5g}") for t in wall],
-    }  # fmt: skip
-    if cuda:
-        ms = torch.tensor(events, dtype=torch.float64)
-        out |= {"event_mean_ms": ms.mean().item(), "event_std_ms": ms.std().item()}
-    return out
+        wait()
+        ms.append(1000 * (time.perf_counter() - start))
+    return {"batch_size": len(batch), "runs": len(ms), "mean_ms": mean(ms), "std_ms": stdev(ms),
+            "runs_ms": [float(f"{t:.5g}") for t in ms]}  # fmt: skip
 
 
 def compare(reference: Tensor, other: Tensor, top: int = 5) -> dict:
@@ -131,9 +106,7 @@ def compare(reference: Tensor, other: Tensor, top: int = 5) -> dict:
 
     Returns:
         `max_abs`, `relative` (L2 norm of the difference over the reference's, over the batch),
-        `min_cosine` (over the images), `top1_same`, `top_same_order` (fractions of the images
-        whose best entry and whose `top` best entries, in order, agree), `max_rank_change` (of
-        the reference's `top` entries).
+        `max_rank_change` (of the reference's `top` entries of an image).
     """
     if reference.shape != other.shape:
         raise ValueError(f"expected equal shapes, got {tuple(reference.shape)} "
@@ -141,14 +114,10 @@ def compare(reference: Tensor, other: Tensor, top: int = 5) -> dict:
     a, b = reference.detach().double().cpu(), other.detach().double().cpu()
     rank_a, rank_b = (x.argsort(dim=-1, descending=True, stable=True) for x in (a, b))
     position = rank_b.argsort(-1).gather(-1, rank_a[:, :top])  # where the top entries went (B, k)
-    moved = (position - torch.arange(position.shape[1])).abs()
     return {
         "max_abs": (a - b).abs().max().item(),
         "relative": ((a - b).norm() / a.norm()).item(),
-        "min_cosine": torch.cosine_similarity(a, b, dim=-1).min().item(),
-        "top1_same": (moved[:, 0] == 0).double().mean().item(),
-        "top_same_order": (moved == 0).all(-1).double().mean().item(),
-        "max_rank_change": int(moved.max()),
+        "max_rank_change": int((position - torch.arange(position.shape[1])).abs().max()),
     }
 
 
@@ -211,9 +180,8 @@ def memory(encoder: nn.Module, batch: Tensor) -> dict:
     Returns:
         Bytes: `weights` (by type), `input`, `output`; `activation_peak` and `workspace_peak` (each
         category's own maximum) and `peak` (of their sum, with weights and input), by `timeline`;
-        on a GPU also `allocated_before`, `peak_allocated`, `peak_reserved` (by
-        `torch.cuda.memory_stats`), `snapshot_peak` (largest allocation during the pass by the
-        recorded memory history) and `nvidia_smi` (this process and the device, as it prints it).
+        on a GPU also `peak_allocated` and `peak_reserved` (by the allocator's counters) and
+        `nvidia_smi` (this process and the device, as it prints it).
     """
     out = {
         "batch_size": len(batch),
@@ -225,14 +193,11 @@ def memory(encoder: nn.Module, batch: Tensor) -> dict:
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        out["allocated_before"] = torch.cuda.memory_allocated()
         output = encoder(batch)
         torch.cuda.synchronize()
         out["peak_allocated"] = torch.cuda.max_memory_allocated()
         out["peak_reserved"] = torch.cuda.max_memory_reserved()
         out["nvidia_smi"] = nvidia_smi()
-        with contextlib.suppress(Exception):  # a private interface: its absence costs one number
-            out["snapshot_peak"] = snapshot_peak(encoder, batch)
     else:
         output = encoder(batch)
     out["output"] = output.numel() * output.element_size()
@@ -244,29 +209,6 @@ def memory(encoder: nn.Module, batch: Tensor) -> dict:
         "peak": line["weights"] + line["input"] + max(map(sum, live)),
         "timeline": line,
     }
-
-
-@torch.inference_mode()
-def snapshot_peak(encoder: nn.Module, batch: Tensor, path: Path | None = None) -> int:
-    """Largest number of bytes allocated above the start, by the CUDA allocator's recorded history.
-
-    Args:
-        path: where to keep the snapshot, for the viewer at pytorch.org/memory_viz.
-    """
-    torch.cuda.memory._record_memory_history(max_entries=100_000, stacks="python")
-    try:
-        encoder(batch)
-        torch.cuda.synchronize()
-        snapshot = torch.cuda.memory._snapshot()
-    finally:
-        torch.cuda.memory._record_memory_history(enabled=None)
-    if path is not None:
-        path.write_bytes(pickle.dumps(snapshot))
-    live = peak = 0
-    for event in snapshot["device_traces"][batch.device.index or 0]:
-        live += {"alloc": 1, "free_completed": -1}.get(event["action"], 0) * event["size"]
-        peak = max(peak, live)
-    return peak
 
 
 @torch.inference_mode()
@@ -413,36 +355,33 @@ def describe(device: torch.device) -> dict:
             "versions": versions}  # fmt: skip
 
 
-def encoders(imagenet: str | None, clip: str | None) -> dict[str, tuple[nn.Module, str]]:
-    """The two encoders of question 3.1 and the words for their weights.
+def image_encoder(file: str | None) -> tuple[nn.Module, str]:
+    """CLIP's RN50 image encoder and the words for its weights.
 
     Args:
-        imagenet, clip: files with a state dict; None for random weights, on which neither time
-            nor memory depends.
-    """
-    import open_clip
-    import torchvision
+        file: OpenAI's archive or a state dict, of the whole or of this tower; None for random
+            weights, on which neither time nor memory depends.
 
-    from cvassign.clip.zero_shot import read_state  # which imports this module
+    Raises:
+        ValueError: if the file holds another network.
+    """
+    from cvassign.clip.zero_shot import read_state, rn50  # which imports this module
 
     torch.manual_seed(0)
-    resnet = torchvision.models.resnet50()
-    visual = open_clip.CLIP(**open_clip.get_model_config("RN50"), quick_gelu=True).visual
-    words = []
-    for model, file in ((resnet, imagenet), (visual, clip)):
-        if file:
-            state = read_state(Path(file))  # OpenAI's archive holds both towers, a file may hold one
-            towers = {k.removeprefix("visual."): v for k, v in state.items() if k.startswith("visual.")}
-            try:
-                model.load_state_dict({k: v.float() for k, v in (towers or state).items()})
-            except RuntimeError as error:
-                raise ValueError(f"{file}: not the weights of this encoder: {error}") from error
-        words.append(f"from {Path(file).name}" if file else "random initialisation, seed 0")
-    return {"clip_rn50": (visual, words[1]), "imagenet_resnet50": (resnet, words[0])}
+    visual = rn50().visual
+    if not file:
+        return visual, "random initialisation, seed 0"
+    state = read_state(Path(file))
+    tower = {k.removeprefix("visual."): v for k, v in state.items() if k.startswith("visual.")}
+    try:
+        visual.load_state_dict({k: v.float() for k, v in (tower or state).items()})
+    except RuntimeError as error:
+        raise ValueError(f"{file}: not the weights of this encoder: {error}") from error
+    return visual, f"from {Path(file).name}"
 
 
 def main(arguments: list[str] | None = None) -> Path:
-    """Measures both encoders on one device and writes the JSON file."""
+    """Measures CLIP's image encoder on one device and writes the JSON file."""
     parser = argparse.ArgumentParser(prog="python -m cvassign.clip.precision", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, help="folder of the JSON file")
@@ -451,7 +390,6 @@ def main(arguments: list[str] | None = None) -> Path:
     parser.add_argument("--runs", type=int, default=100, help="timed runs, at least 2")
     parser.add_argument("--limit", type=float, default=60, help="seconds for the timed runs of one"
                         " precision and batch size; the file says how many there were")  # fmt: skip
-    parser.add_argument("--imagenet-weights", help="state dict of torchvision's resnet50")
     parser.add_argument("--clip-weights", help="OpenAI's RN50.pt, or a state dict of the whole or of its image tower")
     args = parser.parse_args(arguments)
     try:
@@ -459,20 +397,20 @@ def main(arguments: list[str] | None = None) -> Path:
         sizes = [int(n) for n in args.batch_sizes.split(",")]
         if min(sizes) < 1 or args.runs < 2:
             raise ValueError(f"expected batch sizes from 1 and at least 2 runs, got {args.batch_sizes}, {args.runs}")
-        both = encoders(args.imagenet_weights, args.clip_weights)
+        model, words = image_encoder(args.clip_weights)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     # Pictures are normalised to mean 0 and deviation 1 a channel; so is this noise, smoothed
     # because convolution weights answer to smooth patches, not to white noise.
     noise = torch.randn(5, 3, 28, 28, generator=torch.Generator().manual_seed(0))
     batch = nn.functional.interpolate(noise, size=224, mode="bicubic")
-    out = {"format": 1, **describe(device), "precisions": PRECISIONS, "encoders": {}}
-    out["input"] = "five smooth noise images 224 x 224, repeated to the batch size"
-    started = time.perf_counter()
-    for name, (model, words) in both.items():
-        print(f"{name}, weights: {words}, on {out['device']}", flush=True)
-        measured = measure(model, batch.to(device), sizes, args.runs, args.limit)
-        out["encoders"][name] = {"weights": words, "precisions": measured}
+    started, about = time.perf_counter(), describe(device)
+    print(f"weights: {words}, on {about['device']}", flush=True)
+    out = {
+        "format": 2, **about, "input": "five smooth noise images 224 x 224, repeated to the batch size",
+        "weights": words,
+        "precisions": measure(model, batch.to(device), sizes, args.runs, args.limit),
+    }  # fmt: skip
     out["seconds"] = round(time.perf_counter() - started, 1)
     path = args.out / f"precision_{device.type}.json"
     with replacing(path) as temporary:

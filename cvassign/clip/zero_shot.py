@@ -207,9 +207,11 @@ class ZeroShot:
             file = Path(cache) / f"zero-shot-{key}.safetensors"
             if file.exists():
                 return load_file(file)["weights"].float()
-        chunks = [sentences[i : i + 128] for i in range(0, len(sentences), 128)]
+        new = list(dict.fromkeys(sentences))  # two names may be one
+        chunks = [new[i : i + 128] for i in range(0, len(new), 128)]
         bar = tqdm(chunks, "sentences, 128 at a time", leave=False, disable=not progress)
-        each = torch.cat([self.encoder.encode_text(chunk) for chunk in bar])  # (K * T, E)
+        known = dict(zip(new, torch.cat([self.encoder.encode_text(chunk) for chunk in bar])))
+        each = torch.stack([known[s] for s in sentences])  # (K * T, E)
         mean = each.unflatten(0, (len(self.names), len(self.templates))).mean(dim=1)
         weights = F.normalize(mean, dim=-1)
         if cache is not None:

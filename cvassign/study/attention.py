@@ -163,47 +163,29 @@ def noise_pair(model: VisionTransformer, images: Tensor, layer: int = -1) -> dic
     return {name: cls_attention(m[None]) for name, m in maps.items()}
 
 
-@dataclass(frozen=True)
-class Perturbation:
-    """Class probability while patches leave or enter the images, in the order of some maps."""
-
-    share: Tensor  # (K,) of the patches, 0 ... 1
-    deletion: dict[str, Tensor]  # name of the map -> (B, K)
-    insertion: dict[str, Tensor]
-
-
 def perturb(
     model: VisionTransformer, images: Tensor, maps: dict[str, Tensor], steps: int = 8
-) -> Perturbation:
-    """Deletion and insertion by each map, and by a random order, for the class the model says.
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Deletion and insertion by each map, and by a random order, for the class the model says: the
+    areas under the curves of `rollout.perturbation_curve`, {name: (deletion, insertion), each (B,)}.
 
     Args:
         model: in evaluation mode.
         images: (B, 3, S, S) uint8, on the model's device.
         maps: {name: (B, N)}.
-        steps: see `rollout.perturbation_curve`.
     """
+
     def answer(x: Tensor) -> Tensor:
         with autocast(x.device):
             return model(x)
 
+    def area(m: Tensor, insert: bool) -> Tensor:
+        share, probability = perturbation_curve(answer, x, m, insert, steps=steps)
+        return torch.trapezoid(probability, share, dim=1)
+
     x = normalise(images)
     maps = maps | {"random order": random_maps(next(iter(maps.values())))}
-    curves: dict[bool, dict[str, Tensor]] = {False: {}, True: {}}
-    for insert in curves:
-        for name, m in maps.items():
-            share, curves[insert][name] = perturbation_curve(answer, x, m, insert, steps=steps)
-    return Perturbation(share, curves[False], curves[True])
-
-
-def areas(perturbation: Perturbation) -> dict[str, tuple[Tensor, Tensor]]:
-    """The areas under the curves: {name of the map: (deletion (B,), insertion (B,))}."""
-    p = perturbation
-    return {
-        name: (torch.trapezoid(p.deletion[name], p.share, dim=1),
-               torch.trapezoid(p.insertion[name], p.share, dim=1))
-        for name in p.deletion
-    }  # fmt: skip
+    return {name: (area(m, False), area(m, True)) for name, m in maps.items()}
 
 
 def study(model: VisionTransformer, images: Tensor, steps: int = 8) -> dict:
@@ -229,7 +211,7 @@ def study(model: VisionTransformer, images: Tensor, steps: int = 8) -> dict:
         layers |= {name: value.tolist() for name, value in cancelled(model, images).items()}
         layers["lambda"] = model.lambdas()
     maps = {"CLS, last layer": found.cls[-1].mean(1)} | found.rollouts
-    scores = areas(perturb(model, images, maps, steps))
+    scores = perturb(model, images, maps, steps)
     chance = scores["random order"]
     rows = {}
     for name, (out, into) in scores.items():

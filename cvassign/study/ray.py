@@ -4,9 +4,8 @@
     python -m cvassign.study.ray run [--preset P] [--section S] [--model M] [--jobs J] [--out DIR]
 
 For a sweep that outgrows one machine. A run is one Ray task on a fraction of a GPU; Ray places
-the tasks, starts the workers and repeats the task of a worker that died. There is no scheduler of
-our own. A task leaves its result in the same files as a local run, and gives it back as well, so
-that the machine that asked has the files even when it shares no disk with the one that trained.
+the tasks and repeats that of a worker that died. A task leaves its result in the same files as a
+local run and gives it back as well: the machine that asked may share no disk with it.
 
 Ray is an optional dependency: `pip install ray`. The cluster is the one that RAY_ADDRESS names,
 else one of this machine's cores and GPUs that lives as long as the command.
@@ -39,7 +38,6 @@ def train(run: Run, results: str, state: str, device: str | None) -> tuple[dict,
     """The task: trains one run where Ray has placed it.
 
     Args:
-        run: what to train.
         results: folder of the result files, on the machine that runs the task.
         state: folder of the checkpoints, there too: a repeated task finds them if it is the same
             machine or a shared disk, else it starts anew.
@@ -88,9 +86,7 @@ def run_all(runs: list[Run], results: Path, jobs: int = 1, device: str | None = 
 
     Args:
         runs: by priority; Ray starts them in this order.
-        results: folder of the result files.
         jobs: runs that share one GPU, or one machine that has none.
-        device: "cpu" or "cuda"; None: GPUs if the cluster has any.
         state: folder of the checkpoints, default `checkpoints` in `results`.
 
     Raises:

@@ -3,14 +3,10 @@
 
     python -m cvassign.study.robustness [--preset full] [--images N]
 
-The corruptions and their five strengths follow CIFAR-10-C (arXiv 1903.12261). They are made here
-and not downloaded, once for all models, so that every model sees the same pixels.
-
-Three of the seven are torchvision's and JPEG is Pillow's, which the project needs anyway; shot and
-impulse noise are a line or two of torch, fog a few. The one library that has all seven,
-imagecorruptions 1.1.2, wants OpenCV (190 MB), fails on today's NumPy (its fog) and scikit-image
-(its blur), and has ImageNet's strengths, too strong for 32 x 32 pixels. kornia has no fog,
-scikit-image neither fog nor JPEG, and albumentations is no longer maintained.
+The corruptions and their five strengths follow CIFAR-10-C (arXiv 1903.12261). They are made here,
+once for all models, so that every model sees the same pixels: three are torchvision's, JPEG is
+Pillow's, the rest a few lines of torch. The one library that has all seven, imagecorruptions, fails
+on today's NumPy and has ImageNet's strengths, too strong for 32 x 32 pixels.
 
 Shapes: B images of S x S pixels, uint8 outside of this module and 0 ... 1 inside.
 """
@@ -68,11 +64,8 @@ def blur(images: Tensor, sigma: float) -> Tensor:
 
 
 def contrast(images: Tensor, factor: float) -> Tensor:
-    """Each number moved towards the image's mean grey until `factor` of its distance is left.
-
-    That grey is torchvision's, one for all three channels. CIFAR-10-C moves each channel to its
-    own mean: there a picture keeps its cast, here it loses it.
-    """
+    """Each number moved towards the image's mean grey until `factor` of its distance is left. (In
+    CIFAR-10-C each channel moves to its own mean, so a picture keeps its cast.)"""
     return tv.adjust_contrast(images, factor)
 
 
@@ -131,7 +124,6 @@ CORRUPTIONS = {
 
 
 NOISES = tuple(name for name in CORRUPTIONS if "noise" in name)
-REST = tuple(name for name in CORRUPTIONS if "noise" not in name)
 
 
 def _to_uint8(images: Tensor) -> Tensor:
@@ -206,11 +198,8 @@ def study(runs: Sequence[Run], results: Path = RESULTS, images: int | None = Non
 
     Args:
         runs: with stored weights, of one preset and one dataset.
-        results: folder of the results; the weights are in its subfolder `weights`.
         images: only the first so many test images.
         seed: of the corruptions.
-        device: where the models run; default a GPU if there is one.
-        progress: show a progress bar.
 
     Returns:
         What the file holds: the runs with their accuracies, and the paired differences.
@@ -294,10 +283,8 @@ def _differences(runs: Sequence[Run], clean: np.ndarray, right: np.ndarray) -> d
 
 
 def curves(stored: dict) -> dict:
-    """A stored study as `plots.robustness_difference` wants it: {model: {corruption: (6,)}}.
-
-    The mean over the seeds; the first number is severity 0, the images as they are.
-    """
+    """A stored study as `plots.robustness_difference` wants it: {model: {corruption: (6,)}}, means
+    over the seeds, severity 0 (the images as they are) first."""
     found: dict[str, dict[str, list]] = {"ViT": {}, "Diff-ViT": {}}
     for row in stored["runs"]:
         model = "ViT" if row["attention"] == "standard" else "Diff-ViT"

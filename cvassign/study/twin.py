@@ -177,16 +177,9 @@ def train(head: Head, features: Tensor, labels: Tensor, sentences: Tensor, score
 def put_into_words(classes: Tensor, ridge: float) -> Tensor:
     """A vector a class such that a sum weighed by probabilities says these probabilities again.
 
-    Class names lie close together: in a plain mean of their vectors T (K, E), weighed by p, near
-    names gain from each other. V = T (TᵀT + ridge I)⁻¹ (ridge regression) makes T Vᵀ p come nearest
-    to p. A large ridge leaves the directions of T itself.
-
-    Args:
-        classes: T, unit vectors.
-        ridge: in units of a class vector's squared length.
-
-    Returns:
-        V (K, E).
+    Class names lie close together: in a plain mean of their unit vectors T (K, E), weighed by p,
+    near names gain from each other. V = T (TᵀT + ridge I)⁻¹ (ridge regression), which is returned,
+    makes T Vᵀ p come nearest to p. A large ridge leaves the directions of T itself.
     """
     t = classes - classes.mean(0)  # what all share tells no class from another
     return torch.linalg.solve(t.T @ t + ridge * torch.eye(t.shape[1]), t.T).T.contiguous()
@@ -261,11 +254,8 @@ class Twin:
 
 
 def save(head: Head, config: TwinConfig, classes: Tensor, trunk: str, folder: Path = FOLDER) -> None:
-    """Writes the head and the class vectors in half precision, with what made them.
-
-    Args:
-        trunk: the name of the classifier whose features the head was trained on.
-    """
+    """Writes the head and the class vectors in half precision, with what made them; `trunk` is the
+    name of the classifier whose features the head was trained on."""
     made = {"config": json.dumps(asdict(config)), "trunk": trunk, "program": PROGRAM}
     for name, tensors in ((HEAD, head.trained()), (CLASSES, {"seven": classes})):
         with replacing(folder / name) as file:
@@ -273,11 +263,8 @@ def save(head: Head, config: TwinConfig, classes: Tensor, trunk: str, folder: Pa
 
 
 def about(folder: Path = FOLDER) -> dict[str, str]:
-    """What the stored head says of itself: `config` (JSON), `trunk`, `program`.
-
-    Raises:
-        FileNotFoundError: when it was not stored.
-    """
+    """What the stored head says of itself: `config` (JSON), `trunk`, `program`; FileNotFoundError
+    when it was not stored."""
     if missing := [n for n in (HEAD, CLASSES) if not (folder / n).exists()]:
         raise FileNotFoundError(f"expected {', '.join(missing)} in {folder}: run `{PROGRAM}`")
     with safe_open(folder / HEAD, "pt") as file:
@@ -288,7 +275,6 @@ def load(classifier: imagenet.Classifier, folder: Path = FOLDER) -> Twin:
     """The stored twin of this classifier, which may be a `Features`.
 
     Raises:
-        FileNotFoundError: when it was not stored.
         ValueError: when it was trained on another trunk: features of two networks do not mix; or
             when the head's tensors are not a head's.
     """
@@ -310,12 +296,7 @@ def load(classifier: imagenet.Classifier, folder: Path = FOLDER) -> Twin:
 
 
 def own_trunk(classifier: imagenet.Classifier, folder: Path = FOLDER) -> imagenet.Classifier:
-    """`classifier` if the stored head was trained on its features, else Keras's, which it was.
-
-    Raises:
-        FileNotFoundError: when no head is stored.
-        assets.AssetError: when that network's weights cannot be had.
-    """
+    """`classifier` if the stored head was trained on its features, else Keras's, which it was."""
     if about(folder)["trunk"] == classifier.name:
         return classifier
     return imagenet.from_keras(assets.fetch("resnet50-keras"))

@@ -40,7 +40,7 @@ def test_conversion_counts_to_the_byte(name, expected):
 
 
 def test_fp16_is_open_clips_fp16():
-    ours = precision.convert(precision.encoders(None, None)["clip_rn50"][0], "fp16")
+    ours = precision.convert(precision.image_encoder(None)[0], "fp16")
     theirs = open_clip.create_model("RN50", precision="fp16", pretrained_image=False).visual
     types = {k: v.dtype for k, v in theirs.state_dict().items()}
     assert {k: v.dtype for k, v in ours.state_dict().items()} == types
@@ -68,7 +68,6 @@ def test_time_is_wall_clock():
 
     t = precision.time_forward(Sleeper(), BATCH, runs=5, warmup=1)
     assert t["runs"] == 5 and 10 <= t["mean_ms"] < 30
-    assert t["image_mean_ms"] == pytest.approx(t["mean_ms"] / 2)
     assert t["mean_ms"] == pytest.approx(sum(t["runs_ms"]) / 5, rel=1e-3)
     assert precision.time_forward(Sleeper(), BATCH, limit_s=0.05)["runs"] < 10
 
@@ -112,8 +111,8 @@ def test_compare():
     a = torch.tensor([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0]])
     b = torch.tensor([[3.0, 1.0, 2.0], [1.0, 2.0, 3.5]])
     c = precision.compare(a, b, top=2)
-    assert c["max_abs"] == 1 and c["top1_same"] == 1
-    assert c["top_same_order"] == 0.5 and c["max_rank_change"] == 1
+    assert c["max_abs"] == 1
+    assert c["max_rank_change"] == 1
     assert c["relative"] == pytest.approx((2.25 / 28) ** 0.5)
     with pytest.raises(ValueError, match=r"\(2, 3\) and \(2, 2\)"):
         precision.compare(a, b[:, :2])
@@ -150,19 +149,17 @@ def test_timeline_categories():
 
 
 def test_command_writes_one_json(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        precision, "encoders", lambda *_: {"small": (nn.Sequential(nn.AdaptiveAvgPool2d(8),
-                                                                   small_encoder()), "random")}
-    )  # fmt: skip
+    small = nn.Sequential(nn.AdaptiveAvgPool2d(8), small_encoder())
+    monkeypatch.setattr(precision, "image_encoder", lambda _: (small, "random"))
     path = precision.main(["--out", str(tmp_path), "--device", "cpu", "--batch-sizes", "1,2",
                            "--runs", "4"])  # fmt: skip
     assert [p.name for p in tmp_path.iterdir()] == ["precision_cpu.json"]
     out = json.loads(path.read_text())
-    fp32 = out["encoders"]["small"]["precisions"]["fp32"]
+    fp32 = out["precisions"]["fp32"]
     assert [t["batch_size"] for t in fp32["time"]] == [1, 2]
     assert "timeline" in fp32["memory"][1] and "timeline" not in fp32["memory"][0]
     assert fp32["output"]["max_abs"] == 0
-    bf16 = out["encoders"]["small"]["precisions"]["bf16"]
+    bf16 = out["precisions"]["bf16"]
     assert 0 < bf16["output"]["relative"] < 0.02
     assert out["device"].startswith("cpu: ") and out["versions"]["torch"]
 
@@ -171,6 +168,5 @@ def test_command_writes_one_json(tmp_path, monkeypatch):
 def test_gpu_counters_agree():
     encoder = small_encoder().cuda()
     m = precision.memory(encoder, BATCH.cuda())
-    above = m["peak_allocated"] - m["allocated_before"]
-    assert 0 < above == pytest.approx(m["snapshot_peak"], rel=0.05)
+    assert m["peak_reserved"] >= m["peak_allocated"] >= sum(m["weights"].values()) + m["input"]
     assert "MiB" in m["nvidia_smi"]

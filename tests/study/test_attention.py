@@ -116,7 +116,7 @@ def test_the_peak_share_counts_weights_of_both_signs():
 def test_areas_are_the_scores(images):
     model = made()
     maps = {"a map": study.attention_of(model, images).rollouts["rollout"]}
-    found = study.areas(study.perturb(model, images, maps, steps=4))
+    found = study.perturb(model, images, maps, steps=4)
     assert list(found) == ["a map", "random order"]
     deletion, insertion = found["a map"]
     x = normalise(images)

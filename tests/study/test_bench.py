@@ -101,7 +101,7 @@ def test_the_command_measures_everything(tmp_path, capsys):
         [b / a for a, b in zip(usual, ours)], rel=1e-4
     )
     assert found["diff_to_vit"]["median"] > 0
-    assert set(found["attention"]["tokens"]) == {"17", "65", "257"}
+    assert set(found["attention"]) == {"17", "65", "257"}
     printed = capsys.readouterr().out
     assert f"{found['training']['ours_to_usual']['median']:.2f} (" in printed
     assert not list(tmp_path.glob("*.tmp"))
