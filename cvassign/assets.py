@@ -14,7 +14,6 @@ it sees all of it. From the command line:
     python -m cvassign.assets list | get NAME
 """
 
-import argparse
 import hashlib
 import http.client
 import io
@@ -37,6 +36,8 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 from tqdm import tqdm
+
+from cvassign.command import Parser
 
 TIMEOUT = 20  # seconds without a byte, after which an address does not answer
 MAX_RESUMES = 20  # of one broken download; each must have brought something new
@@ -568,8 +569,7 @@ def _list() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser("python -m cvassign.assets", description=__doc__,
-                                     formatter_class=argparse.RawTextHelpFormatter)  # fmt: skip
+    parser = Parser("cvassign.assets", __doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="every asset, its licence, sources and checksum")
     commands.add_parser("get", help="fetch one").add_argument("name", choices=ASSETS)

@@ -11,7 +11,6 @@ Diff-ViT go through the same list; only `attention` differs. Presets say how lar
 generated pictures.
 """
 
-import argparse
 import multiprocessing
 import os
 import re
@@ -22,6 +21,7 @@ import traceback
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from cvassign.command import Parser
 from cvassign.results import RESULTS, Busy, ResultError, Run, load, load_all, run_or_load
 from cvassign.train import Diverged, TimeUp, TrainConfig, pick_device
 from cvassign.vit import ViTConfig, gflop_per_image
@@ -373,8 +373,7 @@ def show(runs: list[Run], results: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m cvassign.experiments", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = Parser("cvassign.experiments", __doc__)
     parser.add_argument("command", choices=("list", "run"))
     parser.add_argument("--preset", choices=tuple(PRESETS), default="full")
     parser.add_argument("--section", default="", help="only sections that begin so, as 1.2")

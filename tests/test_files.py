@@ -2,12 +2,15 @@
 """Files are whole or absent, leftovers are cleared, and checkpoints are read as data."""
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
 from cvassign.files import CheckpointError, load_checkpoint, replacing
+from cvassign.results import ROOT
 
 
 def test_what_a_killed_writer_left_is_cleared(tmp_path):
@@ -45,3 +48,18 @@ def test_what_is_no_checkpoint_is_said_in_own_words(content, words, tmp_path):
         load_checkpoint(tmp_path / "none.pth")
     with pytest.raises(CheckpointError, match="a folder"):
         load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("command", (
+    ["experiments", "run", "--device", "gpu"], ["study.bench", "--device", "tpu"],
+    ["study.robustness", "--device", "tpu"], ["assets", "get", "nothing"], ["clip.gallery"],
+    ["clip.precision", "--out", "x", "--batch-sizes", "a,b"],
+    ["clip.precision", "--out", "x", "--device", "tpu"],
+    ["clip.precision", "--out", "x", "--clip-weights", "none.pt"],
+), ids=" ".join)  # fmt: skip
+def test_what_the_user_got_wrong_is_one_line_and_exit_code_two(command, tmp_path):
+    module, *arguments = command
+    done = subprocess.run([sys.executable, "-m", f"cvassign.{module}", *arguments], cwd=ROOT,
+                          capture_output=True, text=True, timeout=120)  # fmt: skip
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and "error: " in done.stderr

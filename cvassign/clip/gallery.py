@@ -11,7 +11,6 @@ which downloads one photo of each of ImageNet's classes into the cache.
 
 import csv
 import os
-import sys
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from tqdm import tqdm
 
 from cvassign import assets
 from cvassign.clip import imagenet
+from cvassign.command import Parser
 from cvassign.files import replacing
 
 COLUMNS = ("path", "imagenet_class_index", "synset", "style", "kind", "licence", "attribution",
@@ -219,9 +219,10 @@ def samples() -> list[Picture]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] != ["get"]:
-        sys.exit("usage: python -m cvassign.clip.gallery get")
+    parser = Parser("cvassign.clip.gallery")
+    parser.add_argument("command", choices=("get",), help="download one photo of each class")
+    parser.parse_args()
     try:
         print(len(get()), "photos, one a class, for notebook 3")
     except assets.AssetError as error:
-        sys.exit(str(error))
+        parser.exit(1, f"{error}\n")

@@ -8,11 +8,11 @@ and an example batch (B, 3, H, W).
 Memory is told by category, as in "Understanding GPU Memory 1" (PyTorch blog, 2023).
 """
 
-import argparse
 import contextlib
 import copy
 import json
 import platform
+import re
 import subprocess
 import tempfile
 import time
@@ -24,6 +24,7 @@ from open_clip.model import convert_weights_to_lp
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from cvassign.command import Parser
 from cvassign.files import replacing
 from cvassign.train import pick_device
 
@@ -373,17 +374,17 @@ def image_encoder(file: str | None) -> tuple[nn.Module, str]:
         return visual, "random initialisation, seed 0"
     state = read_state(Path(file))
     tower = {k.removeprefix("visual."): v for k, v in state.items() if k.startswith("visual.")}
-    try:
-        visual.load_state_dict({k: v.float() for k, v in (tower or state).items()})
-    except RuntimeError as error:
-        raise ValueError(f"{file}: not the weights of this encoder: {error}") from error
+    tower, own = tower or state, visual.state_dict()
+    if wrong := [k for k in own | tower if k not in own or k not in tower or own[k].shape != tower[k].shape]:
+        raise ValueError(f"{file}: expected CLIP RN50 or its image tower; {len(wrong)} tensors are "
+                         f"missing, foreign or of another shape, the first is {wrong[0]}")  # fmt: skip
+    visual.load_state_dict({k: v.float() for k, v in tower.items()})
     return visual, f"from {Path(file).name}"
 
 
 def main(arguments: list[str] | None = None) -> Path:
     """Measures CLIP's image encoder on one device and writes the JSON file."""
-    parser = argparse.ArgumentParser(prog="python -m cvassign.clip.precision", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = Parser("cvassign.clip.precision", __doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the JSON file")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch-sizes", default="1,16,64", help="by commas, ascending")
@@ -394,9 +395,10 @@ def main(arguments: list[str] | None = None) -> Path:
     args = parser.parse_args(arguments)
     try:
         device = pick_device(args.device)
+        if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", args.batch_sizes) or args.runs < 2:
+            raise ValueError(f"expected batch sizes such as 1,16,64 and at least 2 runs, got "
+                             f"{args.batch_sizes!r} and {args.runs}")  # fmt: skip
         sizes = [int(n) for n in args.batch_sizes.split(",")]
-        if min(sizes) < 1 or args.runs < 2:
-            raise ValueError(f"expected batch sizes from 1 and at least 2 runs, got {args.batch_sizes}, {args.runs}")
         model, words = image_encoder(args.clip_weights)
     except (ValueError, OSError) as error:
         parser.error(str(error))

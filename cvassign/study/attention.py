@@ -9,7 +9,6 @@ reduced to what is asked for before the next is taken. The formulas are in `roll
 Shapes: L layers, B images, H heads (of a Diff-ViT half as many), N patches.
 """
 
-import argparse
 import sys
 import warnings
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cvassign.command import Parser
 from cvassign.data import DATASETS, normalise
 from cvassign.experiments import MODELS, experiment_runs
 from cvassign.results import RESULTS, load_model, write_json
@@ -223,7 +223,7 @@ def study(model: VisionTransformer, images: Tensor, steps: int = 8) -> dict:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m cvassign.study.attention")
+    parser = Parser("cvassign.study.attention", __doc__)
     parser.add_argument("--preset", default="full")
     parser.add_argument("--images", type=int, default=500, help="the first N test images")
     given = parser.parse_args(arguments)

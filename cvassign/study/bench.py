@@ -11,7 +11,6 @@ The loop "as usually written" (torchvision's CIFAR10 and transforms, a DataLoade
 fp32) is `usual_loop.py`, in a process of its own, as its user would run it.
 """
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -31,6 +30,7 @@ from tqdm import tqdm
 
 from cvassign.attention import scaled_dot_product_attention
 from cvassign.clip.precision import describe
+from cvassign.command import Parser
 from cvassign.data import DATASETS, MEAN, STD, Dataset, Split
 from cvassign.experiments import experiment_runs
 from cvassign.results import RESULTS, write_json
@@ -299,14 +299,16 @@ def show(found: dict) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m cvassign.study.bench", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = Parser("cvassign.study.bench", __doc__)
     parser.add_argument("--out", type=Path, default=RESULTS / "bench", help="folder of the file")
     parser.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
     parser.add_argument("--quick", action="store_true",
                         help="seconds, on tiny generated data: shows that it runs, no result")
     given = parser.parse_args(arguments)
-    device = pick_device(given.device)
+    try:
+        device = pick_device(given.device)
+    except ValueError as error:
+        parser.error(str(error))
     if given.quick and given.out == RESULTS / "bench":
         parser.error("--quick measures nothing: give it a folder of its own with --out")
     found = bench(device, given.quick)

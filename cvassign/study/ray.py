@@ -11,11 +11,11 @@ Ray is an optional dependency: `pip install ray`. The cluster is the one that RA
 else one of this machine's cores and GPUs that lives as long as the command.
 """
 
-import argparse
 import os
 import sys
 from pathlib import Path
 
+from cvassign.command import Parser
 from cvassign.experiments import MODELS, PRESETS, all_runs
 from cvassign.files import replacing
 from cvassign.results import (
@@ -143,7 +143,7 @@ def run_all(runs: list[Run], results: Path, jobs: int = 1, device: str | None = 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m cvassign.study.ray")
+    parser = Parser("cvassign.study.ray", __doc__)
     parser.add_argument("command", choices=("run",))
     parser.add_argument("--preset", choices=tuple(PRESETS), default="full")
     parser.add_argument("--section", default="", help="only sections that begin so, as 1.2")
@@ -157,6 +157,8 @@ def main(arguments: list[str] | None = None) -> int:
         return int(run_all(runs, given.out, given.jobs, given.device) > 0)
     except ValueError as error:
         parser.error(str(error))
+    except RuntimeError as error:
+        parser.exit(1, f"{error}\n")
 
 
 if __name__ == "__main__":

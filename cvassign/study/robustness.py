@@ -11,7 +11,6 @@ on today's NumPy and has ImageNet's strengths, too strong for 32 x 32 pixels.
 Shapes: B images of S x S pixels, uint8 outside of this module and 0 ... 1 inside.
 """
 
-import argparse
 import io
 import platform
 import sys
@@ -29,6 +28,7 @@ from torchvision.transforms.v2 import functional as tv
 from tqdm import tqdm
 
 from cvassign.assets import AssetError
+from cvassign.command import Parser
 from cvassign.data import DATASETS, Split
 from cvassign.experiments import MODELS, experiment_runs
 from cvassign.results import RESULTS, ResultError, Run, load_model, weights_path, write_json
@@ -294,8 +294,7 @@ def curves(stored: dict) -> dict:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m cvassign.study.robustness", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = Parser("cvassign.study.robustness", __doc__)
     parser.add_argument("--preset", choices=("cpu", "full", "smoke"), default="full")
     parser.add_argument("--images", type=int, default=2000, help="the first N test images")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
@@ -306,6 +305,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"no stored weights of the best recipe; first: python -m cvassign.experiments run "
               f"--preset {given.preset}", file=sys.stderr)  # fmt: skip
         return 1
+    try:
+        pick_device(given.device)
+    except ValueError as error:
+        parser.error(str(error))
     try:
         found = study(runs, given.results, given.images, device=given.device)
     except (AssetError, ResultError, ValueError) as error:

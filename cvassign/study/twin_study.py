@@ -12,7 +12,6 @@ Epochs and settings were chosen on the validation sources alone, with the test s
 four times on the way: each time sources joined training or validation, never a setting.
 """
 
-import argparse
 import io
 import json
 import os
@@ -31,6 +30,7 @@ from torch.nn import functional as F
 
 from cvassign import assets, results
 from cvassign.clip import gallery, imagenet, zero_shot
+from cvassign.command import Parser
 from cvassign.files import replacing
 from cvassign.study import twin
 
@@ -253,8 +253,7 @@ def study(data: Data, name: str, seeds: int, folder: Path) -> dict:
 
 def main(arguments: list[str] | None = None) -> None:
     """Trains every variant, measures, and writes twin.json and the first seed's head."""
-    parser = argparse.ArgumentParser(prog=twin.PROGRAM, description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = Parser("cvassign.study.twin_study", __doc__)
     parser.add_argument("--out", type=Path, default=twin.FOLDER)
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args(arguments)
