@@ -98,9 +98,6 @@ def fetch(name: str) -> Path:
 
     Two processes may ask for the same asset: one downloads, the other waits and finds it.
 
-    Args:
-        name: a key of `ASSETS`.
-
     Raises:
         ValueError: for an unknown name.
         AssetError: if no source has it; the message lists what was tried.
@@ -153,17 +150,10 @@ def _by_hand(asset: Asset) -> str:
 
 
 def cifar10() -> Path:
-    """CIFAR-10 as one verified npz, in the dataset's own order.
+    """CIFAR-10 as one verified npz of `CIFAR10_SHAPES`, uint8, in the dataset's own order.
 
-    `CVASSIGN_DATA` may hold it as `cifar10.npz`, as the official archive or folder `cifar-10-batches-py/`,
-    or as the lossless WebP strips `cifar10/part-0.tar` to `part-3.tar` with `cifar10/labels.npz`.
-
-    Returns:
-        The path of an npz with x_train (50000, 32, 32, 3), y_train (50000,),
-        x_test (10000, 32, 32, 3), y_test (10000,), all uint8.
-
-    Raises:
-        AssetError: if no source has it; the message lists what was tried.
+    `CVASSIGN_DATA` may hold it so (cifar10.npz), as the official archive, as cifar-10-batches-py/,
+    or as lossless WebP strips (cifar10/part-*.tar, cifar10/labels.npz).
     """
     return fetch("cifar10")
 

@@ -37,7 +37,7 @@ OPS = (
 SIGNED = OPS[:7] + ("Brightness", "Contrast")  # magnitude is negated for every other image
 
 # What a spec may name, in the order in which it is applied, with the default arguments.
-DEFAULTS = {"none": (), "crop": (), "flip": (), "jitter": (), "randaugment": (2, 9), "cutmix": (0.5,)}
+DEFAULTS = dict(none=(), crop=(), flip=(), jitter=(), randaugment=(2, 9), cutmix=(0.5,))
 
 
 @dataclass(frozen=True)

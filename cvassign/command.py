@@ -8,7 +8,7 @@ class Parser(argparse.ArgumentParser):
     """The arguments of `python -m MODULE`. What the user got wrong is told in one line, exit code 2."""
 
     def __init__(self, module: str = "", description: str | None = None, **options):
-        options.setdefault("prog", f"python -m {module}")  # its subparsers bring a name of their own
+        options.setdefault("prog", f"python -m {module}")  # subparsers bring a name of their own
         options["formatter_class"] = argparse.RawDescriptionHelpFormatter
         super().__init__(description=description, **options)
 

@@ -230,13 +230,8 @@ def _run(preset: Preset, model: str, row: _Row, section: str, seed: int) -> Run:
 
 
 def experiment_runs(experiment: str, model: str, preset: str) -> list[Run]:
-    """The runs of one experiment, all its seeds; `label` says what differs within it.
-
-    Args:
-        experiment: a key of SECTIONS.
-        model: "vit" or "diff"; the controls belong to both, each gives its own.
-        preset: a key of PRESETS.
-    """
+    """The runs of one experiment (a key of SECTIONS) for one model, all its seeds; `label` says
+    what differs within it. The controls belong to both models, each gives its own."""
     for value, known, what in (
         (experiment, SECTIONS, "experiment"),
         (model, MODELS, "model"),
@@ -254,13 +249,8 @@ def experiment_runs(experiment: str, model: str, preset: str) -> list[Run]:
 
 
 def all_runs(preset: str, section: str = "", model: str | None = None) -> list[Run]:
-    """Every run of a preset once, the most important first.
-
-    Args:
-        preset: a key of PRESETS.
-        section: only the sections that begin so ("1.2" has 1.2.1 to 1.2.3).
-        model: only "vit" or "diff".
-    """
+    """Every run of a preset once, the most important first; of the sections that begin with
+    `section` ("1.2" has 1.2.1 to 1.2.3), of one model if one is named."""
     runs: dict[str, Run] = {}
     for experiment in ORDER:
         for kind in MODELS:

@@ -69,7 +69,7 @@ def load_checkpoint(path: Path | str, device="cpu"):
     allowed += [type(np.dtype(t)) for t in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "?")]
     core = np._core if hasattr(np, "_core") else np.core
     scalar, rebuild = core.multiarray.scalar, core.multiarray._reconstruct
-    for package in ("numpy.core.multiarray", "numpy._core.multiarray"):  # as old and new numpy wrote
+    for package in ("numpy.core.multiarray", "numpy._core.multiarray"):  # old and new numpy
         allowed += [(scalar, f"{package}.scalar"), (rebuild, f"{package}._reconstruct")]
     import _codecs
 

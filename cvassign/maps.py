@@ -67,11 +67,8 @@ def captions(labels, predictions, classes: Sequence[str]) -> list[str]:
 
 
 def captions_of_all(texts: dict[str, Sequence[str]]) -> list[str]:
-    """One caption an image with the answers of all models: "cat", "ViT ✓", "Diff-ViT ✗ dog".
-
-    Args:
-        texts: {model: its `captions` of the same images}.
-    """
+    """One caption an image with the answers of all models, from {model: its `captions`}: "cat",
+    "ViT ✓", "Diff-ViT ✗ dog"."""
     found = []
     for of_image in zip(*texts.values(), strict=True):
         answers = [text.partition(" ") for text in of_image]  # a class, then ✓ or ✗ and another
@@ -271,12 +268,8 @@ def confident_mistakes(images, probabilities, labels, classes: Sequence[str], n:
     """The n images on which the model is most sure of a wrong class, the surest first.
 
     Args:
-        images: (B, 3, S, S) uint8.
-        probabilities: (B, K).
-        labels: (B,) true classes.
+        images: (B, 3, S, S) uint8; their `probabilities` are (B, K), their true `labels` (B,).
         classes: K names.
-        n: at most as many.
-        title: of the figure.
     """
     images, labels = _images(images), np.asarray(labels)
     probabilities = np.asarray(probabilities, dtype=float)
@@ -312,7 +305,6 @@ def augmentation_preview(
 
     Args:
         augmented: {name of the row: (B, 3, S, S) uint8}.
-        title: of the figure.
         columns: B texts above the columns.
     """
     rows = {name: _images(images) for name, images in augmented.items()}

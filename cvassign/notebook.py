@@ -156,6 +156,7 @@ def side_by_side(vit: Sequence[dict], diff: Sequence[dict]):
         for key in ("validation %", "test %"):
             for name, group in zip(("ViT", "Diff-ViT"), sides):
                 row[f"{name}, {key}"] = _numbers(group)[key] if group else "not run"
-        row["test, Diff-ViT − ViT"] = f"{mean(sides[1]) - mean(sides[0]):+.2f}" if all(sides) else "–"
+        both = all(sides)
+        row["test, Diff-ViT − ViT"] = f"{mean(sides[1]) - mean(sides[0]):+.2f}" if both else "–"
         rows[label] = row
     return shown(pd.DataFrame(rows).T)

@@ -293,9 +293,7 @@ def confusion_matrix(matrix, classes: Sequence[str], title: str = "") -> Figure:
     """How many images of each class (rows) are taken for which (columns).
 
     Args:
-        matrix: (K, K) counts.
-        classes: K names.
-        title: of the figure.
+        matrix: (K, K) counts; `classes` are K names.
     """
     matrix = np.asarray(matrix).astype(int)
     K = len(classes)
@@ -379,11 +377,11 @@ def hyperparameters(results: Sequence[dict], reference: Sequence[dict], title: s
         reference: all seeds of the reference recipe. The band is two of their standard deviations
             (the models' larger one) to either side of their mean: inside it a difference may be
             chance.
-        title: of the figure.
     """
     models = [m for m in MODELS.values() if any(model_of(r) == m for r in results)]
     of = {m: [r for r in results if model_of(r) == m] for m in models}
-    seeds = {m: np.array([r["val_accuracy"] for r in reference if model_of(r) == m]) for m in models}
+    val = lambda m: np.array([r["val_accuracy"] for r in reference if model_of(r) == m])  # noqa: E731
+    seeds = {m: val(m) for m in models}
     noise = max(values.std(ddof=1) for values in seeds.values())
     keys = ("depth", "embed_dim", "num_heads", "mlp_ratio", "learning_rate")
     names = ("layers", "embedding dimension D", "heads", "MLP width / D", "learning rate, Muon")
@@ -418,13 +416,12 @@ def robustness_difference(accuracy: dict, severities: Sequence[int], title: str 
     Args:
         accuracy: {"ViT" and "Diff-ViT": {corruption: (severities,)}} in percent.
         severities: what the columns stand for; 0 for clean images.
-        title: of the figure.
     """
     fig, ax = plt.subplots(figsize=(WIDTH * 0.75, 3.6))
     for i, name in enumerate(accuracy["ViT"]):
         gap = np.subtract(accuracy["Diff-ViT"][name], accuracy["ViT"][name])
-        ax.plot(severities, gap, marker="o", ms=4, color=COLOURS[i % len(COLOURS)],
-                ls="-" if "noise" in name else DASHES[1], label=name)
+        look = {"color": COLOURS[i % len(COLOURS)], "ls": "-" if "noise" in name else DASHES[1]}
+        ax.plot(severities, gap, marker="o", ms=4, label=name, **look)
     ax.axhline(0, color="0.4", lw=0.8)
     ax.set(xlabel="severity (0: clean images)", ylabel="Diff-ViT − ViT (points)")
     whole_ticks(ax)

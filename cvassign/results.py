@@ -109,10 +109,10 @@ def read_result(path: Path) -> dict:
             )
     for key in ("val_accuracy", "test_accuracy"):
         if not 0 <= result[key] <= 100:
-            raise ResultError(f"{path}: {key} {result[key]} is no percentage; delete it to train anew")
+            raise ResultError(f"{path}: {key} {result[key]} is no percentage; delete the file")
     losses = result["history"].get("train_loss", []) + result["history"].get("val_loss", [])
     if None in losses:
-        raise ResultError(f"{path}: a loss is not finite, its training diverged; delete it to train anew")
+        raise ResultError(f"{path}: a loss is not finite, its training diverged; delete it")
     return result
 
 
@@ -176,7 +176,6 @@ def run_or_load(
     """The result of `run`: from its file if there is one, else by training it now.
 
     Args:
-        run: what to run.
         results: folder of the result files; weights go to its subfolder `weights`.
         state: folder of the checkpoints of unfinished runs (default `checkpoints` in `results`).
         device: where to train; the default is a GPU if there is one.

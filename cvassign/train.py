@@ -136,7 +136,8 @@ def should_compile(device: torch.device, steps: int) -> bool:
     """
     compilers = ("cc", "gcc", "clang") if device.type == "cuda" else ("g++",)
     headers = Path(sysconfig.get_path("include"), "Python.h").exists()
-    return headers and any(map(shutil.which, compilers)) and steps >= COMPILE_STEPS.get(device.type, math.inf)
+    able = headers and any(map(shutil.which, compilers))
+    return able and steps >= COMPILE_STEPS.get(device.type, math.inf)
 
 
 @torch.no_grad()

@@ -37,7 +37,7 @@ class ViTConfig:
     drop_path: float = 0.0  # stochastic depth: the last layer's rate, growing linearly from 0
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "patch_size", "in_channels", "num_classes", "embed_dim", "depth"):
+        for name in "image_size patch_size in_channels num_classes embed_dim depth".split():
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.image_size % self.patch_size:

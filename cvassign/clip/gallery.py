@@ -32,7 +32,8 @@ BUNDLED = Path(__file__).resolve().parents[2] / "gallery"
 SOURCES = ("tuxpaint", "gcompris", "fluent-emoji", "fxemoji", "game-icons")
 # The public set imagenet-sample-images at one commit: file names, bytes and SHA-256.
 SAMPLES = Path(__file__).with_name("imagenet_samples.csv")
-REPOSITORY, COMMIT = "EliSchwartz/imagenet-sample-images", "bc69043e2862758a1906c6a24a792bb28c6bb2ff"
+REPOSITORY = "EliSchwartz/imagenet-sample-images"
+COMMIT = "bc69043e2862758a1906c6a24a792bb28c6bb2ff"
 ADDRESS = f"https://raw.githubusercontent.com/{REPOSITORY}/{COMMIT}"
 CLOSE_UP, CLOSE = "close-up", 0.4  # of a photo's side
 
@@ -64,11 +65,7 @@ class Picture:
 
 def load() -> list[Picture]:
     """The project's own gallery, after it `images` in the folder that CVASSIGN_DATA names, and the
-    photos of `get`.
-
-    Raises:
-        FileNotFoundError: when there is neither.
-    """
+    photos of `get`; FileNotFoundError when there is none of the first two."""
     data = Path(os.environ.get("CVASSIGN_DATA", "data")) / "images"
     folders = [f for f in (BUNDLED, data) if (f / "manifest.csv").exists()]
     if not folders:

@@ -91,7 +91,8 @@ def rates_by_style(rates: dict[str, dict[str, tuple[float, int]]]) -> Figure:
         ax.barh(y, [100 * by_style[s][0] for s in styles], 0.7 / len(rates),
                 color=(BLUE, ORANGE, GREEN)[i % 3], label=model)  # fmt: skip
     n = next(iter(rates.values()))
-    ax.set_yticks(range(len(styles)), [f"{s.replace('_', ' ')} (n = {n[s][1]})" for s in styles], fontsize=8)
+    labels = [f"{s.replace('_', ' ')} (n = {n[s][1]})" for s in styles]
+    ax.set_yticks(range(len(styles)), labels, fontsize=8)
     ax.invert_yaxis()
     ax.set(xlabel="pictures with the right class in the top 5 [%]", xlim=(0, 100))
     fig.legend(fontsize=8, loc="outside upper center", ncols=len(rates))

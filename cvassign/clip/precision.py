@@ -161,7 +161,7 @@ def error_by_layer(reference: nn.Module, other: nn.Module, batch: Tensor) -> lis
 
 
 def dtype_of(encoder: nn.Module) -> torch.dtype:
-    """The type of the images that the encoder wants: its first parameter's, a convolution's."""
+    """The type of the images that the encoder wants: its first convolution's."""
     return next(encoder.parameters()).dtype
 
 
@@ -222,7 +222,7 @@ def timeline(encoder: nn.Module, batch: Tensor) -> dict:
     Buffers that a CPU library allocates for itself, past PyTorch's allocator, are not seen.
 
     Returns:
-        `ms` (T times), `operator` (T names); bytes: `weights` and `input` (constant), `activations`
+        `ms` (T times); bytes: `weights` and `input` (constant), `activations`
         and `workspace` (T values each).
     """
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * batch.is_cuda
@@ -267,14 +267,13 @@ def timeline(encoder: nn.Module, batch: Tensor) -> dict:
     out = {
         "weights": sum(weight_bytes(encoder).values()),
         "input": batch.numel() * batch.element_size(),
-        "ms": [0.0], "operator": ["start"], "activations": [0], "workspace": [0],
+        "ms": [0.0], "activations": [0], "workspace": [0],
     }  # fmt: skip
     for i, (ts, size, _) in enumerate(changes):
         if i not in category:  # freed here, but allocated before the profiler started
             continue
         now[category[i]] += size
         out["ms"].append(round((ts - changes[0][0]) / 1000, 3))
-        out["operator"].append(outermost[at[i]][2].removeprefix("aten::") if at[i] != -1 else "freed")
         for name, value in now.items():
             out[name].append(value)
     return out
@@ -357,15 +356,8 @@ def describe(device: torch.device) -> dict:
 
 
 def image_encoder(file: str | None) -> tuple[nn.Module, str]:
-    """CLIP's RN50 image encoder and the words for its weights.
-
-    Args:
-        file: OpenAI's archive or a state dict, of the whole or of this tower; None for random
-            weights, on which neither time nor memory depends.
-
-    Raises:
-        ValueError: if the file holds another network.
-    """
+    """CLIP's RN50 image encoder and the words for its weights: OpenAI's archive or a state dict, of
+    the whole or of this tower, else ValueError; None for random weights."""
     from cvassign.clip.zero_shot import read_state, rn50  # which imports this module
 
     torch.manual_seed(0)
@@ -375,7 +367,8 @@ def image_encoder(file: str | None) -> tuple[nn.Module, str]:
     state = read_state(Path(file))
     tower = {k.removeprefix("visual."): v for k, v in state.items() if k.startswith("visual.")}
     tower, own = tower or state, visual.state_dict()
-    if wrong := [k for k in own | tower if k not in own or k not in tower or own[k].shape != tower[k].shape]:
+    shapes, expected = ({k: v.shape for k, v in s.items()} for s in (tower, own))
+    if wrong := [k for k in expected | shapes if expected.get(k) != shapes.get(k)]:
         raise ValueError(f"{file}: expected CLIP RN50 or its image tower; {len(wrong)} tensors are "
                          f"missing, foreign or of another shape, the first is {wrong[0]}")  # fmt: skip
     visual.load_state_dict({k: v.float() for k, v in tower.items()})
@@ -391,7 +384,7 @@ def main(arguments: list[str] | None = None) -> Path:
     parser.add_argument("--runs", type=int, default=100, help="timed runs, at least 2")
     parser.add_argument("--limit", type=float, default=60, help="seconds for the timed runs of one"
                         " precision and batch size; the file says how many there were")  # fmt: skip
-    parser.add_argument("--clip-weights", help="OpenAI's RN50.pt, or a state dict of the whole or of its image tower")
+    parser.add_argument("--clip-weights", help="OpenAI's RN50.pt or a state dict of it")
     args = parser.parse_args(arguments)
     try:
         device = pick_device(args.device)

@@ -102,11 +102,8 @@ def _warn_of_cut(texts: list[str], tokenizer) -> None:
 
 
 def rn50() -> nn.Module:
-    """CLIP RN50 with random weights, both towers, QuickGELU in the text tower as OpenAI trained it.
-
-    x * sigmoid(1.702 x) is near GELU, not equal: with the wrong one the weights load without a
-    word, and the embeddings are wrong. The image tower has only ReLU.
-    """
+    """CLIP RN50 with random weights, both towers, QuickGELU in the text tower as OpenAI trained it:
+    with plain GELU the weights load without a word, and the embeddings are wrong."""
     return open_clip.CLIP(**open_clip.get_model_config("RN50"), quick_gelu=True).eval()
 
 

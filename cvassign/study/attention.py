@@ -113,18 +113,11 @@ def _pairs(model: VisionTransformer, images: Tensor) -> Iterator[tuple[Tensor, T
 def cancelled(model: VisionTransformer, images: Tensor, batch_size: int = 50) -> dict[str, Tensor]:
     """What the second map takes from the first, by layer, means over rows, heads and images: (L,).
 
-    Args:
-        model: a Diff-ViT.
-        images: (B, 3, S, S) uint8.
-        batch_size: images at once.
-
     Returns:
         "overlap": Σ min(A1, λA2), the share of A1's mass that is cancelled, 0 where λ < 0 (a
         correlation would not see a background that both maps share); "entropy of A1" and "entropy of the positive
         part" of A1 - λA2, normalised to sum to 1, in nats.
 
-    Raises:
-        ValueError: if the model has no differential attention.
     """
     _is_diff(model)
     found: dict[str, Tensor] = {}
@@ -144,19 +137,8 @@ def cancelled(model: VisionTransformer, images: Tensor, batch_size: int = 50) ->
 
 @torch.no_grad()
 def noise_pair(model: VisionTransformer, images: Tensor, layer: int = -1) -> dict[str, Tensor]:
-    """What differential attention subtracts: CLS attention of A1, λA2 and A1 - λA2 in one layer.
-
-    Args:
-        model: a Diff-ViT.
-        images: (B, 3, S, S) uint8.
-        layer: index of the layer; the last by default.
-
-    Returns:
-        {"A1", "λA2", "A1 − λA2"}: each (1, B, H, N), as `maps.head_maps` wants them.
-
-    Raises:
-        ValueError: if the model has no differential attention.
-    """
+    """What differential attention subtracts: CLS attention of A1, λA2 and A1 - λA2 in one layer of
+    a Diff-ViT, {name: (1, B, H, N)}, as `maps.head_maps` wants them."""
     _is_diff(model)
     first, second, lam = list(_pairs(model, images))[layer]
     maps = {"A1": first, "λA2": lam * second, "A1 − λA2": first - lam * second}
@@ -190,11 +172,6 @@ def perturb(
 
 def study(model: VisionTransformer, images: Tensor, steps: int = 8) -> dict:
     """All that is stored of one model: by layer, and the scores of its maps.
-
-    Args:
-        model: a trained model, in evaluation mode.
-        images: (B, 3, S, S) uint8 test images.
-        steps: of deletion and insertion.
 
     Returns:
         Lists by layer (entropy, negative share, concentration: what the strongest tenth of the

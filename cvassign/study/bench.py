@@ -78,10 +78,6 @@ def alternate(candidates: dict[str, Callable[[], float]], size: Size) -> dict[st
 
     Args:
         candidates: name -> a function that does its work once and returns the seconds it took.
-        size: gives the number of rounds.
-
-    Returns:
-        name -> as many seconds as there were rounds, at least `LEAST_ROUNDS`.
     """
     names = list(candidates)
     for name in names:
@@ -128,11 +124,7 @@ def timm_shape(config: ViTConfig) -> dict:
 @contextmanager
 def usual_loop(config: ViTConfig, batch_size: int, split: Split, device: torch.device, workers: int
                ) -> Iterator[Callable[[int], float]]:  # fmt: skip
-    """`usual_loop.py` at work in a process of its own: a function from steps to their seconds.
-
-    Args:
-        workers: processes that load its data.
-    """
+    """`usual_loop.py` at work in a process of its own: a function from steps to their seconds."""
     task = dict(
         shape=timm_shape(config), images=split.images.cpu(), labels=split.labels.cpu(), mean=MEAN,
         std=STD, batch_size=batch_size, device=str(device), workers=workers,
@@ -163,10 +155,7 @@ def our_loop(config: ViTConfig, train: TrainConfig, data: Dataset, steps: int,
     """A round of our Trainer: its augmentation and `steps` steps; returns the seconds.
 
     Args:
-        config: the model's shape.
-        train: the recipe.
         data: on the training device.
-        steps: optimizer steps a round.
         compiled: compile our model's layers, as `Trainer` does for a run of some length.
     """
     device = data.train.images.device
@@ -197,7 +186,8 @@ def training(
     device = data.train.images.device
     whole = replace(train, optimizer="adamw")  # as the usual loop
     with ExitStack() as processes:
-        loop = processes.enter_context(usual_loop(config, train.batch_size, data.train, device, workers))
+        loop = usual_loop(config, train.batch_size, data.train, device, workers)
+        loop = processes.enter_context(loop)
         candidates = {
             USUAL: partial(loop, size.steps),
             OURS: our_loop(config, whole, data, size.steps),
@@ -261,7 +251,6 @@ def attention_kernels(config: ViTConfig, batch: int, size: Size, device: torch.d
 def bench(device: torch.device, quick: bool = False, log: Callable = print) -> dict:
     """Every measurement of this module on one device, as the file has it."""
     started = time.perf_counter()
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # not on Windows
     size = SIZES["quick" if quick else device.type]
     preset = "smoke" if quick else "full" if device.type == "cuda" else "cpu"
     run = experiment_runs("reference", "vit", preset)[0]
@@ -273,7 +262,7 @@ def bench(device: torch.device, quick: bool = False, log: Callable = print) -> d
     # Comparisons of our own models with each other do not wait for the compiler on a CPU.
     compiled = device.type == "cuda" and size.compile
     found = {
-        "format": FORMAT, **describe(device), "quick": quick, "load_before": load,
+        "format": FORMAT, **describe(device), "quick": quick,
         "cores": os.cpu_count(), "preset": preset, "model": asdict(config),
         "batch_size": train.batch_size, "steps_per_round": size.steps,
     }  # fmt: skip
@@ -302,8 +291,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser("cvassign.study.bench", __doc__)
     parser.add_argument("--out", type=Path, default=RESULTS / "bench", help="folder of the file")
     parser.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
-    parser.add_argument("--quick", action="store_true",
-                        help="seconds, on tiny generated data: shows that it runs, no result")
+    parser.add_argument("--quick", action="store_true", help="a trial in seconds, no result")
     given = parser.parse_args(arguments)
     try:
         device = pick_device(given.device)

@@ -17,10 +17,8 @@ from cvassign.stats import over_seeds, paired_bootstrap
 
 
 def headline(right: dict[str, torch.Tensor]) -> dict:
-    """The two models' accuracies and their differences.
-
-    Args:
-        right: {"vit", "diff": (seeds, images) True where the model is right}, the same seeds.
+    """The two models' accuracies and their differences, from {"vit", "diff": (seeds, images) True
+    where the model is right}, of the same seeds.
 
     Returns:
         Accuracies by seed (percent); Diff-ViT minus ViT over seeds, and over test images (each

@@ -56,10 +56,8 @@ def resources(jobs: int, device: str | None, cluster: dict, nodes: list[dict]) -
     """What one run asks of Ray so that `jobs` of them share a GPU, or a machine without one.
 
     Args:
-        jobs: runs side by side.
         device: "cpu" leaves the GPUs alone.
-        cluster: `ray.cluster_resources()`.
-        nodes: the "Resources" of each machine.
+        cluster: `ray.cluster_resources()`; `nodes` has the "Resources" of each machine.
     """
     if jobs < 1:
         raise ValueError(f"jobs must be positive, got {jobs}")

@@ -138,9 +138,7 @@ def corrupt(images: Tensor, name: str, severity: int, seed: int = 0) -> Tensor:
         images: (B, 3, S, S) uint8, on the CPU (JPEG and the seed ask for it).
         name: a key of CORRUPTIONS.
         severity: 1 ... 5.
-        seed: of the noise. All severities of Gaussian noise scale the same draws, those of impulse
-            noise compare the same draws with their shares, those of fog weigh the same grids;
-            shot noise is drawn anew for each, as a Poisson number depends on its mean.
+        seed: of the noise.
 
     Returns:
         (B, 3, S, S) uint8, the same for the same arguments.
@@ -173,11 +171,7 @@ def corrupt(images: Tensor, name: str, severity: int, seed: int = 0) -> Tensor:
 
 def hits(models: Sequence[nn.Module], split: Split, name: str | None, severity: int = 0,
          seed: int = 0) -> np.ndarray:  # fmt: skip
-    """Which images each model gets right: (models, B) bool. `name` None: the images as they are.
-
-    The images are corrupted once, so all models see the same pixels. They are predicted on the
-    device where each model is.
-    """
+    """Which images each model gets right: (models, B) bool. `name` None: the images as they are."""
     images = split.images if name is None else corrupt(split.images, name, severity, seed)
     right = []
     for model in models:
@@ -199,7 +193,6 @@ def study(runs: Sequence[Run], results: Path = RESULTS, images: int | None = Non
     Args:
         runs: with stored weights, of one preset and one dataset.
         images: only the first so many test images.
-        seed: of the corruptions.
 
     Returns:
         What the file holds: the runs with their accuracies, and the paired differences.

@@ -97,7 +97,8 @@ class Head(nn.Module):
         spread = F.normalize(features.clamp(min=0).sqrt(), dim=-1) * 45.0
         classify, words = self.fixed
         logits = classify(features) / self.log_temperature.exp().to(features)
-        return F.normalize(self.project(spread) + F.normalize(words(logits.softmax(-1)), dim=-1), dim=-1)
+        start = F.normalize(words(logits.softmax(-1)), dim=-1)
+        return F.normalize(self.project(spread) + start, dim=-1)
 
     def trained(self) -> dict[str, Tensor]:
         """The state without the fixed part, which the classifier and the class names give again."""
@@ -212,7 +213,8 @@ class Features(imagenet.Classifier):
     @torch.inference_mode()
     def logits(self, images: list[Path], batch_size: int = 16) -> Tensor:
         """See `imagenet.Classifier`."""
-        return self.model.fc(self.features(images, batch_size).to(self.model.fc.weight)).float().cpu()
+        fc = self.model.fc
+        return fc(self.features(images, batch_size).to(fc.weight)).float().cpu()
 
 
 @dataclass(frozen=True)
@@ -253,7 +255,7 @@ class Twin:
                        name=f"{self.name}, {precision}")  # fmt: skip
 
 
-def save(head: Head, config: TwinConfig, classes: Tensor, trunk: str, folder: Path = FOLDER) -> None:
+def save(head: Head, config: TwinConfig, classes: Tensor, trunk: str, folder: Path = FOLDER):
     """Writes the head and the class vectors in half precision, with what made them; `trunk` is the
     name of the classifier whose features the head was trained on."""
     made = {"config": json.dumps(asdict(config)), "trunk": trunk, "program": PROGRAM}

@@ -40,10 +40,11 @@ KINDS = ("photo", "rendition")
 # class, one is redrawn from the other, as sets of icons often are.
 DUPLICATE, COPY = 0.98, 0.95
 ICONS = "npm:@iconify/json/"
-VALIDATION = ("lucide", "whh", "picon", "boxicons", "si-glyph")  # all other sets are trained on, but …
-# … those of a hand that is measured (Boxicons was bx, Lucide grew out of Feather) or labelled already,
-HANDS = ("fluent", "fxemoji", "game-icons", "noto", "bx", "feather", "lucide-", "openmoji", "twemoji")
-# and marks of products, in which "jaguar" is no cat.
+# Sets for validation. All others are trained on but those of a hand that is measured (Boxicons was bx,
+# Lucide grew out of Feather) or labelled already, and marks of products: their "jaguar" is no cat.
+VALIDATION = ("lucide", "whh", "picon", "boxicons", "si-glyph")
+HANDS = ("fluent", "fxemoji", "game-icons", "noto", "bx", "feather", "lucide-", "openmoji",
+         "twemoji")  # fmt: skip
 PRODUCTS = ("Logos", "Programming", "devicon", "fa-brands", "fa6-brands")
 SIZE, MARGIN = 288, 0.06  # of an icon's picture: pixels a side; border, of the longer side
 
@@ -108,22 +109,19 @@ def icons(labelled: list[gallery.Picture]) -> dict[str, list[gallery.Picture]]:
     """The icons of the asset "iconify" that `icon_names` names, by part, drawn into the cache once."""
     wanted, found = icon_names(labelled), defaultdict(list)
     package = assets.fetch("iconify")
+    folder = assets.cache_dir() / package.stem
     with tarfile.open(package) as tar:
         for member in tar:  # a compressed tar is read once, front to back
             if re.fullmatch("package/json/[^/]+[.]json", member.name):
                 content, prefix = json.load(tar.extractfile(member)), Path(member.name).stem
                 if part := icon_part(prefix, content["info"]):
-                    found[part] += icon_set(content, prefix, wanted, assets.cache_dir() / package.stem)
+                    found[part] += icon_set(content, prefix, wanted, folder)
     return found
 
 
 def icon_set(content: dict, prefix: str, wanted: dict, folder: Path) -> list[gallery.Picture]:
-    """The wanted icons of one set, as PNG below `folder`.
-
-    Args:
-        content: the set's JSON: `icons` and `aliases` by name, `width` and `height`.
-        prefix: its name.
-    """
+    """The wanted icons of one set called `prefix`, as PNG below `folder`. `content` is its JSON:
+    `icons` and `aliases` by name, `width` and `height`."""
     pictures, drawn = [], set()
     for name in sorted(wanted):
         icon, alias = content["icons"].get(name), content.get("aliases", {}).get(name, {})
@@ -156,14 +154,11 @@ def draw(icon: dict) -> Image.Image:
 
 def collect(classifier: twin.Features) -> Data:
     """Reads the pictures, computes features and sentences, and drops duplicates from training.
-
-    Raises:
-        ValueError: for a source that not exactly one part names: it must be decided, not guessed.
-    """
+    ValueError for a source that not exactly one part names: it must be decided, not guessed."""
     pictures = defaultdict(list)
     for p in gallery.read(Path(os.environ["CVASSIGN_DATA"]) / "images"):
         if len(found := twin.parts(p.source)) != 1:
-            raise ValueError(f"expected one part for the source {p.source!r}, got {found or 'none'}")
+            raise ValueError(f"expected one part for {p.source!r}, got {found or 'none'}")
         pictures[found[0]].append(p)
     for part, some in icons(pictures["train"]).items():
         pictures[part] += some
@@ -201,14 +196,8 @@ def rates(pictures: list[gallery.Picture], logits: Tensor, k: int = 5) -> dict[s
 
 
 def study(data: Data, name: str, seeds: int, folder: Path) -> dict:
-    """Trains and measures; writes the first seed's head into `folder`.
-
-    Args:
-        name: of the trunk.
-
-    Returns:
-        The content of twin.json: top-5 rates on the test sources.
-    """
+    """Trains and measures; writes the first seed's head into `folder`. Returns the content of
+    twin.json: top-5 rates on the test sources. `name` is the trunk's."""
     classes = F.normalize(data.sentences.mean(1), dim=-1)
     test, validation = (data.pictures[p] for p in ("test", "validation"))
 
@@ -231,8 +220,9 @@ def study(data: Data, name: str, seeds: int, folder: Path) -> dict:
         "untrained": rates(test, logits(new(twin.TwinConfig()), "test")), "variants": {},
     }  # fmt: skip
     for label, config in VARIANTS.items():
-        rows = [i for i, p in enumerate(data.pictures["train"]) if config.renditions or p.kind == "photo"]
-        labels = torch.tensor([data.pictures["train"][i].index for i in rows])
+        train = data.pictures["train"]
+        rows = [i for i, p in enumerate(train) if config.renditions or p.kind == "photo"]
+        labels = torch.tensor([train[i].index for i in rows])
         found = {kind: [] for kind in KINDS}
         for seed in range(seeds):
             head = new(config)

@@ -23,17 +23,13 @@ def steps(shape: dict, images: Tensor, labels: Tensor, mean: tuple, std: tuple, 
           device: str, workers: int) -> Iterator[Tensor]:  # fmt: skip
     """Trains timm's Vision Transformer with AdamW; each `next` is one step and gives its loss.
 
-    torchvision's CIFAR10 decodes nothing either: it keeps all pixels and makes a PIL image of one
-    when asked. Its constructor wants the official archives, whichever way our pixels came; so it
-    is passed over, and the pixels are put where it would have put them.
+    torchvision's CIFAR10 keeps all pixels and makes a PIL image of one when asked. Its constructor
+    wants the official archives, whichever way our pixels came; so it is passed over, and the pixels
+    are put where it would have put them.
 
     Args:
         shape: arguments of timm's VisionTransformer.
         images, labels: (n, 3, S, S) uint8 and (n,).
-        mean, std: of each channel, in [0, 1].
-        batch_size: images a step.
-        device: where the model is.
-        workers: processes that load the data; 0 for none.
     """
     dataset = CIFAR10.__new__(CIFAR10)
     dataset.data = images.permute(0, 2, 3, 1).numpy()  # (n, S, S, 3) uint8

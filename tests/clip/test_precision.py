@@ -144,7 +144,7 @@ def test_timeline_categories():
     assert line["input"] == BATCH.numel() * 4
     assert line["activations"][-1] == 4000  # the output alone is alive at the end
     assert m["activation_peak"] == 12_000  # kept, a temporary and its negative
-    assert len(line["ms"]) == len(line["operator"]) == len(line["activations"])
+    assert len(line["ms"]) == len(line["activations"])
     assert m["peak"] == 12 + line["input"] + 12_000
 
 
