@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1 and P3, see report.md
+# LLM-assisted: prompts P1, P3, P10, see report.md
 """Every download of the project: where it comes from, how it is checked, where it is kept.
 
 `fetch(name)` looks in this order and returns the path of the first file with the right checksum:

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, see report.md
+# LLM-assisted: prompt P1, see report.md
 """The positional embeddings of assignment 1.3: none, learned 1-D, learned 2-D, sinusoidal.
 
 Paper: arXiv 2010.11929 appendix D.4. Each module adds a vector to every token, the CLS token

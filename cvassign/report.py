@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P6, P8, see report.md
+# LLM-assisted: prompts P6, P8, P9, see report.md
 """Fills the numbers and tables of report.md and README.md from the stored results.
 
     python -m cvassign.report          # or: make report

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, P2, P5, P7, see report.md
+# LLM-assisted: prompts P1, P2, P5, P7, P10, see report.md
 """Runs as data, results as data: a run is a name and two configurations, a result one JSON file.
 
 `run_or_load` is the only door: a notebook asks for a run and gets its result, from the file when

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, P4, see report.md
+# LLM-assisted: prompts P3, P4, P9, see report.md
 """The figures of notebook 3: each function takes numbers or pictures and returns a Figure."""
 
 import matplotlib.pyplot as plt

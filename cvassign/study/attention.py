@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P2, see report.md
+# LLM-assisted: prompts P2, P7, P8, see report.md
 """What 500 test images say of the attention of the best ViT and the best Diff-ViT.
 
     python -m cvassign.study.attention    # -> results/study/attention.json, 15 minutes on two cores
