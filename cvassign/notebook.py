@@ -42,7 +42,8 @@ def source(*things) -> None:
     display(HTML("<style>.highlight pre {font-family: monospace; line-height: 1.3}</style>"))
     for thing in things:
         file = Path(inspect.getsourcefile(inspect.unwrap(thing))).relative_to(ROOT)
-        code = re.sub(r'"""(.*?)"""', _first_paragraph, inspect.getsource(thing), flags=re.DOTALL)
+        code = inspect.getsource(thing).replace("  # fmt: skip", "")
+        code = re.sub(r'"""(.*?)"""', _first_paragraph, code, flags=re.DOTALL)
         display(Markdown(f"`{file}`: `{thing.__qualname__}`\n\n```python\n{code}```"))
 
 
