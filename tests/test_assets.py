@@ -132,7 +132,8 @@ def test_download_then_cache(server, asset, cache):
     (dict(piece=CONTENT[:777_777]), ["bytes=777777-"]),
     (dict(piece=b"x" * 777_777, ranges=False), ["bytes=777777-"]),
     (dict(piece=b"x" * 2_000_000, size=None), ["bytes=2000000-", None]),  # 416 is the answer
-    (dict(claim=400_000), [None, "bytes=400000-", "bytes=800000-"]), (dict(claim=5_000_000), [None]),
+    (dict(claim=400_000), [None, "bytes=400000-", "bytes=800000-"]),
+    (dict(claim=5_000_000), [None]),
 ), ids=("broken off", "killed", "no ranges", "too long", "claims less", "claims more"))  # fmt: skip
 def test_a_download_is_resumed_where_that_is_possible(server, faulty, cache, faults, asked):
     faulty(**faults)
