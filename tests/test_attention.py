@@ -217,17 +217,6 @@ def test_diff_attention_is_the_equation_head_by_head():
     torch.testing.assert_close(module(x), expected, **CLOSE)
 
 
-def test_weights_are_those_of_multi_head_attention_but_for_lambda_and_norm():
-    def count(module):
-        return sum(p.numel() for p in module.parameters())
-
-    d, base = D // H, count(MultiHeadAttention(D, H))
-    assert base == 4 * D * D + 4 * D
-    assert count(MultiHeadAttention(D, H, head_norm=True)) == base + d
-    assert count(MultiHeadDiffAttention(D, H, 1)) == base + 4 * d + 2 * d
-    assert count(MultiHeadDiffAttention(D, H, 1, head_norm=False)) == base + 4 * d
-
-
 @pytest.mark.parametrize("make, words", (
     (lambda: MultiHeadAttention(10, 4), "embed_dim 10 .* num_heads 4"),
     (lambda: MultiHeadDiffAttention(10, 4, 1), "embed_dim 10 .* num_heads 4"),
