@@ -66,8 +66,8 @@ def test_head_maps_show_the_mean_and_every_head_of_one_layer():
 
 def test_signed_maps_have_scales_of_their_own_centred_at_zero_beside_another_model():
     signed = np.where(np.arange(B)[:, None, None] == 0, np.abs(SIGNED), SIGNED)  # one is positive
-    fig = ap.head_maps(torch.from_numpy(IMAGES), {"ViT": MAPS, "Diff-ViT": torch.from_numpy(signed)})
-    rest = cells(fig)
+    maps = {"ViT": MAPS, "Diff-ViT": torch.from_numpy(signed)}
+    rest = cells(ap.head_maps(torch.from_numpy(IMAGES), maps))
     assert len(rest) == B * ((2 + H) + (2 + H // 2))  # fewer heads leave cells out
     for b in range(B):
         vit, diff, rest = rest[: 2 + H], rest[2 + H : 4 + H + H // 2], rest[4 + H + H // 2 :]
