@@ -68,18 +68,6 @@ def test_stacked_muon_is_torchs_step_by_step():
             assert size > 1e-4 and error < 0.01 * size * (step + 1), (step, p.shape)
 
 
-def test_the_maps_of_qkv_are_orthogonalised_by_themselves():
-    """Queries with a gradient a thousand times the keys' move as far as these."""
-    p = nn.Parameter(torch.zeros(12, 4))
-    muon = StackedMuon([p], lr=1.0, weight_decay=0.0, fused={id(p): 3})
-    g = torch.randn(12, 4, generator=seeded(0))
-    p.grad = torch.cat([1000 * g[:4], g[4:8], 0.001 * g[8:]])
-    muon.step()
-    sizes = [m.square().mean().sqrt().item() for m in p.detach().chunk(3)]
-    # RMS 0.2 as AdamW's updates, within the spread of Newton-Schulz's singular values.
-    assert sizes == pytest.approx([0.2] * 3, rel=0.3)
-
-
 def test_without_a_gradient_muon_leaves_a_matrix_as_torchs_does():
     p, idle = nn.Parameter(torch.ones(4, 4)), nn.Parameter(torch.ones(4, 4))
     muon = StackedMuon([p, idle], lr=0.1, weight_decay=0.5, fused={})
@@ -129,23 +117,6 @@ def test_decay_is_decoupled():
         for path, p in model.named_parameters():
             matrix = path.endswith("weight") and "norm" not in path and "position" not in path
             torch.testing.assert_close(p.detach(), torch.full_like(p, 0.95 if matrix else 1.0))
-
-
-def test_state_survives_saving():
-    """An optimizer that is loaded goes on as the one that was saved."""
-    weights = {}
-    for split in (False, True):
-        p = nn.Parameter(torch.randn(6, 4, generator=seeded(0)))
-        muon = StackedMuon([p], lr=0.1, weight_decay=0.1, fused={})
-        for step in range(4):
-            if split and step == 2:
-                saved, p = muon.state_dict(), nn.Parameter(p.detach().clone())
-                muon = StackedMuon([p], lr=0.1, weight_decay=0.1, fused={})
-                muon.load_state_dict(saved)
-            p.grad = torch.randn(6, 4, generator=seeded(step))
-            muon.step()
-        weights[split] = p.detach()
-    assert torch.equal(weights[False], weights[True])
 
 
 @pytest.mark.parametrize("progress, warmup, expected", (
