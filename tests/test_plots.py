@@ -71,7 +71,7 @@ def test_a_model_has_one_colour_and_a_label_one_dash():
 
 
 @pytest.mark.parametrize("draw, runs, words", (
-    (plots.loss_curves, [result("a"), result("a", seed=1, epochs=4)], r"'a'.*'train_loss'.*\[4, 5\]"),
+    (plots.loss_curves, [result("a"), result("a", seed=1, epochs=4)], r"'a'.*'train_loss'.*\[4"),
     (plots.loss_curves, [], "at least one result"),
     (plots.lambda_curves, [result()], "'vit'.*'lambdas'"),
     (plots.loss_curves, [result(f"{a}-{i}", f"{i}", a) for a in ("standard", "diff")
