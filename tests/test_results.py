@@ -107,7 +107,7 @@ def test_no_result_is_none_and_no_error(tmp_path):
     ({"config": {"model": 3, "train": None}}, "another configuration"),
     ({"config": results.run_config(RUN) | {"train": asdict(RUN.train) | {"momentum": None}}},
      r"\{'train.momentum': \(None, 'default'\)\}"),
-    *(({key: "none"}, f"'{key}' to be .*, got None") for key in results.REQUIRED if key != "format"),
+    *(({k: "none"}, f"'{k}' to be .*, got None") for k in results.REQUIRED if k != "format"),
 ))  # fmt: skip
 def test_an_unusable_file_is_named(store, content, words):
     folder = store(content)
@@ -163,7 +163,7 @@ def test_weights_come_back_in_half_precision(trained, by_hand):
     lambda whole: b"\x00" * 100,
 ), ids=("half", "four bytes", "empty", "zeros"))  # fmt: skip
 def test_unusable_weights_are_named(trained, tmp_path, damage):
-    message, path = "vit-tiny-s3.safetensors: no usable weights", results.weights_path(RUN, tmp_path)
+    path, message = results.weights_path(RUN, tmp_path), "s3.safetensors: no usable weights"
     with pytest.raises(ResultError, match=message):
         results.load_model(RUN, tmp_path)  # there are none
     path.parent.mkdir(parents=True)
