@@ -186,28 +186,6 @@ def test_at_the_deadline_the_epochs_done_are_kept(uninterrupted, tmp_path, monke
     assert_same(uninterrupted, fitted(ALL_MODEL, ALL, 1, tiny(), checkpoint=checkpoint))
 
 
-def test_what_warms_a_graph_up_leaves_no_trace():
-    """`_restore` after steps puts back weights and state, in place; fresh state becomes zero."""
-    data = tiny()
-    x, y = normalise(data.train.images[:32]), F.one_hot(data.train.labels[:32], 10).float()
-    for steps_before in (0, 2):
-        first, second = (Trainer(ALL_MODEL, ALL, 1, data) for _ in range(2))
-        for trainer in (first, second):
-            trainer.rate.fill_(1e-2)
-            for _ in range(steps_before):
-                torch.manual_seed(0)
-                trainer.plain_step(x, y)
-        before, places = second._state(), [p.data_ptr() for p in second.model.parameters()]
-        second.plain_step(x, y)
-        assert not torch.equal(first.model.head.weight, second.model.head.weight)
-        second._restore(before)
-        assert places == [p.data_ptr() for p in second.model.parameters()]
-        for trainer in (first, second):
-            torch.manual_seed(1)
-            trainer.plain_step(x, y)
-        assert_same(first, second)
-
-
 @pytest.fixture
 def on_gpu() -> Dataset:
     if not torch.cuda.is_available():
