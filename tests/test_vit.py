@@ -10,7 +10,7 @@ import torch
 from cvassign import attention, vit
 from cvassign.attention import MultiHeadAttention, MultiHeadDiffAttention, lambda_init_of
 from cvassign.positional import POSITIONS
-from cvassign.vit import EncoderLayer, VisionTransformer, ViTConfig, count_parameters, gflop_per_image
+from cvassign.vit import EncoderLayer, VisionTransformer, ViTConfig, count_parameters
 
 SMALL = ViTConfig(embed_dim=24, depth=3, num_heads=4, mlp_ratio=2.0, patch_size=8)
 T = SMALL.grid**2 + 1  # tokens, CLS included
@@ -89,7 +89,7 @@ def test_parameter_counts_are_pinned(config, count):
 
 @pytest.mark.parametrize("config", KINDS, ids=vit.ATTENTIONS)
 def test_attention_is_a_second_output_on_request(config):
-    model, x = made(config), pictures()
+    model, x = made(replace(config, drop_path=0.5)), pictures()  # nothing is random in evaluation
     with torch.no_grad():
         logits, maps = model(x, return_attention=True)
         torch.testing.assert_close(model(x), logits, rtol=1e-5, atol=1e-5)
@@ -221,26 +221,9 @@ def test_a_dropped_branch_leaves_the_tokens():
     torch.testing.assert_close(out[2], x[2] + 2 * layer.mlp(layer.norm2(x))[2])
 
 
-def test_training_predicts_on_average_what_evaluation_does():
-    """With one random branch at the end of the network, the mean over draws is exact."""
-    model, x = made(replace(SMALL, depth=2, drop_path=0.5)), pictures(1)
-    tokens = []
-    model.layers[1].register_forward_hook(lambda module, given, out: tokens.append(out[:, 0]))
-    with torch.no_grad():
-        for p in model.layers[1].mlp.parameters():
-            p.zero_()  # only the attention of the last layer, dropped half the time, is left
-        assert torch.equal(model(x), model(x))  # nothing is random in evaluation
-        model.train()
-        model(x.expand(2000, -1, -1, -1))
-    expected, drawn = tokens[0][0], tokens[-1]
-    error = drawn.std(0) / 2000**0.5
-    assert error.max() > 0
-    assert ((drawn.mean(0) - expected).abs() < 5 * error + 1e-5).all()
-
-
 def test_operations_are_counted_as_the_formulas_say():
     config = replace(SMALL, patch_size=8, num_heads=2)
     N, D, L, hidden = 17, config.embed_dim, config.depth, int(config.embed_dim * config.mlp_ratio)
     layer = 4 * N * D * D + 2 * N * N * D + 2 * N * D * hidden  # multiply-adds
     expected = 16 * 3 * 64 * D + L * layer + D * config.num_classes
-    assert gflop_per_image(config) == pytest.approx(2 * expected / 1e9)
+    assert vit.gflop_per_image(config) == pytest.approx(2 * expected / 1e9)
