@@ -123,9 +123,6 @@ def test_keep_mass_against_plain_loops():
     assert va.keep_mass(attention, 1.0).sum() >= 3 * 19  # all but what rounding hides
 
 
-# ----------------------------------------------------------------------------- the script
-
-
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory) -> str:
     path = tmp_path_factory.mktemp("weights") / "tiny.pth"
@@ -222,9 +219,6 @@ def test_bad_input_is_named_with_exit_code_2(
     error = capsys.readouterr().err
     assert error.startswith("error: ") and re.search(message, error), error
     assert not (tmp_path / "out").exists()
-
-
-# ------------------------------------------------------------------------------- weights
 
 
 @pytest.fixture(scope="module")
