@@ -18,19 +18,6 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("shape", ((16, 16), (12, 30), (30, 12)))
-def test_orthogonalise_brings_all_singular_values_near_one(shape):
-    """Muon's coefficients stop at values between about 0.7 and 1.2; directions stay."""
-    stack = torch.randn(4, *shape, generator=seeded(0))
-    got = orthogonalise(stack).double()
-    assert got.shape == stack.shape
-    u, s, vt = torch.linalg.svd(stack.double(), full_matrices=False)
-    core = u.mT @ got @ vt.mT  # diagonal, were the arithmetic exact
-    values = core.diagonal(dim1=1, dim2=2)
-    assert 0.3 < values.min() and values.max() < 1.4
-    assert (core - torch.diag_embed(values)).abs().max() < 0.1
-
-
 def test_orthogonalise_does_not_depend_on_scale_nor_on_the_rest_of_the_stack():
     stack = torch.randn(3, 8, 12, generator=seeded(0))
     got = orthogonalise(stack)
