@@ -132,20 +132,19 @@ def test_lambda_curves_have_a_labelled_line_a_layer():
 
 def test_a_hyperparameters_panel_has_its_runs_in_order_and_the_reference():
     runs = [
-        result("reference", val_accuracy=82.0),
-        result("deep", depth=9, val_accuracy=84.0),
+        result("reference", val_accuracy=82.0), result("deep", depth=9, val_accuracy=84.0),
         result("flat", depth=3, val_accuracy=80.0),
         result("fast", learning_rate=2e-3, val_accuracy=81.0),
         result("adamw", optimizer="adamw", learning_rate=5e-4, val_accuracy=72.0),
-    ]
+    ]  # fmt: skip
     seeds = [result("reference", val_accuracy=v) for v in (81.0, 82.0, 83.0)]
-    fig = plots.hyperparameters(runs, seeds)
-    drawn = {ax.get_xlabel(): ax for ax in fig.axes}
-    assert drawn["layers"].lines[0].get_ydata().tolist() == [80, 82, 84]
+    drawn = {ax.get_xlabel(): ax for ax in plots.hyperparameters(runs, seeds).axes}
+    for label, values in (
+        ("layers", [80, 82, 84]), ("heads", [82]), ("learning rate, Muon", [82, 81]),
+        ("learning rate, AdamW", [72]),
+    ):  # fmt: skip
+        assert drawn[label].lines[0].get_ydata().tolist() == values
     assert [t.get_text() for t in drawn["layers"].get_xticklabels()] == ["3", "6", "9"]
-    assert drawn["heads"].lines[0].get_ydata().tolist() == [82]
-    assert drawn["learning rate, Muon"].lines[0].get_ydata().tolist() == [82, 81]
-    assert drawn["learning rate, AdamW"].lines[0].get_ydata().tolist() == [72]
     band = drawn["layers"].patches[0].get_bbox()  # two standard deviations around the reference
     assert (band.y0, band.y1) == (80, 84)
 
