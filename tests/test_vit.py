@@ -72,17 +72,8 @@ def test_it_is_timms_at_copied_weights(config, fused, monkeypatch):
                attention="diff"), 451_882),
 ))  # fmt: skip
 def test_parameter_counts_are_pinned(config, count):
-    """The counts by hand: stem, CLS, positions, layers, final norm, head."""
-    D, L, hidden = config.embed_dim, config.depth, int(config.embed_dim * config.mlp_ratio)
-    d = D // config.num_heads
-    positions = (config.grid**2 + 1) * D
-    if config.position == "learned_2d":
-        positions = 2 * config.grid * D // 2 + D
-    layer = 2 * 2 * D + 4 * D * D + 4 * D + 2 * D * hidden + hidden + D
-    layer += 4 * d + 2 * d if config.attention == "diff" else 0
-    by_hand = (3 * config.patch_size**2 + 1) * D + D + positions + L * layer + 2 * D + 10 * D + 10
-    model = VisionTransformer(config)
-    assert count_parameters(model) == by_hand == count
+    """Counted by hand once: stem, CLS, positions, layers, final norm, head."""
+    assert count_parameters(VisionTransformer(config)) == count
     if config.attention == "standard":
         assert sum(p.numel() for p in timms(config).parameters()) == count
 
@@ -107,26 +98,6 @@ def test_every_parameter_gets_a_gradient(config, position):
     model = made(replace(config, position=position)).train()
     model(pictures()).square().sum().backward()
     assert not [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
-
-
-def test_patches_are_in_raster_order():
-    model, x = made(), pictures()
-    with torch.no_grad():
-        stem = model.patch_embedding(x)
-    for n in range(T - 1):
-        row, column = divmod(n, SMALL.grid)
-        patch = x[:, :, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8].flatten(1)
-        weight = model.patch_embedding.proj.weight.flatten(1)
-        expected = patch @ weight.T + model.patch_embedding.proj.bias
-        torch.testing.assert_close(stem[:, n], expected, rtol=1e-4, atol=1e-5)
-
-
-def test_cls_comes_first_and_positions_after_the_stem():
-    model, x = made(), pictures()
-    got = model.embed(x)
-    table = model.position.table()
-    torch.testing.assert_close(got[:, 0], (model.cls_token[0, 0] + table[0]).expand(4, -1))
-    torch.testing.assert_close(got[:, 1:], model.patch_embedding(x) + table[1:])
 
 
 def test_without_positions_the_patches_are_a_bag():
