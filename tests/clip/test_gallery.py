@@ -18,7 +18,6 @@ from cvassign.assets import AssetError
 from cvassign.clip import gallery, imagenet
 from cvassign.study import twin
 
-# The program that writes the gallery lies beside its pictures.
 spec = importlib.util.spec_from_file_location("make", gallery.BUNDLED / "make.py")
 make = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(make)
