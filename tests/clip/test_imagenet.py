@@ -1,12 +1,9 @@
 # LLM-assisted: prompts P3, see report.md
 """The classes are WordNet's, and Keras's ResNet-50 computes in torchvision's module what it was."""
 
-import csv
 import io
 import json
-import os
 import tarfile
-from pathlib import Path
 
 import pytest
 import torch
@@ -139,14 +136,3 @@ def test_classifier_names_its_answers(keras_package):
     logits = classifier.logits([picture])[0]
     assert top[0][0] == imagenet.class_names()[logits.argmax()]
     assert top[0][1] == pytest.approx(logits.softmax(0).max().item())
-
-
-@pytest.mark.skipif("CVASSIGN_RESNET50" not in os.environ, reason="names the real npm package")
-def test_real_pictures():
-    folder = Path(os.environ["CVASSIGN_DATA"]) / "images"
-    rows = list(csv.DictReader((folder / "manifest.csv").open()))
-    rows = [r for r in rows if r["path"].startswith("imagenet-sample-images/")][:40]
-    model = imagenet.from_keras(os.environ["CVASSIGN_RESNET50"])
-    logits = model.logits([folder / r["path"] for r in rows])
-    truth = torch.tensor([int(r["imagenet_class_index"]) for r in rows])
-    assert (logits.argmax(-1) == truth).float().mean() > 0.8
