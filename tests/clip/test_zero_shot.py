@@ -38,6 +38,7 @@ def test_files_load_to_identical_outputs(form, random_clip, picture, tmp_path, o
     assert torch.allclose(loaded.encode_image([picture]), image, rtol=0, atol=1e-6)
     assert torch.allclose(loaded.encode_text(TEXTS), text, rtol=0, atol=1e-6)
     assert loaded.logit_scale == pytest.approx(1 / 0.07, rel=1e-5)
+    assert torch.allclose(loaded.to("bf16").encode_image([picture]), image, rtol=0, atol=0.02)
 
 
 def test_gelu_is_the_quick_one():
@@ -92,18 +93,6 @@ def test_zero_shot_is_scaled_cosine_of_mean_sentence(tmp_path):
     assert torch.equal(again.weights, classifier.weights)
     with pytest.raises(ValueError, match="single, seven, eighty, got 'nine'"):
         zero_shot.ZeroShot(encoder, "nine", names)
-
-
-def test_whole_path_with_random_weights(random_clip, picture, tmp_path):
-    torch.save(random_clip.state_dict(), tmp_path / "rn50.pt")
-    encoder = zero_shot.load(tmp_path / "rn50.pt")
-    names = ["tench", "tiger", "teapot"]
-    classifier = zero_shot.ZeroShot(encoder, "single", names)
-    sentences = encoder.encode_text([f"a photo of a {n}." for n in names])
-    expected = encoder.logit_scale * encoder.encode_image([picture]) @ sentences.T
-    assert torch.allclose(classifier.logits([picture]), expected, atol=1e-4)
-    half = zero_shot.ZeroShot(encoder.to("bf16"), "single", names)
-    assert torch.allclose(half.logits([picture]), expected, atol=0.3)
 
 
 def test_architecture_in_numbers(random_clip):
