@@ -243,7 +243,6 @@ def test_two_processes_fetch_the_same_asset(server, asset, cache):
 
 @pytest.fixture
 def npm(tmp_path, monkeypatch):
-    """Puts a program in npm's place."""
 
     def put(program: str) -> None:
         folder = tmp_path / "bin"
