@@ -27,7 +27,6 @@ def photos(n: int, seed: int = 0) -> torch.Tensor:
 
 
 def torchvision_op(image: torch.Tensor, name: str, magnitude: float) -> torch.Tensor:
-    """What RandAugment does for a name it drew."""
     return v2.RandAugment()._apply_image_or_video_transform(
         image, name, magnitude, interpolation=InterpolationMode.NEAREST, fill={torch.Tensor: None}
     )
