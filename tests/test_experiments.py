@@ -106,7 +106,6 @@ def test_the_assignments_experiments_are_there(preset, model):
     augments = [r.train.augment for r in short]
     assert len(set(augments)) == len(augments) >= (6 if measured else 3)
     assert "none" in augments and len([a for a in augments if "+" in a]) >= 2
-    # One thing at a time: whatever is compared is all that differs.
     for compared, part, other, field in (
         (runs["patch"], "model", "train", "patch_size"),
         (runs["position"], "model", "train", "position"), (short, "train", "model", "augment"),
@@ -209,7 +208,6 @@ def test_unknown_names_list_the_known(asked, words):
 
 
 def put(run: Run, folder: Path, accuracy: float = 50.0) -> None:
-    """A result file as the trainer would write it, for the tests that only read."""
     write_json({
         "format": FORMAT, "name": run.name, "section": run.section, "label": run.label,
         "preset": run.preset, "seed": run.seed, "epochs": run.train.epochs,
@@ -259,7 +257,6 @@ def test_a_worker_takes_what_is_neither_done_nor_being_done(tmp_path, monkeypatc
 
 @pytest.fixture
 def main():
-    """The command in this process."""
     before = signal.getsignal(signal.SIGTERM)
     yield experiments.main
     signal.signal(signal.SIGTERM, before)
