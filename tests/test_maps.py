@@ -36,7 +36,6 @@ def pixels(image):
 
 
 def blended(image, grid, low, high, cmap):
-    """A map over an image, written out once more."""
     grid = grid.reshape(g, g).astype(np.float32)
     smooth = np.asarray(Image.fromarray(grid).resize((S, S), Image.BICUBIC))
     heat = plt.get_cmap(cmap)(np.clip((smooth - low) / (high - low), 0, 1))[..., :3]
@@ -200,12 +199,3 @@ def test_numbers_by_layer_and_the_uniform_entropy():
     assert same_color(left.lines[0].get_color(), MODEL_COLOURS["ViT"])
     assert left.lines[2].get_ydata()[0] == pytest.approx(np.log(65))
     assert right.lines[0].get_xdata().tolist() == [1, 2]
-
-
-def test_a_map_that_is_not_smoothed_shows_its_squares():
-    maps, images = {"ViT": MAPS[:1, :1, :1]}, np.zeros((1, 3, 32, 32), np.uint8)
-    squares, smooth = (
-        len(np.unique(drawn(cells(ap.head_maps(images, maps, smooth=s))[2]).reshape(-1, 3), axis=0))
-        for s in (False, True)
-    )
-    assert squares <= 16 < smooth
