@@ -59,7 +59,6 @@ def test_learned_positions_start_small(name):
 
 
 def test_2d_is_the_x_of_the_column_and_the_y_of_the_row():
-    """Patches come in raster order: N = row · grid + column."""
     module = Learned2D(GRID, D)
     table = module.table()
     assert torch.equal(table[0], module.cls[0])
