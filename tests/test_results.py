@@ -39,7 +39,6 @@ def trained(tmp_path_factory) -> tuple[Path, dict]:
 
 @pytest.fixture(scope="module")
 def by_hand() -> Trainer:
-    """The same run without a result file."""
     trainer = Trainer(RUN.model, RUN.train, RUN.seed, load_generated())
     trainer.fit(progress=False)
     return trainer
@@ -267,7 +266,6 @@ def test_a_killed_process_frees_its_run_and_leaves_its_epochs(tmp_path, monkeypa
 
 
 def test_a_run_finished_while_waiting_for_its_lock_is_loaded(trained, tmp_path, monkeypatch):
-    """Between looking and locking another process may have ended it."""
     looks = iter((None, "its result"))
     monkeypatch.setattr(results, "load", lambda run, folder: next(looks))
     monkeypatch.setattr(results, "Trainer", never)
