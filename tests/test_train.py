@@ -40,14 +40,12 @@ ALL_MODEL = replace(MODEL, attention="diff", drop_path=0.2)
 
 
 def tiny(n: int = 96) -> Dataset:
-    """A few generated pictures, and no test split."""
     data = load_generated()
     cut = [Split(s.images[:n], s.labels[:n]) for s in (data.train, data.val)]
     return Dataset("tiny", *cut, test=None)
 
 
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
-    """All that a trainer has learned: the model and the optimizers' state."""
     found = {f"model.{k}": v for k, v in trainer.model.state_dict().items()}
     for i, optimizer in enumerate(trainer.optimizers):
         for j, state in optimizer.state_dict()["state"].items():
@@ -137,7 +135,6 @@ t.fitted(t.ALL_MODEL, t.ALL, 1, t.tiny(), checkpoint=Path(checkpoint))
 
 
 def killed(checkpoint: Path, moment: str) -> None:
-    """Trains in another process and ends that by kill -9 at the moment."""
     threads, tests = str(torch.get_num_threads()), str(Path(__file__).parent)
     command = [sys.executable, "-c", CHILD, threads, tests, str(checkpoint), moment]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
@@ -218,14 +215,6 @@ def test_on_a_gpu_a_resumed_run_is_an_uninterrupted_one(on_gpu, tmp_path, monkey
     resumed = fitted(ALL_MODEL, ALL, 1, on_gpu, checkpoint=tmp_path / "run.pt")
     assert resumed.history["train_loss"] == pytest.approx(whole.history["train_loss"], rel=2e-3)
     assert resumed.history["learning_rate"] == whole.history["learning_rate"]
-
-
-def test_a_finished_run_is_not_trained_again(tmp_path):
-    args = (MODEL, replace(CONFIG, epochs=1), 0, tiny(), tmp_path / "run.pt")
-    first, second = fitted(*args), Trainer(*args)
-    assert second.epoch == 1
-    second.fit(progress=False)
-    assert_same(first, second)
 
 
 @pytest.fixture(scope="module")
