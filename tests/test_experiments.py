@@ -146,7 +146,6 @@ def test_the_best_recipe_is_the_candidate_that_validation_chose(model):
 
 
 def test_every_stored_result_belongs_to_a_run():
-    """And every run that two cores can do has one."""
     runs = {run.file_name: run for run in all_runs("full")}
     stored = {f"full/{path.name}" for path in (ROOT / "results" / "full").glob("*.json")}
     assert stored <= runs.keys()
