@@ -9,9 +9,7 @@ from torchvision.transforms.v2 import functional as F
 from cvassign import augment
 from cvassign.augment import BINS, DEFAULTS, OPS, PAD, SIZE, build_augmentation
 
-PIXEL_SPECS = (
-    "crop", "flip", "jitter", "randaugment(2,9)", "crop+flip+randaugment(3,30)",
-)  # fmt: skip
+PIXEL_SPECS = ("crop", "flip", "jitter", "randaugment(2,9)", "crop+flip+randaugment(3,30)")
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -29,7 +27,6 @@ def photos(n: int, seed: int = 0) -> torch.Tensor:
 
 
 def torchvision_op(image: torch.Tensor, name: str, magnitude: float) -> torch.Tensor:
-    """What RandAugment does for a name it drew."""
     return v2.RandAugment()._apply_image_or_video_transform(
         image, name, magnitude, interpolation=InterpolationMode.NEAREST, fill={torch.Tensor: None}
     )
@@ -49,23 +46,22 @@ def test_magnitudes_are_torchvisions():
 @pytest.mark.parametrize("name", OPS)
 def test_each_op_equals_torchvisions(name):
     magnitudes, signed = augment.magnitude_table(torch.device("cpu"))
-    magnitude = magnitudes[OPS.index(name)]
-    if signed[OPS.index(name)]:
+    number = OPS.index(name)
+    magnitude = magnitudes[number]
+    if signed[number]:
         magnitude = torch.cat([magnitude, -magnitude])
     images = photos(len(magnitude))
     images[3] = 77  # one level only: nothing to stretch or equalise
     images[4, 0] = 0
-    op = torch.full((len(images),), OPS.index(name))
+    op = torch.full((len(images),), number)
     ours = augment.apply_op(images, op, magnitude)
     theirs = torch.stack([torchvision_op(x, name, float(m)) for x, m in zip(images, magnitude)])
     error = (ours.int() - theirs.int()).abs()
-    if name in OPS[:5]:
-        # A warp copies: equal, except for pixels fetched from halfway between two others
-        assert (error > 0).float().mean() < 0.01
+    assert (error > 0).float().mean() < 0.01
+    if name in OPS[:5]:  # a warp copies: equal, but for pixels halfway between two others
         assert (error == 0).all(3).all(2).all(1).float().mean() > 0.6
     else:
         assert error.max() <= 1
-        assert (error > 0).float().mean() < 0.01
     if name != "Identity":
         assert (theirs != images).any()
 
@@ -132,10 +128,6 @@ def test_crop_and_flip_are_an_index_into_the_padded_image():
     drawn = [expected[x.numpy().tobytes()] for x in out]  # KeyError: no crop looks like this
     assert len(set(drawn)) == len(expected) == 2 * 9 * 9
     assert 900 < sum(flipped for *_, flipped in drawn) < 1100
-    only_flipped = build_augmentation("flip").pixels(image.expand(20, -1, -1, -1), seeded())
-    is_flip = (only_flipped == image.flip(2)).all(3).all(2).all(1)
-    assert 0 < is_flip.sum() < 20
-    assert (is_flip | (only_flipped == image).all(3).all(2).all(1)).all()
 
 
 @pytest.mark.parametrize("spec", PIXEL_SPECS)
@@ -173,32 +165,20 @@ def test_cutmix_weights_targets_by_the_area_pasted():
 def test_spec_defaults_and_arguments():
     assert build_augmentation("randaugment").parts == {"randaugment": (2, 9)}
     parts = build_augmentation(" crop + flip+randaugment(3, 15)+cutmix(.1)").parts
-    assert parts == {
-        "crop": (), "flip": (), "randaugment": (3, 15), "cutmix": (0.1,),
-    }  # fmt: skip
-    for name in DEFAULTS:
-        assert name in build_augmentation(name).parts
+    assert parts == {"crop": (), "flip": (), "randaugment": (3, 15), "cutmix": (0.1,)}
 
 
-@pytest.mark.parametrize(
-    "spec, message",
-    (
-        ("crop+rotate", "rotate"), ("", "unknown"), ("crop+", "unknown"), ("cutmix(", "cutmix"),
-        ("cutmix(-1)", "cutmix"), ("mixup", "mixup"), ("crop(4)", "crop"), ("randaugment(2)", "randaugment"),
-        ("randaugment(2,31)", "randaugment"), ("randaugment(2,9.5)", "9.5"),
-        ("cutmix(1.5)", "1.5"), ("cutmix(0.1,0.2)", "cutmix"), ("cutmix(1.2.3)", "1.2.3"),
-    ),
-)  # fmt: skip
-def test_unknown_specs_say_what_is_known(spec, message):
+@pytest.mark.parametrize("spec, message", (
+    ("crop+rotate", "rotate"), ("", "unknown"), ("crop+", "unknown"), ("cutmix(", "cutmix"),
+    ("cutmix(-1)", "cutmix"), ("crop(4)", "crop"), ("randaugment(2)", "randaugment"),
+    ("randaugment(2,31)", "randaugment"), ("randaugment(2,9.5)", "9.5"), ("cutmix(1.5)", "1.5"),
+    ("cutmix(0.1,0.2)", "cutmix"), ("flip+flip", "twice"), ("none+crop", "none"),
+))  # fmt: skip
+def test_unknown_and_contradictory_specs_are_errors(spec, message):
     with pytest.raises(ValueError, match=message) as error:
         build_augmentation(spec)
-    assert all(name in str(error.value) for name in DEFAULTS)
-
-
-@pytest.mark.parametrize("spec", ("flip+flip", "none+crop"))
-def test_contradictory_specs_raise(spec):
-    with pytest.raises(ValueError, match="twice|none"):
-        build_augmentation(spec)
+    if message not in ("twice", "none"):
+        assert all(name in str(error.value) for name in DEFAULTS)
 
 
 @pytest.mark.parametrize("images", (torch.rand(2, 3, 32, 32), photos(2)[..., :16], photos(2)[0]))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cvassign import assets, data
-from cvassign.data import MEAN, STD, Split, normalise, stratified_split
+from cvassign.data import MEAN, STD, normalise, stratified_split
 
 
 @pytest.fixture
@@ -105,33 +105,19 @@ def test_the_real_cifar10(uncached):
         assert std.item() == pytest.approx(STD[c], abs=1.1e-4)
 
 
-def test_generated_data_have_cifar10s_shape(uncached):
+def test_generated_data_have_cifar10s_shape_and_share_no_image(uncached):
     first = data.load_generated()
     assert (len(first.train), len(first.val), len(first.test)) == (800, 200, 200)
-    assert first.name == "generated" and len(data.CLASSES) == 10
-    for split in (first.train, first.val, first.test):
+    assert data.load_generated() is first  # loaded once
+    splits = [(first.train, "train"), (first.val, "val"), (first.test, "test")]
+    for split, _ in splits:
         assert split.images.shape == (len(split), 3, 32, 32)
         assert split.images.dtype == torch.uint8 and split.labels.dtype == torch.int64
         assert len(split.labels.bincount().unique()) == 1  # as many of each class
+    assert len(torch.cat([s.images for s, _ in splits]).flatten(1).unique(dim=0)) == 1200
     data.load_generated.cache_clear()
     again = data.load_generated()
-    for name in ("train", "val", "test"):
-        a, b = getattr(first, name), getattr(again, name)
-        assert a.images is not b.images and torch.equal(a.images, b.images)
-        assert torch.equal(a.labels, b.labels)
-
-
-def test_generated_splits_share_no_image(uncached):
-    got = data.load_generated()
-    images = torch.cat([s.images for s in (got.train, got.val, got.test)]).flatten(1)
-    assert len(images.unique(dim=0)) == 1200
-
-
-def test_a_dataset_moves_whole_and_is_loaded_once(uncached):
-    got = data.load_generated(100, 20)
-    assert data.load_generated(100, 20) is got
-    moved = got.to("meta")
-    assert moved.name == "generated"
-    for split in (moved.train, moved.val, moved.test):
-        assert split.images.is_meta and split.labels.is_meta
-    assert len(Split(torch.zeros(7, 3, 32, 32), torch.zeros(7))) == 7
+    for split, name in splits:
+        other = getattr(again, name)
+        assert split.images is not other.images and torch.equal(split.images, other.images)
+        assert torch.equal(split.labels, other.labels)

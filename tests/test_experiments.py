@@ -1,10 +1,7 @@
 # LLM-assisted: prompts P1, P2, P5, see report.md
 """The list of runs is what the assignment asks for, and the command trains it once."""
 
-import json
-import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +15,7 @@ import torch
 
 from cvassign import experiments, results
 from cvassign.experiments import MODELS, PRESETS, SECTIONS, all_runs, experiment_runs
+from cvassign.positional import POSITIONS
 from cvassign.results import FORMAT, Busy, Run, load, run_config, write_json
 from cvassign.train import TimeUp
 from cvassign.vit import VisionTransformer, ViTConfig, count_parameters
@@ -62,18 +60,14 @@ def test_every_vit_run_has_a_diff_twin_that_differs_only_in_attention(preset):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_twins_have_equal_parameters_within_a_percent(preset):
+def test_what_is_compared_has_equal_parameters(preset):
     """In the smoke preset λ and the norm weigh more, as its models have 10,000 parameters."""
     for vit, diff in twins(preset):
         ours, theirs = parameters(vit.model), parameters(diff.model)
         assert ours < theirs < ours * (1.01 if preset in MEASURED else 1.02), vit.name
-
-
-@pytest.mark.parametrize("preset", MEASURED)
-def test_controls_have_equal_parameters_within_three_percent(preset):
     for model in MODELS:
         counts = [parameters(r.model) for r in experiment_runs("controls", model, preset)]
-        assert max(counts) < 1.03 * min(counts)
+        assert max(counts) < (1.03 if preset in MEASURED else 1.1) * min(counts)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -84,67 +78,42 @@ def test_file_names_are_unique_plain_and_of_the_preset(preset):
     assert all(run.preset == preset for run in all_runs(preset))
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_all_runs_are_those_of_all_experiments(preset):
-    expected = {
-        run.file_name: (run.model, run.train)
-        for experiment in SECTIONS for model in MODELS
-        for run in experiment_runs(experiment, model, preset)
-    }  # fmt: skip
-    assert {run.file_name: (run.model, run.train) for run in all_runs(preset)} == expected
-
-
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_assignments_experiments_are_there(preset, model):
-    def runs(experiment, seed=0):
-        return [r for r in experiment_runs(experiment, model, preset) if r.seed == seed]
+    runs = {
+        experiment: [r for r in experiment_runs(experiment, model, preset) if r.seed == 0]
+        for experiment in SECTIONS
+    }
+    measured = preset in MEASURED
 
-    def values(experiment, part, field):
-        return [getattr(getattr(run, part), field) for run in runs(experiment)]
+    def values(experiment, field):
+        return [getattr(run.model, field) for run in runs[experiment]]
 
-    assert values("reference", "model", "patch_size") == [4]
-    assert values("reference", "model", "position") == ["learned_1d"]
-    assert sorted(values("patch", "model", "patch_size")) == [2, 4, 8]
-    positions = values("position", "model", "position")
-    assert sorted(positions) == ["learned_1d", "learned_2d", "none", "sinusoidal"]
-    hyper = runs("hyper")
+    assert (values("reference", "patch_size"), values("reference", "position")) == (
+        [4], ["learned_1d"]
+    )  # fmt: skip
+    assert sorted(values("patch", "patch_size")) == [2, 4, 8]
+    assert sorted(values("position", "position")) == sorted(POSITIONS)
+    hyper = runs["hyper"]
     configurations = {repr((run.model, run.train)) for run in hyper}
-    assert len(configurations) == len(hyper) >= (14 if preset in MEASURED else 4)
-    fields = {k for part in ("model", "train") for c in changed(hyper, part) for k in c}
-    if preset in MEASURED:
-        expected = {"embed_dim", "depth", "mlp_ratio", "num_heads", "learning_rate", "optimizer"}
-        assert fields == expected
-    short = [r for r in runs("augment") if "epochs" not in r.label]
+    assert len(configurations) == len(hyper) >= (14 if measured else 4)
+    if measured:
+        assert {k for part in ("model", "train") for c in changed(hyper, part) for k in c} == {
+            "embed_dim", "depth", "mlp_ratio", "num_heads", "learning_rate", "optimizer"
+        }  # fmt: skip
+    short = [r for r in runs["augment"] if "epochs" not in r.label]
     augments = [r.train.augment for r in short]
-    assert len(set(augments)) == len(augments) >= (6 if preset in MEASURED else 3)
+    assert len(set(augments)) == len(augments) >= (6 if measured else 3)
     assert "none" in augments and len([a for a in augments if "+" in a]) >= 2
-    # One thing at a time: whatever is compared is all that differs.
-    for experiment, part, other, field in (
-        ("patch", "model", "train", "patch_size"), ("position", "model", "train", "position"),
-        ("augment", "train", "model", "augment"),
+    for compared, part, other, field in (
+        (runs["patch"], "model", "train", "patch_size"),
+        (runs["position"], "model", "train", "position"), (short, "train", "model", "augment"),
     ):  # fmt: skip
-        compared = short if experiment == "augment" else runs(experiment)
         assert not any(changed(compared, other))
         assert {k for c in changed(compared, part) for k in c} == {field}
-    for experiment in SECTIONS:
-        labels = [run.label for run in runs(experiment)]
-        assert len(set(labels)) == len(labels)
-
-
-def test_labels_say_what_the_configuration_is():
-    for preset in PRESETS:
-        for run in experiment_runs("hyper", "vit", preset)[1:]:
-            fields = asdict(run.model) | asdict(run.train)
-            for change in run.label.split(", "):
-                key, value = change.split(" ")
-                assert str(fields[key]) == value or fields[key] == float(value), run.label
-        for run in experiment_runs("patch", "vit", preset):
-            assert run.label == f"patch {run.model.patch_size}"
-        for run in experiment_runs("augment", "vit", preset):
-            assert run.label in (
-                run.train.augment, f"{run.train.epochs} epochs, {run.train.augment}"
-            )  # fmt: skip
+    for of_one in runs.values():
+        assert len({run.label for run in of_one}) == len(of_one)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -177,7 +146,6 @@ def test_the_best_recipe_is_the_candidate_that_validation_chose(model):
 
 
 def test_every_stored_result_belongs_to_a_run():
-    """And every run that two cores can do has one."""
     runs = {run.file_name: run for run in all_runs("full")}
     stored = {f"full/{path.name}" for path in (ROOT / "results" / "full").glob("*.json")}
     assert stored <= runs.keys()
@@ -239,7 +207,6 @@ def test_unknown_names_list_the_known(asked, words):
 
 
 def put(run: Run, folder: Path, accuracy: float = 50.0) -> None:
-    """A result file as the trainer would write it, for the tests that only read."""
     write_json({
         "format": FORMAT, "name": run.name, "section": run.section, "label": run.label,
         "preset": run.preset, "seed": run.seed, "epochs": run.train.epochs,
@@ -287,37 +254,26 @@ def test_a_worker_takes_what_is_neither_done_nor_being_done(tmp_path, monkeypatc
     assert broken.file_name in err and "RuntimeError: out of memory" in err
 
 
-def test_jobs_must_be_positive(tmp_path):
-    with pytest.raises(ValueError, match="positive, got 0"):
-        experiments.run_all(RUNS, tmp_path, jobs=0)
-
-
 @pytest.fixture
 def main():
-    """The command in this process."""
     before = signal.getsignal(signal.SIGTERM)
     yield experiments.main
     signal.signal(signal.SIGTERM, before)
 
 
 def test_list_shows_what_is_done(main, tmp_path, capsys):
-    put(RUNS[0], tmp_path, 87.65)
-    (tmp_path / RUNS[1].file_name).write_text("{")
     command = ["list", "--preset", "smoke", "--section", "1.3", "--out", str(tmp_path)]
     assert main(command) == 0
-    lines = capsys.readouterr().out.splitlines()
-    shown = [line for line in lines if RUNS[2].file_name in line]
-    assert len(shown) == 1 and shown[0].startswith("1.3           -") and "2-D learned" in shown[0]
+    assert capsys.readouterr().out.splitlines()[-1] == "0 of 4 runs done"
+    put(RUNS[0], tmp_path, 87.65)
+    (tmp_path / RUNS[1].file_name).write_text("{")
+    assert main(command) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    (line,) = (line for line in lines if RUNS[2].file_name in line)
+    assert line.startswith("1.3           -") and "2-D learned" in line
     assert [line for line in lines if line.startswith("! ") and RUNS[1].file_name in line]
     assert [line for line in lines if "87.65 %" in line and RUNS[0].file_name in line]
-    assert lines[-1] == "1 of 4 runs done"
-
-
-def test_list_without_results_lists_all(main, tmp_path, capsys):
-    assert main(["list", "--out", str(tmp_path)]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == f"0 of {len(all_runs('full'))} runs done"
-    assert len(lines) == len(all_runs("full")) + 1
+    assert last == "1 of 4 runs done"
 
 
 @pytest.mark.parametrize("arguments, words", (
@@ -325,6 +281,7 @@ def test_list_without_results_lists_all(main, tmp_path, capsys):
     (["run", "--model", "cnn"], "'cnn'"), (["run", "--jobs", "two"], "'two'"),
     (["list", "--section", "9.9"], "no run of section '9.9'"), (["list", "--seed", "1"], "--seed"),
     (["run", "--jobs", "0", "--section", "1.3"], "got 0"),
+    (["run", "--preset", "smoke", "--device", "gpu"], "device 'gpu' cannot be used"),
 ))  # fmt: skip
 def test_bad_arguments_end_with_two_and_a_message(main, arguments, words, capsys):
     with pytest.raises(SystemExit) as end:
@@ -343,47 +300,33 @@ def test_a_damaged_result_is_a_failure_that_stops_nothing(main, tmp_path, monkey
     assert f"{RUNS[0].file_name}: no readable" in capsys.readouterr().err
 
 
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory) -> Path:
-    """A copy of the package: what the command writes beside itself stays out of this one."""
-    folder = tmp_path_factory.mktemp("clone")
-    shutil.copytree(ROOT / "cvassign", folder / "cvassign",
-                    ignore=shutil.ignore_patterns("__pycache__"))  # fmt: skip
-    return folder
+def test_two_jobs_train_the_smoke_preset_once(tmp_path):
+    options = ["--preset", "smoke", "--section", "1.3", "--model", "vit", "--out", str(tmp_path)]
 
+    def command(*arguments: str) -> subprocess.CompletedProcess:
+        line = [sys.executable, "-m", "cvassign.experiments", *arguments, *options]
+        return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
-def command(clone: Path, *arguments: str) -> subprocess.CompletedProcess:
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    return subprocess.run(
-        [sys.executable, "-m", "cvassign.experiments", *arguments], cwd=clone, env=environment,
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-
-
-def test_two_jobs_train_the_smoke_preset_once(clone):
-    arguments = ("--preset", "smoke", "--section", "1.3", "--model", "vit")
-    done = command(clone, "run", *arguments, "--jobs", "2", "--device", "cpu")
+    done = command("run", "--jobs", "2", "--device", "cpu")
     assert done.returncode == 0, done.stderr
     runs = all_runs("smoke", "1.3", "vit")
     said = Counter(line.split(":")[0] for line in done.stdout.splitlines())
     assert said == {run.file_name: 1 for run in runs}  # each by one of the two
     for run in runs:
-        result = results.load(run, clone / "results")
+        result = results.load(run, tmp_path)
         assert result["config"]["dataset"] == "generated" and result["preset"] == "smoke"
         assert len(result["history"]["val_loss"]) == run.train.epochs
-    assert not list(clone.rglob("*.tmp")) and not list(clone.rglob("*.pt"))
-
-    listed = command(clone, "list", *arguments)
-    assert listed.stdout.splitlines()[-1] == f"{len(runs)} of {len(runs)} runs done"
-
-    files = {path: path.read_bytes() for path in (clone / "results").rglob("*.json")}
-    again = command(clone, "run", *arguments)
+    assert not list(tmp_path.rglob("*.tmp")) and not list(tmp_path.rglob("*.pt"))
+    assert command("list").stdout.splitlines()[-1] == f"{len(runs)} of {len(runs)} runs done"
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
+    again = command("run")
     assert (again.returncode, again.stdout) == (0, "")  # all are done: nothing to train or say
-    assert files == {path: path.read_bytes() for path in (clone / "results").rglob("*.json")}
-    assert json.loads(next(iter(files.values())))["format"] == FORMAT
+    assert files == {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
 
 
-def test_a_run_that_another_process_trains_ends_with_a_code_of_its_own(main, tmp_path, monkeypatch, capsys):
+def test_a_run_that_another_process_trains_has_a_code_of_its_own(
+    main, tmp_path, monkeypatch, capsys
+):
     def busy(*args, **options):
         raise Busy
 
@@ -391,9 +334,3 @@ def test_a_run_that_another_process_trains_ends_with_a_code_of_its_own(main, tmp
     command = ["run", "--preset", "smoke", "--section", "1.1", "--out", str(tmp_path)]
     assert main(command) == experiments.BUSY
     assert "trained by another process" in capsys.readouterr().err
-
-
-def test_a_device_that_is_not_here_ends_with_two(main, tmp_path, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["run", "--preset", "smoke", "--device", "gpu", "--out", str(tmp_path)])
-    assert stop.value.code == 2 and "device 'gpu' cannot be used" in capsys.readouterr().err

@@ -4,13 +4,47 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from cvassign import results
 from cvassign.files import CheckpointError, load_checkpoint, replacing
 from cvassign.results import ROOT
+from cvassign.train import save_atomically
+
+# What writes a value, and the function that puts it onto the disk.
+WRITERS = {
+    "result": (lambda v, path: results.write_json({"a": v}, path), Path, "write_text"),
+    "checkpoint": (lambda v, path: save_atomically({"a": v}, path), torch, "save"),
+    "weights": (lambda v, path: results.save_weights(
+        torch.nn.PReLU(init=v), path), results, "save_file"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("write, of, name", WRITERS.values(), ids=WRITERS)
+def test_a_file_is_the_old_one_or_the_new_one(write, of, name, tmp_path, monkeypatch):
+    """After a full disk, and for who reads the old one while the new one is written."""
+    path, real = tmp_path / "file", getattr(of, name)
+    write(1.0, path)
+    before = path.read_bytes()
+
+    def full(*args, **kwargs):
+        real(*args, **kwargs)
+        (temporary,) = tmp_path.glob("*.tmp")
+        os.truncate(temporary, temporary.stat().st_size // 2)
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(of, name, full)
+        with pytest.raises(OSError, match="No space left"):
+            write(2.0, path)
+    assert path.read_bytes() == before and os.listdir(tmp_path) == ["file"]
+    with path.open("rb") as old:
+        write(2.0, path)
+        assert old.read() == before != path.read_bytes()
 
 
 def test_what_a_killed_writer_left_is_cleared(tmp_path):

@@ -18,25 +18,11 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("shape", ((16, 16), (12, 30), (30, 12)))
-def test_orthogonalise_brings_all_singular_values_near_one(shape):
-    """Muon's coefficients stop at values between about 0.7 and 1.2; directions stay."""
-    stack = torch.randn(4, *shape, generator=seeded(0))
-    got = orthogonalise(stack).double()
-    assert got.shape == stack.shape
-    u, s, vt = torch.linalg.svd(stack.double(), full_matrices=False)
-    core = u.mT @ got @ vt.mT  # diagonal, were the arithmetic exact
-    assert (core.diagonal(dim1=1, dim2=2) > 0.3).all()
-    assert (core.diagonal(dim1=1, dim2=2) < 1.4).all()
-    assert (core - torch.diag_embed(core.diagonal(dim1=1, dim2=2))).abs().max() < 0.1
-
-
 def test_orthogonalise_does_not_depend_on_scale_nor_on_the_rest_of_the_stack():
     stack = torch.randn(3, 8, 12, generator=seeded(0))
-    torch.testing.assert_close(
-        orthogonalise(stack * 2.0**10), orthogonalise(stack), rtol=0, atol=0.02
-    )
-    torch.testing.assert_close(orthogonalise(stack[1:2])[0], orthogonalise(stack)[1])
+    got = orthogonalise(stack)
+    torch.testing.assert_close(orthogonalise(stack * 2.0**10), got, rtol=0, atol=0.02)
+    torch.testing.assert_close(orthogonalise(stack[1:2])[0], got[1])
     assert torch.isfinite(orthogonalise(torch.zeros(1, 4, 4))).all()  # no gradient, no NaN
 
 
@@ -69,32 +55,6 @@ def test_stacked_muon_is_torchs_step_by_step():
             assert size > 1e-4 and error < 0.01 * size * (step + 1), (step, p.shape)
 
 
-def test_the_maps_of_qkv_are_orthogonalised_by_themselves():
-    """Queries with a gradient a thousand times the keys' move as far as these."""
-    p = nn.Parameter(torch.zeros(12, 4))
-    muon = StackedMuon([p], lr=1.0, weight_decay=0.0, fused={id(p): 3})
-    g = torch.randn(12, 4, generator=seeded(0))
-    p.grad = torch.cat([1000 * g[:4], g[4:8], 0.001 * g[8:]])
-    muon.step()
-    sizes = [m.square().mean().sqrt().item() for m in p.detach().chunk(3)]
-    # RMS 0.2 as AdamW's updates, within the spread of Newton-Schulz's singular values.
-    assert sizes == pytest.approx([0.2] * 3, rel=0.3)
-
-
-def test_muon_goes_downhill():
-    p = nn.Parameter(torch.randn(8, 8, generator=seeded(0)))
-    target = torch.randn(8, 8, generator=seeded(1))
-    muon = StackedMuon([p], lr=0.1, weight_decay=0.0, fused={})
-    losses = []
-    for _ in range(100):
-        loss = (p - target).square().mean()
-        losses.append(loss.item())
-        muon.zero_grad()
-        loss.backward()
-        muon.step()
-    assert losses[-1] < 0.1 * losses[0]
-
-
 def test_without_a_gradient_muon_leaves_a_matrix_as_torchs_does():
     p, idle = nn.Parameter(torch.ones(4, 4)), nn.Parameter(torch.ones(4, 4))
     muon = StackedMuon([p, idle], lr=0.1, weight_decay=0.5, fused={})
@@ -108,23 +68,19 @@ def test_without_a_gradient_muon_leaves_a_matrix_as_torchs_does():
 @pytest.mark.parametrize("name", ("adamw", "muon"))
 def test_decay_falls_on_matrices_only(name, position, attention):
     model = VisionTransformer(replace(SMALL, attention=attention, position=position))
-    optimizers = build_optimizers(model, name, lr=1e-3, decay=0.1)
-    decay = {}
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            assert group["lr"] == 1e-3
-            for p in group["params"]:
-                assert p not in decay  # each parameter has one optimizer
-                decay[p] = group["weight_decay"]
-    assert set(decay) == set(model.parameters())
+    groups = [g for o in build_optimizers(model, name, lr=1e-3, decay=0.1) for g in o.param_groups]
+    assert all(group["lr"] == 1e-3 for group in groups)
+    decays = [(p, group["weight_decay"]) for group in groups for p in group["params"]]
+    assert len(decays) == len(list(model.parameters()))  # each parameter has one optimizer
     without = ("bias", "norm", "cls_token", "position", "lambda_q", "lambda_k")
     for path, p in model.named_parameters():
         exempt = any(word in path for word in without)
-        assert decay[p] == (0.0 if exempt else 0.1), path
+        assert dict(decays)[p] == (0.0 if exempt else 0.1), path
 
 
-def test_muon_gets_the_matrices_of_the_layers_with_three_maps_in_qkv():
-    model = VisionTransformer(replace(SMALL, attention="diff"))
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_muon_gets_the_matrices_of_the_layers_with_three_maps_in_qkv(attention):
+    model = VisionTransformer(replace(SMALL, attention=attention))
     adamw, muon = build_optimizers(model, "muon", lr=1e-3, decay=0.1)
     names = {id(p): path for path, p in model.named_parameters()}
     got = {names[id(p)]: muon.fused[id(p)] for p in muon.param_groups[0]["params"]}
@@ -133,7 +89,6 @@ def test_muon_gets_the_matrices_of_the_layers_with_three_maps_in_qkv():
         for i in range(3) for path in ("attention.qkv", "attention.proj", "mlp.0", "mlp.2")
     }  # fmt: skip
     assert isinstance(adamw, torch.optim.AdamW)
-    assert len(build_optimizers(model, "adamw", lr=1e-3, decay=0.1)) == 1
 
 
 def test_decay_is_decoupled():
@@ -151,28 +106,6 @@ def test_decay_is_decoupled():
             torch.testing.assert_close(p.detach(), torch.full_like(p, 0.95 if matrix else 1.0))
 
 
-def test_an_unknown_optimizer_is_an_error():
-    with pytest.raises(ValueError, match="'adamw', 'muon'\\), got 'sgd'"):
-        build_optimizers(VisionTransformer(SMALL), "sgd", 1e-3, 0.05)
-
-
-def test_state_survives_saving():
-    """An optimizer that is loaded goes on as the one that was saved."""
-    weights = {}
-    for split in (False, True):
-        p = nn.Parameter(torch.randn(6, 4, generator=seeded(0)))
-        muon = StackedMuon([p], lr=0.1, weight_decay=0.1, fused={})
-        for step in range(4):
-            if split and step == 2:
-                saved, p = muon.state_dict(), nn.Parameter(p.detach().clone())
-                muon = StackedMuon([p], lr=0.1, weight_decay=0.1, fused={})
-                muon.load_state_dict(saved)
-            p.grad = torch.randn(6, 4, generator=seeded(step))
-            muon.step()
-        weights[split] = p.detach()
-    assert torch.equal(weights[False], weights[True])
-
-
 @pytest.mark.parametrize("progress, warmup, expected", (
     (0.0, 0.1, 0.0), (0.05, 0.1, 0.5), (0.1, 0.1, 1.0), (0.55, 0.1, 0.5), (1.0, 0.1, 0.0),
     (0.0, 0.0, 1.0), (0.25, 0.0, 0.5 + math.sqrt(0.125)), (1.0, 0.0, 0.0), (0.5, 1.0, 0.5),
@@ -180,19 +113,3 @@ def test_state_survives_saving():
 ))  # fmt: skip
 def test_schedule(progress, warmup, expected):
     assert lr_factor(progress, warmup) == pytest.approx(expected, abs=1e-12)
-
-
-def test_schedule_rises_then_falls_without_a_jump():
-    values = [lr_factor(i / 1000, 0.2) for i in range(1001)]
-    steps = [b - a for a, b in zip(values, values[1:])]
-    assert all(s > 0 for s in steps[:200]) and all(s <= 0 for s in steps[200:])
-    assert max(map(abs, steps)) < 0.0051
-
-
-def test_fused_maps_are_orthogonalised_one_by_one():
-    for attention in ("standard", "diff"):
-        model, maps = VisionTransformer(replace(SMALL, attention=attention)), {"qkv": 3}
-        muon = build_optimizers(model, "muon", 0.01, 0.0)[1]
-        layer = model.layers[0].attention
-        assert {n: muon.fused[id(getattr(layer, n).weight)] for n in maps} == maps
-        assert muon.fused[id(layer.proj.weight)] == 1

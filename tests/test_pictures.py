@@ -33,7 +33,8 @@ def test_a_dark_16_bit_picture_stays_dark(tmp_path):
 
 
 def test_pixels_that_are_not_finite_are_refused(tmp_path):
-    Image.fromarray(np.where(RAMP > 0.5, np.nan, RAMP).astype(np.float32)).save(tmp_path / "nan.tif")
+    values = np.where(RAMP > 0.5, np.nan, RAMP).astype(np.float32)
+    Image.fromarray(values).save(tmp_path / "nan.tif")
     with pytest.raises(ValueError, match="finite"):
         open_rgb(tmp_path / "nan.tif")
 
@@ -41,11 +42,12 @@ def test_pixels_that_are_not_finite_are_refused(tmp_path):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_exif_orientation_is_shown_upright(orientation, tmp_path):
     upright = Image.fromarray((RAMP * 255).astype(np.uint8))
-    undo = {1: [], 2: [Image.FLIP_LEFT_RIGHT], 3: [Image.ROTATE_180], 4: [Image.FLIP_TOP_BOTTOM],
-            5: [Image.TRANSPOSE], 6: [Image.ROTATE_90], 7: [Image.TRANSVERSE], 8: [Image.ROTATE_270]}  # fmt: skip
     stored, exif = upright, Image.Exif()
-    for turn in undo[orientation]:
-        stored = stored.transpose(turn)
+    if orientation > 1:
+        stored = upright.transpose((
+            Image.FLIP_LEFT_RIGHT, Image.ROTATE_180, Image.FLIP_TOP_BOTTOM, Image.TRANSPOSE,
+            Image.ROTATE_90, Image.TRANSVERSE, Image.ROTATE_270,
+        )[orientation - 2])  # fmt: skip
     exif[0x0112] = orientation
     stored.save(tmp_path / "turned.png", exif=exif)
     np.testing.assert_array_equal(grey(tmp_path / "turned.png"), np.asarray(upright))

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from cvassign.positional import POSITIONS, Learned1D, Learned2D, NoPosition, Sinusoidal
+from cvassign.positional import POSITIONS, Learned2D, Sinusoidal
 
 GRID, D = 3, 8
 N = GRID * GRID
@@ -14,13 +14,6 @@ N = GRID * GRID
 
 def tokens() -> torch.Tensor:
     return torch.randn(2, N + 1, D, generator=torch.Generator().manual_seed(0))
-
-
-def test_the_four_of_the_assignment():
-    assert POSITIONS == {
-        "none": NoPosition, "learned_1d": Learned1D, "learned_2d": Learned2D,
-        "sinusoidal": Sinusoidal,
-    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [name for name in POSITIONS if name != "none"])
@@ -34,9 +27,8 @@ def test_the_table_is_added_to_every_image(name):
 
 
 def test_none_changes_nothing():
-    module, x = NoPosition(GRID, D), tokens()
-    assert torch.equal(module(x), x)
-    assert module.table() is None and not list(module.parameters())
+    module, x = POSITIONS["none"](GRID, D), tokens()
+    assert torch.equal(module(x), x) and module.table() is None
 
 
 @pytest.mark.parametrize("name", POSITIONS)
@@ -52,6 +44,7 @@ def test_tokens_go_on_in_fp32(name):
 def test_parameters_and_their_gradient(name, count):
     module = POSITIONS[name](GRID, D)
     assert sum(p.numel() for p in module.parameters()) == count
+    assert bool(module.state_dict()) == bool(count)  # what is fixed is not stored
     if count:
         (module(tokens()) * tokens()).sum().backward()
         assert all((p.grad != 0).all() for p in module.parameters())
@@ -66,7 +59,6 @@ def test_learned_positions_start_small(name):
 
 
 def test_2d_is_the_x_of_the_column_and_the_y_of_the_row():
-    """Patches come in raster order: N = row · grid + column."""
     module = Learned2D(GRID, D)
     table = module.table()
     assert torch.equal(table[0], module.cls[0])
@@ -75,13 +67,6 @@ def test_2d_is_the_x_of_the_column_and_the_y_of_the_row():
             place = table[1 + row * GRID + column]
             assert torch.equal(place[: D // 2], module.x[column])
             assert torch.equal(place[D // 2 :], module.y[row])
-
-
-def test_the_cls_vector_of_2d_is_its_own():
-    module = Learned2D(GRID, D)
-    module.table()[0].sum().backward()
-    assert (module.cls.grad == 1).all()
-    assert not module.x.grad.any() and not module.y.grad.any()
 
 
 @pytest.mark.parametrize("grid, dim", ((GRID, D), (8, 192), (16, 6)))
@@ -95,11 +80,6 @@ def test_sinusoidal_is_the_formula(grid, dim):
         # fp32 carries an angle of up to 256 rad to about 2e-5 rad.
         assert table[p].tolist() == pytest.approx(expected, abs=5e-5)
     assert table[0].tolist() == [0.0, 1.0] * (dim // 2)  # CLS is p = 0
-
-
-def test_sinusoidal_is_fixed_and_not_stored():
-    module = Sinusoidal(GRID, D)
-    assert not list(module.parameters()) and not module.state_dict()
 
 
 @pytest.mark.parametrize("name", ("learned_2d", "sinusoidal"))

@@ -3,13 +3,11 @@
 
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
-import threading
 import warnings
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +17,7 @@ from cvassign import results
 from cvassign.data import load_generated
 from cvassign.results import Busy, ResultError, Run
 from cvassign.train import TrainConfig, Trainer, evaluate, predict
-from cvassign.vit import VisionTransformer, ViTConfig, count_parameters
+from cvassign.vit import ViTConfig, count_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = Run(
@@ -39,15 +37,22 @@ def trained(tmp_path_factory) -> tuple[Path, dict]:
     return folder, result
 
 
+@pytest.fixture(scope="module")
+def by_hand() -> Trainer:
+    trainer = Trainer(RUN.model, RUN.train, RUN.seed, load_generated())
+    trainer.fit(progress=False)
+    return trainer
+
+
 @pytest.fixture
 def store(trained, tmp_path):
-    """Writes the result of RUN, changed or as raw text, to a folder of its own: that folder."""
+    """Writes the result of RUN to a folder of its own: changed, "none" for nothing; or as text."""
 
     def write(changes: dict | str | bytes, run: Run = RUN) -> Path:
         path = tmp_path / run.file_name
         path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(changes, dict):
-            changes = json.dumps(trained[1] | changes)
+            changes = json.dumps({k: v for k, v in (trained[1] | changes).items() if v != "none"})
         path.write_bytes(changes if isinstance(changes, bytes) else changes.encode())
         return tmp_path
 
@@ -58,48 +63,27 @@ def never(*args, **kwargs):
     raise AssertionError("this must not be called")
 
 
-def test_a_result_says_what_was_run_and_what_came(trained):
+def test_a_result_says_what_was_run_and_what_came(trained, by_hand):
     folder, result = trained
     assert results.REQUIRED.keys() | {"label"} == result.keys()
-    assert (result["name"], result["section"], result["label"]) == ("vit-tiny", "1.1", "tiny")
-    assert (result["preset"], result["seed"], result["epochs"]) == ("smoke", 3, 2)
+    assert [result[k] for k in ("name", "section", "label", "preset", "seed", "epochs")] == [
+        "vit-tiny", "1.1", "tiny", "smoke", 3, 2
+    ]  # fmt: skip
     assert result["config"] == results.run_config(RUN)
-    assert result["n_params"] == count_parameters(VisionTransformer(RUN.model))
-    history = result["history"]
-    assert result["val_accuracy"] == history["val_accuracy"][-1]
-    assert result["train_seconds"] == pytest.approx(sum(history["seconds"]))
-    assert result["versions"]["torch"] == torch.__version__
+    assert result["n_params"] == count_parameters(by_hand.model)
+    assert result["test_accuracy"] == evaluate(by_hand.model, load_generated().test)[1]
+    assert result["history"]["val_loss"] == by_hand.history["val_loss"]
+    assert result["val_accuracy"] == by_hand.history["val_accuracy"][-1]
+    assert result["train_seconds"] == pytest.approx(sum(result["history"]["seconds"]))
     assert result["device"].startswith("CPU (")
-
-
-def test_its_accuracies_are_those_of_its_trainer(trained):
-    """The same run, made by hand: the last epoch's model, read once on the test set."""
-    data = load_generated()
-    trainer = Trainer(RUN.model, RUN.train, RUN.seed, data)
-    model = trainer.fit(progress=False)
-    result = trained[1]
-    assert result["test_accuracy"] == evaluate(model, data.test)[1]
-    assert result["history"]["val_loss"] == trainer.history["val_loss"]
-
-
-def test_the_file_holds_the_result_in_six_digits(trained):
-    folder, result = trained
-    stored = results.load(RUN, folder)
-    assert stored.keys() == result.keys()
-    assert stored["config"] == json.loads(json.dumps(result["config"]))
-    assert stored["test_accuracy"] == pytest.approx(result["test_accuracy"], rel=1e-5)
-    assert stored["history"]["train_loss"] == pytest.approx(
-        result["history"]["train_loss"], rel=1e-5
-    )
 
 
 def test_a_stored_result_is_loaded_and_not_trained(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(results, "Trainer", never)
-    assert results.run_or_load(RUN, trained[0], tmp_path) == results.load(RUN, trained[0])
+    stored = results.run_or_load(RUN, trained[0], tmp_path)
+    assert stored == results.load(RUN, trained[0])
+    assert stored["test_accuracy"] == pytest.approx(trained[1]["test_accuracy"], rel=1e-5)
     assert not list(tmp_path.iterdir())  # no lock either: many notebooks may read at once
-
-
-
 
 
 def test_no_result_is_none_and_no_error(tmp_path):
@@ -119,21 +103,16 @@ def test_no_result_is_none_and_no_error(tmp_path):
     ({"seed": "3"}, "'seed' to be int, got '3'"),
     ({"test_accuracy": 101.0}, "101.0 is no percentage"),
     ({"history": {"train_loss": [1.0, None]}}, "training diverged; delete it"),
-), ids=("empty", "half", "bytes", "list", "null", "foreign", "odd format", "newer", "history",
-        "no accuracy", "seed", "percentage", "diverged"))  # fmt: skip
+    ({"config": {"model": 3, "train": None}}, "another configuration"),
+    ({"config": results.run_config(RUN) | {"train": asdict(RUN.train) | {"momentum": None}}},
+     r"\{'train.momentum': \(None, 'default'\)\}"),
+    *(({k: "none"}, f"'{k}' to be .*, got None") for k in results.REQUIRED if k != "format"),
+))  # fmt: skip
 def test_an_unusable_file_is_named(store, content, words):
     folder = store(content)
     for read in (results.load, results.run_or_load):
         with pytest.raises(ResultError, match=f"vit-tiny-s3.json: .*{words}"):
             read(RUN, folder)
-
-
-@pytest.mark.parametrize("key", results.REQUIRED)
-def test_a_missing_entry_is_named(store, trained, key):
-    folder = store(json.dumps({k: v for k, v in trained[1].items() if k != key}))
-    word = "not a result file" if key == "format" else f"'{key}' to be .*, got None"
-    with pytest.raises(ResultError, match=f"vit-tiny-s3.json: .*{word}"):
-        results.load(RUN, folder)
 
 
 @pytest.mark.parametrize("run, words", (
@@ -152,49 +131,15 @@ def test_numbers_that_are_not_finite_become_null(tmp_path):
     assert json.loads(path.read_text()) == {"a": [None, [None, 0.333333]], "λ": 2**60}
 
 
-def half_then_full_disk(write):
-    """`write(path, text)` that gets half of it to the disk."""
-
-    def full(path, text, *args, **kwargs):
-        write(path, text[: len(text) // 2])
-        raise OSError(28, "No space left on device")
-
-    return full
-
-
-def test_a_full_disk_leaves_the_old_result(tmp_path, monkeypatch):
-    path = tmp_path / "a.json"
-    results.write_json({"old": 1}, path)
-    monkeypatch.setattr(Path, "write_text", half_then_full_disk(Path.write_text))
-    with pytest.raises(OSError, match="No space left"):
-        results.write_json({"new": 2}, path)
-    assert json.loads(path.read_text()) == {"old": 1}
-    assert os.listdir(tmp_path) == ["a.json"]
-
-
-def test_a_reader_of_the_old_result_is_not_disturbed(tmp_path):
-    """A new file takes the name; the bytes of the old one are never written over."""
-    path = tmp_path / "a.json"
-    results.write_json({"old": 1}, path)
-    with path.open() as old:
-        results.write_json({"new": 2}, path)
-        assert json.load(old) == {"old": 1}
-    assert json.loads(path.read_text()) == {"new": 2}
-
-
-def test_what_cannot_be_written_leaves_the_old_result(tmp_path):
-    path = tmp_path / "a.json"
-    results.write_json({"old": 1}, path)
-    with pytest.raises(TypeError):
-        results.write_json({"new": object()}, path)
-    assert json.loads(path.read_text()) == {"old": 1} and os.listdir(tmp_path) == ["a.json"]
-
-
 def test_a_full_disk_at_the_end_of_a_run_loses_nothing(tmp_path, monkeypatch):
     """The result cannot be written: the checkpoint stays, and the next call has only to write."""
     args = (RUN, tmp_path / "results", tmp_path / "state", "cpu", False)
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", half_then_full_disk(Path.write_text))
+        patch.setattr(Path, "write_text", full)
         with pytest.raises(OSError, match="No space left"):
             results.run_or_load(*args)
     assert results.load(RUN, tmp_path / "results") is None
@@ -202,57 +147,36 @@ def test_a_full_disk_at_the_end_of_a_run_loses_nothing(tmp_path, monkeypatch):
     assert results.run_or_load(*args)["epochs"] == 2
 
 
-def test_weights_come_back_in_half_precision(trained):
-    data = load_generated()
-    trainer = Trainer(RUN.model, RUN.train, RUN.seed, data)
-    model = trainer.fit(progress=False)
+def test_weights_come_back_in_half_precision(trained, by_hand):
+    images, model = load_generated().test.images, by_hand.model
     stored = results.load_model(RUN, trained[0])
     assert not stored.training
     for (name, a), b in zip(model.state_dict().items(), stored.state_dict().values()):
         assert b.dtype == torch.float32 and torch.equal(a.half().float(), b), name
-    change = predict(stored, data.test.images) - predict(model, data.test.images)
-    assert change.abs().max() < 0.05  # bf16 rounds more than the file does
-
-
-def test_weights_are_kept_only_if_asked_for(tmp_path):
-    run = replace(RUN, keep_weights=False)
-    results.run_or_load(run, tmp_path / "results", tmp_path / "state", "cpu", False)
-    assert not list(tmp_path.rglob("*.safetensors"))
-    with pytest.raises(ResultError, match="vit-tiny-s3.safetensors: no usable weights"):
-        results.load_model(run, tmp_path / "results")
+    # bf16 rounds more than the file does
+    assert (predict(stored, images) - predict(model, images)).abs().max() < 0.05
 
 
 @pytest.mark.parametrize("damage", (
     lambda whole: whole[: len(whole) // 2], lambda whole: whole[:4], lambda whole: b"",
     lambda whole: b"\x00" * 100,
 ), ids=("half", "four bytes", "empty", "zeros"))  # fmt: skip
-def test_damaged_weights_are_named(trained, tmp_path, damage):
-    path = results.weights_path(RUN, tmp_path)
+def test_unusable_weights_are_named(trained, tmp_path, damage):
+    path, message = results.weights_path(RUN, tmp_path), "s3.safetensors: no usable weights"
+    with pytest.raises(ResultError, match=message):
+        results.load_model(RUN, tmp_path)  # there are none
     path.parent.mkdir(parents=True)
     path.write_bytes(damage(results.weights_path(RUN, trained[0]).read_bytes()))
-    with pytest.raises(ResultError, match="vit-tiny-s3.safetensors: no usable weights"):
+    with pytest.raises(ResultError, match=message):
         results.load_model(RUN, tmp_path)
+    wider = replace(RUN, model=replace(RUN.model, embed_dim=32))
+    with pytest.raises(ResultError, match=f"(?s){message}.*size mismatch"):
+        results.load_model(wider, trained[0])
 
 
-def test_weights_of_another_shape_are_named(trained):
-    run = replace(RUN, model=replace(RUN.model, embed_dim=32))
-    with pytest.raises(ResultError, match="(?s)vit-tiny-s3.safetensors: .*size mismatch"):
-        results.load_model(run, trained[0])
-
-
-def test_a_full_disk_leaves_the_old_weights(tmp_path, monkeypatch):
-    path = tmp_path / "a.safetensors"
-    results.save_weights(VisionTransformer(RUN.model), path)
-    before = path.read_bytes()
-
-    def full(tensors, target):
-        Path(target).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(results, "save_file", full)
-    with pytest.raises(OSError, match="No space left"):
-        results.save_weights(VisionTransformer(RUN.model), path)
-    assert path.read_bytes() == before and os.listdir(tmp_path) == ["a.safetensors"]
+def test_weights_are_kept_only_if_asked_for(by_hand, tmp_path):
+    results.finish(replace(RUN, keep_weights=False), by_hand, tmp_path)
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_load_all_relabels_leaves_out_and_warns(store, trained):
@@ -272,10 +196,11 @@ def test_load_all_relabels_leaves_out_and_warns(store, trained):
 
 # A process that trains RUN and tells how it went; "wait" stops it in its second epoch.
 CHILD = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
+signal.alarm(300)  # a child that hangs fails the test, not the hour
 tests, folder, how = sys.argv[1:]
 folder = Path(folder)
 sys.path.insert(0, tests)
@@ -305,13 +230,9 @@ except t.Busy as error:
 
 def child(folder: Path, how: str) -> subprocess.Popen:
     command = [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(folder), how]
-    process = subprocess.Popen(
+    return subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    late = threading.Timer(300, process.kill)  # a child that hangs fails the test, not the hour
-    late.daemon = True
-    late.start()
-    return process
 
 
 def test_two_processes_that_start_at_once_train_a_run_once(tmp_path, trained):
@@ -345,7 +266,6 @@ def test_a_killed_process_frees_its_run_and_leaves_its_epochs(tmp_path, monkeypa
 
 
 def test_a_run_finished_while_waiting_for_its_lock_is_loaded(trained, tmp_path, monkeypatch):
-    """Between looking and locking another process may have ended it."""
     looks = iter((None, "its result"))
     monkeypatch.setattr(results, "load", lambda run, folder: next(looks))
     monkeypatch.setattr(results, "Trainer", never)
@@ -360,19 +280,6 @@ def test_a_file_copied_to_the_name_of_another_run_is_an_error(store, other):
         results.load(other, folder)
 
 
-def test_a_setting_that_is_no_more_is_named(store, trained):
-    config = trained[1]["config"]
-    folder = store({"config": config | {"train": config["train"] | {"momentum": None}}})
-    with pytest.raises(ResultError, match=r"\{'train.momentum': \(None, 'default'\)\}"):
-        results.load(RUN, folder)
-
-
-def test_a_configuration_that_is_none_is_named(store):
-    folder = store({"config": {"model": 3, "train": None}})
-    with pytest.raises(ResultError, match="vit-tiny-s3.json"):
-        results.load(RUN, folder)
-
-
 def test_an_interrupted_run_can_be_started_again(tmp_path, monkeypatch):
     """In the same process, and while the exception is still kept, as notebooks keep it."""
     args = (RUN, tmp_path / "results", tmp_path / "state", "cpu", False)
@@ -384,17 +291,12 @@ def test_an_interrupted_run_can_be_started_again(tmp_path, monkeypatch):
     del kept
 
 
-def test_a_number_with_many_digits_is_found_again(tmp_path):
+def test_a_number_with_many_digits_is_found_again(trained, tmp_path):
     """Result files round to six digits; the configuration of a run is compared so too."""
     run = replace(RUN, train=replace(RUN.train, learning_rate=0.002 / 3))
-    results.write_json({"config": results.run_config(run)}, tmp_path / "a.json")
-    stored = json.loads((tmp_path / "a.json").read_text())["config"]
-    assert stored["train"]["learning_rate"] != run.train.learning_rate
-    put = json.loads((tmp_path / "a.json").read_text()) | {
-        "format": 1, "name": run.name, "section": run.section, "preset": run.preset,
-        "seed": run.seed, "epochs": 2, "n_params": 1, "history": {}, "val_accuracy": 1.0,
-        "test_accuracy": 1.0, "train_seconds": 1.0, "images_per_second": 1.0, "device": "",
-        "versions": {},
-    }  # fmt: skip
-    results.write_json(put, tmp_path / run.file_name)
+    path = tmp_path / run.file_name
+    changes = {"config": results.run_config(run), "test_accuracy": 1}
+    results.write_json(trained[1] | changes, path)
+    stored = json.loads(path.read_text())["config"]["train"]["learning_rate"]
+    assert stored == 0.000666667 != run.train.learning_rate
     assert results.load(run, tmp_path)["test_accuracy"] == 1

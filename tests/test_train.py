@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +25,6 @@ from cvassign.train import (
     evaluate,
     non_default,
     predict,
-    save_atomically,
 )
 from cvassign.vit import VisionTransformer, ViTConfig
 
@@ -42,14 +40,12 @@ ALL_MODEL = replace(MODEL, attention="diff", drop_path=0.2)
 
 
 def tiny(n: int = 96) -> Dataset:
-    """A few generated pictures, without a test split: training has no business with one."""
     data = load_generated()
     cut = [Split(s.images[:n], s.labels[:n]) for s in (data.train, data.val)]
     return Dataset("tiny", *cut, test=None)
 
 
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
-    """All that a trainer has learned: the model and the optimizers' state."""
     found = {f"model.{k}": v for k, v in trainer.model.state_dict().items()}
     for i, optimizer in enumerate(trainer.optimizers):
         for j, state in optimizer.state_dict()["state"].items():
@@ -92,16 +88,6 @@ def test_it_overfits_a_tiny_set(optimizer, attention):
     assert evaluate(trainer.model, data.train)[1] == 100
 
 
-def test_generated_data_are_learned_in_seconds():
-    """The smoke preset's pictures can be told apart, and unseen ones as well."""
-    model = replace(MODEL, embed_dim=24, num_heads=4, attention="diff", patch_size=4)
-    config = replace(
-        CONFIG, epochs=4, batch_size=64, optimizer="muon", learning_rate=5e-3, warmup_epochs=0.5
-    )
-    trainer = fitted(model, config, 0, load_generated())
-    assert evaluate(trainer.model, load_generated().test)[1] > 60  # a guess gets 10
-
-
 def test_a_seed_repeats_itself_whatever_happened_before(uninterrupted):
     torch.manual_seed(99)
     torch.randn(5)
@@ -116,10 +102,11 @@ def test_another_seed_differs_in_weights_and_order():
 
 # A process that trains up to a chosen moment and waits there for its end.
 CHILD = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 import torch
 threads, tests, checkpoint, moment = sys.argv[1:]
+signal.alarm(300)  # a child that hangs fails the test, not the hour
 torch.set_num_threads(int(threads))
 sys.path.insert(0, tests)
 import test_train as t
@@ -148,17 +135,11 @@ t.fitted(t.ALL_MODEL, t.ALL, 1, t.tiny(), checkpoint=Path(checkpoint))
 
 
 def killed(checkpoint: Path, moment: str) -> None:
-    """Trains in another process and ends that by kill -9 at the moment."""
     threads, tests = str(torch.get_num_threads()), str(Path(__file__).parent)
     command = [sys.executable, "-c", CHILD, threads, tests, str(checkpoint), moment]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    late = threading.Timer(300, process.kill)  # a child that hangs fails the test, not the hour
-    late.daemon = True
-    late.start()
-    with process:
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "ready\n"
         process.kill()
-    late.cancel()
     assert process.returncode == -signal.SIGKILL
 
 
@@ -202,73 +183,38 @@ def test_at_the_deadline_the_epochs_done_are_kept(uninterrupted, tmp_path, monke
     assert_same(uninterrupted, fitted(ALL_MODEL, ALL, 1, tiny(), checkpoint=checkpoint))
 
 
-def test_a_resumed_run_goes_on_at_its_own_rate(tmp_path):
-    """Loading replaces the optimizers' rate; all of them must read the trainer's again."""
-    checkpoint = tmp_path / "run.pt"
-    fitted(ALL_MODEL, ALL, 1, tiny(), checkpoint=checkpoint)
-    resumed = Trainer(ALL_MODEL, ALL, 1, tiny(), checkpoint)
-    groups = [g for o in resumed.optimizers for g in o.param_groups]
-    assert len(groups) == 3 and all(g["lr"] is resumed.rate for g in groups)
+@pytest.fixture
+def on_gpu() -> Dataset:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    data = tiny(160)
+    return Dataset("tiny", data.train.to("cuda"), data.val.to("cuda"), test=None)
 
 
-def test_what_warms_a_graph_up_leaves_no_trace():
-    """`_restore` after steps puts back weights and state, in place; fresh state becomes zero."""
-    data = tiny()
-    x, y = normalise(data.train.images[:32]), F.one_hot(data.train.labels[:32], 10).float()
-    for steps_before in (0, 2):
-        first, second = (Trainer(ALL_MODEL, ALL, 1, data) for _ in range(2))
-        for trainer in (first, second):
-            trainer.rate.fill_(1e-2)
-            for _ in range(steps_before):
-                torch.manual_seed(0)
-                trainer.plain_step(x, y)
-        before, places = second._state(), [p.data_ptr() for p in second.model.parameters()]
-        second.plain_step(x, y)
-        assert not torch.equal(first.model.head.weight, second.model.head.weight)
-        second._restore(before)
-        assert places == [p.data_ptr() for p in second.model.parameters()]
-        for trainer in (first, second):
-            torch.manual_seed(1)
-            trainer.plain_step(x, y)
-        assert_same(first, second)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("optimizer", ("adamw", "muon"))
-def test_on_a_gpu_the_graph_is_the_plain_step(optimizer, monkeypatch):
+def test_on_a_gpu_the_graph_is_the_plain_step(optimizer, on_gpu, monkeypatch):
     """Equal losses and weights after ten steps, as far as bf16 products in another order allow."""
-    config = replace(ALL, epochs=2, optimizer=optimizer, augment="crop+flip+cutmix", unmixed_epochs=0)
-    data = Dataset("tiny", *(s.to("cuda") for s in (tiny(160).train, tiny(160).val)), test=None)
-    graph = fitted(ALL_MODEL, config, 1, data)
+    config = replace(
+        ALL, epochs=2, optimizer=optimizer, augment="crop+flip+cutmix", unmixed_epochs=0
+    )
+    graph = fitted(ALL_MODEL, config, 1, on_gpu)
     assert graph.step != graph.plain_step  # captured, without a warning
     monkeypatch.setattr(Trainer, "_captured", lambda self, x, y: self.plain_step)
-    plain = fitted(ALL_MODEL, config, 1, data)
+    plain = fitted(ALL_MODEL, config, 1, on_gpu)
     assert graph.history["train_loss"] == pytest.approx(plain.history["train_loss"], rel=2e-3)
     for key, value in plain.model.state_dict().items():
         torch.testing.assert_close(graph.model.state_dict()[key], value, rtol=0.02, atol=0.005)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_on_a_gpu_a_resumed_run_is_an_uninterrupted_one(tmp_path):
-    data = Dataset("tiny", *(s.to("cuda") for s in (tiny(160).train, tiny(160).val)), test=None)
-    whole = fitted(ALL_MODEL, ALL, 1, data)
-    trainer = Trainer(ALL_MODEL, ALL, 1, data, tmp_path / "run.pt")
-    monkey = iter([0.0] * 3 + [1e9])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train.time, "time", lambda: next(monkey))
+def test_on_a_gpu_a_resumed_run_is_an_uninterrupted_one(on_gpu, tmp_path, monkeypatch):
+    whole, clock = fitted(ALL_MODEL, ALL, 1, on_gpu), iter([0.0] * 3 + [1e9])
+    with monkeypatch.context() as patch:
+        patch.setattr(train.time, "time", lambda: next(clock))
         with pytest.raises(TimeUp):
-            trainer.fit(False, deadline=1e6)
-    resumed = fitted(ALL_MODEL, ALL, 1, data, checkpoint=tmp_path / "run.pt")
+            Trainer(ALL_MODEL, ALL, 1, on_gpu, tmp_path / "run.pt").fit(False, deadline=1e6)
+    resumed = fitted(ALL_MODEL, ALL, 1, on_gpu, checkpoint=tmp_path / "run.pt")
     assert resumed.history["train_loss"] == pytest.approx(whole.history["train_loss"], rel=2e-3)
     assert resumed.history["learning_rate"] == whole.history["learning_rate"]
-
-
-def test_a_finished_run_is_not_trained_again(tmp_path):
-    args = (MODEL, replace(CONFIG, epochs=1), 0, tiny(), tmp_path / "run.pt")
-    first, second = fitted(*args), Trainer(*args)
-    assert second.epoch == 1
-    second.fit(progress=False)
-    assert_same(first, second)
 
 
 @pytest.fixture(scope="module")
@@ -280,14 +226,12 @@ def stored(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("damage", (
     lambda path: os.truncate(path, path.stat().st_size // 2),
-    lambda path: os.truncate(path, path.stat().st_size - 30),
     lambda path: os.truncate(path, 0),
-    lambda path: path.write_bytes(b"\x00" * 5000),
     lambda path: path.write_text("no checkpoint"),
     lambda path: torch.save([1, 2], path),
     lambda path: torch.save({"model": {}}, path),
     lambda path: torch.save(MODEL, path),  # a class, which weights_only refuses
-), ids=("half", "short", "empty", "zeros", "text", "a list", "foreign", "a class"))  # fmt: skip
+), ids=("half", "empty", "text", "a list", "foreign", "a class"))  # fmt: skip
 def test_a_damaged_checkpoint_is_named(stored, tmp_path, damage):
     path = tmp_path / "damaged.pt"
     shutil.copy(stored, path)
@@ -311,51 +255,23 @@ def test_a_checkpoint_of_another_run_is_named(stored, model, config, seed, name)
     assert f"{seed}, {name!r}" in message
 
 
-def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
-    path = tmp_path / "state.pt"
-    save_atomically({"a": 1}, path)
-
-    def full(obj, target):
-        Path(target).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="No space left"):
-        save_atomically({"a": 2}, path)
-    assert torch.load(path) == {"a": 1}
-    assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
-
-
-def test_a_reader_of_the_old_checkpoint_is_not_disturbed(tmp_path):
-    """A new file takes the name; the bytes of the old one are never written over."""
-    path = tmp_path / "state.pt"
-    save_atomically({"a": torch.zeros(1000)}, path)
-    with path.open("rb") as old:
-        save_atomically({"a": torch.ones(1000)}, path)
-        assert not torch.load(old)["a"].any()
-    assert torch.load(path)["a"].all()
-
-
 @pytest.mark.parametrize("attention", ("standard", "diff"))
 def test_history_has_a_value_of_each_kind_for_each_epoch(attention):
     data = tiny()
     trainer = fitted(replace(MODEL, attention=attention), CONFIG, 0, data)
     history = trainer.history
-    expected = {*HISTORY, "lambdas"} if attention == "diff" else set(HISTORY)
-    assert set(history) == expected
+    assert set(history) == {*HISTORY, *(["lambdas"] if attention == "diff" else [])}
     assert all(len(values) == 3 for values in history.values())
     assert history["learning_rate"] == pytest.approx(
         [1e-3 * lr_factor((e + 1) / 3, 1 / 3) for e in range(3)], rel=1e-6, abs=1e-9
     )
-    loss, accuracy = evaluate(trainer.model, data.val)
-    assert (history["val_loss"][-1], history["val_accuracy"][-1]) == (loss, accuracy)
-    assert all(s > 0 for s in history["seconds"])
+    last = history["val_loss"][-1], history["val_accuracy"][-1]
+    assert last == evaluate(trainer.model, data.val)
     for parts, mean in zip(history["train_loss_tenths"], history["train_loss"]):
         assert len(parts) == trainer.steps == 3  # fewer than ten steps: one a part
         assert sum(parts) / 3 == pytest.approx(mean, rel=1e-5)
     if attention == "diff":
         assert history["lambdas"][-1] == trainer.model.lambdas()
-        assert len(history["lambdas"][0]) == MODEL.depth
 
 
 def test_images_per_second_leaves_out_the_epoch_that_warms_up():
@@ -393,6 +309,17 @@ def test_a_last_short_batch_is_left_out_but_a_small_set_is_trained_on():
     assert math.isfinite(trainer.history["train_loss"][-1])
 
 
+def test_each_seed_has_an_order_of_its_own(monkeypatch):
+    seen = []
+    monkeypatch.setattr(Trainer, "plain_step", lambda _, x, y: seen.append(x.clone()) or torch.zeros(()))
+    for seed in (0, 1, 0):
+        fitted(MODEL, replace(CONFIG, epochs=1, warmup_epochs=0), seed, tiny())
+    first, other, again = (torch.cat(part) for part in zip(*[iter(seen)] * (len(seen) // 3)))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    in_order = lambda x: x.flatten(1).sum(1).sort().values  # noqa: E731
+    torch.testing.assert_close(in_order(first), in_order(other))  # the same images
+
+
 def test_the_last_epochs_are_not_mixed(monkeypatch):
     seen = []
 
@@ -409,17 +336,17 @@ def test_the_last_epochs_are_not_mixed(monkeypatch):
 def test_the_gradient_is_clipped_and_the_loss_smoothed(monkeypatch):
     data = tiny()
     trainer = Trainer(MODEL, replace(CONFIG, clip_norm=0.01, label_smoothing=0.3), 0, data)
-    norms = []
+    parameters, norms = list(trainer.model.parameters()), []
 
     def measure():
-        norms.append(math.sqrt(sum(p.grad.square().sum() for p in trainer.model.parameters())))
+        norms.append(math.sqrt(sum(p.grad.square().sum() for p in parameters)))
 
     monkeypatch.setattr(trainer.optimizers[0], "step", measure)
     monkeypatch.setattr(train, "autocast", lambda d: torch.autocast(d.type, enabled=False))
     x, y = normalise(data.train.images[:32]), F.one_hot(data.train.labels[:32], 10).float()
     loss = trainer.plain_step(x, y)
     assert norms == [pytest.approx(0.01, rel=1e-3)]
-    assert all(p.grad is None for p in trainer.model.parameters())
+    assert all(p.grad is None for p in parameters)
     with torch.no_grad():
         logs = trainer.model(x).log_softmax(-1)
     expected = -((0.7 * y + 0.3 / 10) * logs).sum(-1).mean()
@@ -444,18 +371,15 @@ def test_prediction_by_batches_in_fp32(batch_size, monkeypatch):
 @pytest.mark.parametrize("changes, words", (
     (dict(epochs=0), "got 0, 256"), (dict(batch_size=0), "got 50, 0"),
     (dict(epochs=3), "warmup_epochs must be .*epochs = 3., got 5.0"),
-    (dict(warmup_epochs=-1), "got -1"),
+    (dict(warmup_epochs=-1), "got -1"), (dict(augment="crop+blur"), "'blur'"),
     (dict(unmixed_epochs=51), r"\[0, epochs = 50\], got 51"),
-    (dict(augment="crop+blur"), "'blur'"),
+    (dict(optimizer="sgd"), "adamw.*muon.*'sgd'"), (dict(learning_rate=math.nan), "got nan"),
+    (dict(learning_rate=-1.0), "got -1"), (dict(clip_norm=0), "clip_norm .* got 0"),
+    (dict(weight_decay=math.inf), "got inf"), (dict(label_smoothing=1.0), "got 1.0"),
 ))  # fmt: skip
 def test_impossible_recipes_are_errors(changes, words):
     with pytest.raises(ValueError, match=words):
         TrainConfig(**changes)
-
-
-def test_an_unknown_optimizer_is_an_error():
-    with pytest.raises(ValueError, match="'sgd'"):
-        Trainer(MODEL, replace(CONFIG, optimizer="sgd"), 0, tiny())
 
 
 def test_should_compile_for_long_runs_with_a_compiler(monkeypatch):
@@ -487,22 +411,16 @@ def test_every_model_of_a_process_is_compiled(monkeypatch):
     torch.compiler.reset()
 
 
-def test_the_device_can_be_named():
-    assert train.pick_device("cpu").type == "cpu"
-    assert train.pick_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def test_a_run_that_diverges_says_so_and_stops(monkeypatch):
-    trainer = Trainer(MODEL, replace(CONFIG, learning_rate=1e30), 0, tiny())
+def test_a_run_that_diverges_says_so_and_stops():
     with pytest.raises(train.Diverged, match="epoch 1: the loss is not finite"):
-        trainer.fit(progress=False)
+        fitted(MODEL, replace(CONFIG, learning_rate=1e30), 0, tiny())
 
 
 def test_a_broken_compiler_is_a_warning(monkeypatch):
-    def broken(layer, **options):
-        def fail(*args, **kwargs):
-            raise RuntimeError("g++: fatal error\nmore of it")
+    def fail(*args, **kwargs):
+        raise RuntimeError("g++: fatal error\nmore of it")
 
+    def broken(layer, **options):
         layer._compiled_call_impl = fail
 
     monkeypatch.setattr(train, "should_compile", lambda device, steps: True)
@@ -515,15 +433,6 @@ def test_a_broken_compiler_is_a_warning(monkeypatch):
 
 @pytest.mark.parametrize("name", ("gpu", "tpu", "cuda:99", "nonsense"))
 def test_a_device_that_is_not_here_is_named(name):
+    assert train.pick_device("cpu").type == "cpu"
     with pytest.raises(ValueError, match=f"device '{name}' cannot be used here"):
         train.pick_device(name)
-
-
-@pytest.mark.parametrize("changes, words", (
-    (dict(optimizer="sgd"), "adamw.*muon.*'sgd'"), (dict(learning_rate=math.nan), "got nan"),
-    (dict(learning_rate=-1.0), "got -1"), (dict(clip_norm=0), "clip_norm .* got 0"),
-    (dict(weight_decay=math.inf), "got inf"), (dict(label_smoothing=1.0), "got 1.0"),
-))  # fmt: skip
-def test_impossible_numbers_are_refused_at_construction(changes, words):
-    with pytest.raises(ValueError, match=words):
-        TrainConfig(**changes)

@@ -18,14 +18,21 @@ from cvassign.assets import AssetError
 from cvassign.clip import gallery, imagenet
 from cvassign.study import twin
 
-# The program that writes the gallery lies beside its pictures.
 spec = importlib.util.spec_from_file_location("make", gallery.BUNDLED / "make.py")
 make = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(make)
 
 
 def picture(index: int, style: str = "clipart", shown: bool = True) -> gallery.Picture:
-    return gallery.Picture(Path("x.png"), index, (index,), style, "rendition", "s", "CC0", "a", shown)
+    rest = ("rendition", "s", "CC0", "a", shown)
+    return gallery.Picture(Path("x.png"), index, (index,), style, *rest)
+
+
+def write_manifest(folder: Path, *rows: dict) -> None:
+    with (folder / "manifest.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def test_select_follows_the_rule():
@@ -78,31 +85,25 @@ def test_bundled_gallery_is_open_and_small():
 
 
 def test_bundle_goes_by_the_rule(tmp_path, monkeypatch):
-    def row(path, index, style, kind, source="debian:tuxpaint 1", shown="yes", width="64"):
-        file = tmp_path / path
-        Image.new("RGB", (64, 64)).save(file)
+    def row(path, index=292, style="clipart", kind="rendition", source="debian:tuxpaint 1",
+            shown="yes", width="64"):  # fmt: skip
+        Image.new("RGB", (64, 64)).save(tmp_path / path)
         return dict.fromkeys(gallery.COLUMNS, "x") | {
             "path": path, "imagenet_class_index": str(index), "style": style, "kind": kind,
             "synset": imagenet.classes()[index].wnid, "accept_indices": str(index),
             "source_repo": source, "may_be_committed": shown, "width": width, "height": "64",
         }  # fmt: skip
 
-    rows = [row(f"tiger{i}.png", 292, s, k) for i, (s, k) in enumerate(
-        [("clipart", "rendition"), ("clipart", "rendition"), ("emoji_3d", "rendition"),
-         ("photo", "photo")])]  # fmt: skip
-    rows += [row("fish.png", 0, "clipart", "rendition"),
-             row("trained.png", 292, "clipart", "rendition", source="openclipart"),
-             row("secret.png", 292, "clipart", "rendition", shown="no"),
-             row("large.png", 292, "clipart", "rendition", width="999")]  # fmt: skip
-    with (tmp_path / "manifest.csv").open("w", newline="") as f:
-        writer = csv.DictWriter(f, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    write_manifest(
+        tmp_path, row("tiger0.png"), row("tiger1.png"), row("tiger2.png", style="emoji_3d"),
+        row("tiger3.png", style="photo", kind="photo"), row("fish.png", 0),
+        row("trained.png", source="openclipart"), row("secret.png", shown="no"),
+        row("large.png", width="999"),
+    )  # fmt: skip
     assert make.bundle(tmp_path, tmp_path / "out") == 7
-    found = gallery.read(tmp_path / "out")
-    names = {p.path.stem for p in found}
-    assert names == {"tiger0", "tiger1", "tiger2", "tiger3", "fish", "trained", "large"}
-    assert all(p.path.suffix == ".webp" for p in found)
+    names = {p.path.name for p in gallery.read(tmp_path / "out")}
+    assert names == {f"{n}.webp" for n in (
+        "tiger0", "tiger1", "tiger2", "tiger3", "fish", "trained", "large")}  # fmt: skip
     monkeypatch.setattr(make, "RENDITIONS", 2)  # one of each style, the twin's sources last
     make.bundle(tmp_path, tmp_path / "two")
     names = {p.path.stem for p in gallery.read(tmp_path / "two")}
@@ -145,20 +146,14 @@ def test_load_checks_the_manifest(tmp_path):
         "accept_indices": "292|293", "may_be_committed": "yes",
     }  # fmt: skip
 
-    def write(r):
-        with (tmp_path / "manifest.csv").open("w", newline="") as f:
-            writer = csv.DictWriter(f, r)
-            writer.writeheader()
-            writer.writerow(r)
-
-    write(row)
+    write_manifest(tmp_path, row)
     (p,) = gallery.read(tmp_path)
     assert p.accept == (292, 293) and p.may_be_shown and p.class_name == "tiger"
-    write(row | {"synset": "n01440764"})
+    write_manifest(tmp_path, row | {"synset": "n01440764"})
     with pytest.raises(ValueError, match="class 292 is n02129604"):
         gallery.read(tmp_path)
     del row["style"]
-    write(row)
+    write_manifest(tmp_path, row)
     with pytest.raises(ValueError, match="columns missing: style"):
         gallery.read(tmp_path)
 

