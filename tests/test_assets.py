@@ -426,6 +426,7 @@ def test_cifar10_from_the_npm_package(small, cache, npm, monkeypatch, tmp_path):
 
 def test_cifar10_from_the_official_archive(small, server, cache, monkeypatch, tmp_path):
     """A made-up archive in the official form: torchvision's MD5s are replaced by its own."""
+
     def batch(images, labels):
         rows = images.transpose(0, 3, 1, 2).reshape(len(images), 3072)
         return pickle.dumps({"data": rows, "labels": labels.tolist()})

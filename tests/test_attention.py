@@ -22,6 +22,8 @@ KINDS = {
     "diff without norm": lambda: MultiHeadDiffAttention(D, H, layer=3, head_norm=False),
     "diff constant": lambda: MultiHeadDiffAttention(D, H, layer=3, lambda_init=0.8),
 }
+
+
 def made(kind: str, seed: int = 0) -> nn.Module:
     """A module whose every parameter is random: at the start biases and norms are no test."""
     torch.manual_seed(seed)

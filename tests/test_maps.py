@@ -23,7 +23,6 @@ SIGNED = RNG.normal(size=(L, B, H // 2, N))
 
 
 def cells(fig):
-    """The visible axes that hold a picture and are no colour bar."""
     return [ax for ax in fig.axes if ax.images and ax.get_visible()]
 
 

@@ -274,7 +274,6 @@ def test_a_run_finished_while_waiting_for_its_lock_is_loaded(trained, tmp_path, 
 
 @pytest.mark.parametrize("other", (replace(RUN, seed=4), replace(RUN, name="vit-other")))
 def test_a_file_copied_to_the_name_of_another_run_is_an_error(store, other):
-    """Else one seed copied three times counts as three seeds."""
     folder = store({}, other)
     with pytest.raises(ResultError, match=other.file_name.split("/")[1]):
         results.load(other, folder)

@@ -126,7 +126,6 @@ def test_bad_input_is_named(change, message):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Weights of the four best runs of the smoke preset: untrained, each its own."""
     results = tmp_path_factory.mktemp("results")
     for model in ("vit", "diff"):
         for run in experiment_runs("best", model, "smoke"):
