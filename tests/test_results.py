@@ -78,6 +78,14 @@ def test_a_result_says_what_was_run_and_what_came(trained, by_hand):
     assert result["device"].startswith("CPU (")
 
 
+def test_the_last_epoch_is_reported_and_not_the_best(trained, tmp_path):
+    trainer = Trainer(RUN.model, RUN.train, RUN.seed, load_generated())
+    trainer.fit(progress=False)
+    trainer.history["val_accuracy"][0] = 99.0  # as if it had been better before
+    result = results.finish(RUN, trainer, tmp_path)
+    assert result["val_accuracy"] == trainer.history["val_accuracy"][-1] < 99
+
+
 def test_a_stored_result_is_loaded_and_not_trained(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(results, "Trainer", never)
     stored = results.run_or_load(RUN, trained[0], tmp_path)
