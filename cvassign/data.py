@@ -49,9 +49,7 @@ class Dataset:
     test: Split
 
     def to(self, device: str | torch.device) -> "Dataset":
-        return Dataset(
-            self.name, self.train.to(device), self.val.to(device), self.test.to(device)
-        )
+        return Dataset(self.name, self.train.to(device), self.val.to(device), self.test.to(device))
 
 
 def normalise(images: Tensor) -> Tensor:

@@ -172,7 +172,7 @@ def _rows_of_maps(images, grids: dict[str, list[np.ndarray]], heads: list[str],
         axes[row, 0].set_ylabel("\n".join(lines), **LEFT)
         for ax, grid in zip(axes[row, 1:], grids[name]):
             _overlay(ax, images[b], grid[b], signed[name], smooth)
-        for ax in axes[row, 1 + len(grids[name]):]:
+        for ax in axes[row, 1 + len(grids[name]) :]:
             ax.set_visible(False)  # a Diff-ViT has half as many heads
     for ax, head in zip(axes[0], ("image", *heads)):
         ax.set_title(head, fontsize=9, pad=4)
@@ -286,7 +286,7 @@ def confident_mistakes(images, probabilities, labels, classes: Sequence[str], n:
     columns = min(PER_BLOCK, len(wrong))
     fig, axes = _cells(-(-len(wrong) // columns), columns, left=0.06, text=0.42,
                        top=0.35 if title else 0.05)  # fmt: skip
-    for ax in axes.flat[len(wrong):]:
+    for ax in axes.flat[len(wrong) :]:
         ax.set_visible(False)
     for ax, i in zip(axes.flat, wrong):
         ax.imshow(images[i])

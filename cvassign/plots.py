@@ -143,7 +143,7 @@ def panels(names: Sequence[str], columns: int, xlabel: str) -> tuple[Figure, dic
     lines = max(title.count("\n") for title in titles)
     fig, axes = plt.subplots(rows, columns, figsize=(WIDTH, (1.8 + 0.15 * lines) * rows + 0.6),
                              sharex=True, sharey=True, squeeze=False)  # fmt: skip
-    for ax in axes.flat[len(names):]:
+    for ax in axes.flat[len(names) :]:
         ax.remove()
     for i, (ax, title) in enumerate(zip(axes.flat, titles)):
         ax.set_title(title, fontsize=9)

@@ -150,9 +150,7 @@ def load(run: Run, results: Path = RESULTS) -> dict | None:
     result = read_result(path)
     for key in ("name", "preset", "seed"):  # a copied file must not count as another run
         if result[key] != getattr(run, key):
-            raise ResultError(
-                f"{path}: expected {key} {getattr(run, key)!r}, got {result[key]!r}"
-            )
+            raise ResultError(f"{path}: expected {key} {getattr(run, key)!r}, got {result[key]!r}")
     held = _settings(result["config"])
     asked = _settings(json.loads(json.dumps(_finite(run_config(run)))))  # as it is written
     if held != asked:

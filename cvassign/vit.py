@@ -93,9 +93,7 @@ def make_attention(config: ViTConfig, layer: int) -> nn.Module:
             head_norm=head_norm,
             lambda_init=config.lambda_init,
         )
-    return MultiHeadAttention(
-        config.embed_dim, config.num_heads, head_norm=bool(config.head_norm)
-    )
+    return MultiHeadAttention(config.embed_dim, config.num_heads, head_norm=bool(config.head_norm))
 
 
 class EncoderLayer(nn.Module):

@@ -64,7 +64,13 @@ def open_image(path: Path | str) -> Image.Image:
         return open_rgb(path)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such picture") from None
-    except (UnidentifiedImageError, ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (
+        UnidentifiedImageError,
+        ValueError,
+        OSError,
+        SyntaxError,
+        Image.DecompressionBombError,
+    ) as error:
         raise ValueError(f"{path}: not a readable picture: {error}") from error
 
 
@@ -135,7 +141,9 @@ def attention_maps(
     """
     x = prepare(image, model.patch_size, image_size)
     rows, columns = (s // model.patch_size for s in x.shape[1:])
-    needed = 3 * 4 * model.blocks[-1].attn.num_heads * (rows * columns + 1) ** 2  # scores, weights, a copy: bytes
+    needed = (
+        3 * 4 * model.blocks[-1].attn.num_heads * (rows * columns + 1) ** 2
+    )  # scores, weights, a copy: bytes
     if needed > 0.8 * _memory(model.cls_token.device):
         raise ValueError(
             f"{x.shape[1]} x {x.shape[2]} pixels are {rows * columns} patches, whose attention takes "

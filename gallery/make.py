@@ -1,7 +1,7 @@
 # LLM-assisted: prompts P4, P9, see report.md
 """Writes this folder anew, from a folder of labelled pictures with the same manifest.csv.
 
-    python gallery/make.py FOLDER
+python gallery/make.py FOLDER
 """
 
 import csv

@@ -39,7 +39,9 @@ else:
 
 
 def test_everything_runs_on_a_torch_without_cuda(tmp_path):
-    program = CPU_ONLY + """
+    program = (
+        CPU_ONLY
+        + """
 from dataclasses import replace
 from pathlib import Path
 from cvassign import data, experiments, results
@@ -60,17 +62,21 @@ assert "error" not in found["fp32"] and "tf32" not in found
 assert precision.describe(torch.device("cpu"))["device"].startswith("cpu")
 assert bench.attention_kernels(run.model, 2, bench.SIZES["quick"], torch.device("cpu"))
 """
+    )
     done = run(program, tmp_path, str(tmp_path))
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(list((tmp_path / "smoke").glob("*.json"))) == 2
 
 
 def test_a_torch_without_cuda_that_is_asked_for_it_says_so(tmp_path):
-    program = CPU_ONLY + """
+    program = (
+        CPU_ONLY
+        + """
 from cvassign import experiments
 sys.exit(experiments.main(["run", "--preset", "smoke", "--section", "1.3", "--model", "vit",
                            "--device", "cuda", "--out", sys.argv[1]]))
 """
+    )
     done = run(program, tmp_path, str(tmp_path))
     assert done.returncode == 2 and "device 'cuda' cannot be used here" in done.stderr
     assert "Traceback" not in done.stderr and not list(tmp_path.rglob("*.json"))
@@ -112,11 +118,14 @@ def read_only():
 
 @pytest.mark.skipif(os.name != "posix", reason="the permissions are those of POSIX")
 def test_a_figure_is_shown_where_it_cannot_be_saved(read_only, tmp_path):
-    program = READ_ONLY + """
+    program = (
+        READ_ONLY
+        + """
 for where, name in ((folder, "curve"), (folder / "inner", "curve")):
     shown = plots.show(figure, name, where)
     assert isinstance(shown, Image) and shown.data[1:4] == b"PNG" and shown.width == 400
 """
+    )
     done = run(program, tmp_path, str(read_only))
     assert done.returncode == 0, done.stderr[-3000:]
     line = "curve.png is shown but was not saved: Permission denied"

@@ -16,9 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NUMBER = r"(?<![\d./])\d+\.\d+(?!\d|\.\d)"
 # Not results: code, formulas, addresses, references, section numbers.
-NO_PROSE = (
-    r"`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|\(?arXiv[: ]\S+|https?://\S+|abs/\S+|[Ss]ections? [\d.]+"
-)
+NO_PROSE = r"`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|\(?arXiv[: ]\S+|https?://\S+|abs/\S+|[Ss]ections? [\d.]+"
 each = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 
 

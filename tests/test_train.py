@@ -311,7 +311,9 @@ def test_a_last_short_batch_is_left_out_but_a_small_set_is_trained_on():
 
 def test_each_seed_has_an_order_of_its_own(monkeypatch):
     seen = []
-    monkeypatch.setattr(Trainer, "plain_step", lambda _, x, y: seen.append(x.clone()) or torch.zeros(()))
+    monkeypatch.setattr(
+        Trainer, "plain_step", lambda _, x, y: seen.append(x.clone()) or torch.zeros(())
+    )
     for seed in (0, 1, 0):
         fitted(MODEL, replace(CONFIG, epochs=1, warmup_epochs=0), seed, tiny())
     first, other, again = (torch.cat(part) for part in zip(*[iter(seen)] * (len(seen) // 3)))

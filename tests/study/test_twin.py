@@ -22,7 +22,9 @@ torch.set_num_threads(1)
 
 
 def picture(index: int, kind: str = "photo", source: str = "openclipart", stem: str = "x"):
-    return gallery.Picture(Path(f"{stem}.png"), index, (index,), kind, kind, source, "CC0", "a", True)
+    return gallery.Picture(
+        Path(f"{stem}.png"), index, (index,), kind, kind, source, "CC0", "a", True
+    )
 
 
 def test_loss_is_clips_when_all_differ():
@@ -49,7 +51,9 @@ def toy():
     centres = torch.rand(10, 64, generator=generator)
     labels = torch.arange(10).repeat(20)
     features = centres[labels] + 0.2 * torch.rand(200, 64, generator=generator)
-    texts = torch.randn(10, 1, 16, generator=generator) + 0.1 * torch.randn(10, 3, 16, generator=generator)
+    texts = torch.randn(10, 1, 16, generator=generator) + 0.1 * torch.randn(
+        10, 3, 16, generator=generator
+    )
     return features, labels, F.normalize(texts, dim=-1)
 
 
@@ -145,7 +149,9 @@ def test_stored_twin_is_the_trained_one(trunk, tmp_path):
         twin.load(other, tmp_path)
     made, state = twin.about(tmp_path), load_file(tmp_path / twin.HEAD)
     save_file({k: v for k, v in state.items() if k != "log_scale"}, tmp_path / twin.HEAD, made)
-    with pytest.raises(ValueError, match="head.safetensors: expected the tensors log_scale, .*got log_temp"):
+    with pytest.raises(
+        ValueError, match="head.safetensors: expected the tensors log_scale, .*got log_temp"
+    ):
         twin.load(trunk, tmp_path)
 
 
@@ -170,7 +176,10 @@ def test_stored_study_is_that_of_the_stored_head():
     for v in study["variants"].values():
         for kind in twin_study.KINDS:
             values = torch.tensor(v[kind]["values"])
-            assert v[kind]["mean"] == pytest.approx(values.mean().item(), abs=1e-4) and len(values) == 3
+            assert (
+                v[kind]["mean"] == pytest.approx(values.mean().item(), abs=1e-4)
+                and len(values) == 3
+            )
 
 
 def test_study_trains_every_variant(tmp_path):
@@ -178,7 +187,9 @@ def test_study_trains_every_variant(tmp_path):
     centres = torch.rand(6, 64)
     pictures, features = {}, {}
     for part, n in (("train", 6), ("validation", 2), ("test", 2)):
-        pictures[part] = [picture(i, k) for i in range(6) for k in twin_study.KINDS for _ in range(n)]
+        pictures[part] = [
+            picture(i, k) for i in range(6) for k in twin_study.KINDS for _ in range(n)
+        ]
         pixels = torch.stack([centres[p.index] for p in pictures[part]])
         features[part] = pixels + 0.1 * torch.rand(pixels.shape)
     data = twin_study.Data(pictures, features, F.normalize(torch.randn(1000, 7, 16), dim=-1),
@@ -186,7 +197,10 @@ def test_study_trains_every_variant(tmp_path):
     out = twin_study.study(data, "small", 2, tmp_path)
     assert [v["pairs"] for v in out["variants"].values()] == [72, 36]
     trained = out["variants"]["with renditions"]
-    assert trained["photo"]["mean"] >= out["untrained"]["photo"] and len(trained["photo"]["values"]) == 2
+    assert (
+        trained["photo"]["mean"] >= out["untrained"]["photo"]
+        and len(trained["photo"]["values"]) == 2
+    )
     assert load_file(tmp_path / twin.HEAD)["project.weight"].dtype == torch.float16
     json.dumps(out)  # nothing but plain numbers and words
 
