@@ -192,7 +192,6 @@ def head_maps(images, attention: dict, captions: dict | None = None, layer: int 
         attention: {model: (L, B, H, N)} as `rollout.cls_attention` gives it, perhaps signed.
         captions: {model: B texts}, see `captions`.
         layer: index of the layer; the last by default.
-        title: of the figure.
         smooth: False shows the weights as they are, one square a patch.
 
     Raises:

@@ -150,21 +150,6 @@ def test_confident_mistakes_are_sorted_and_hold_no_right_answer():
         ap.confident_mistakes(images, np.eye(3)[labels], labels, CLASSES)
 
 
-def test_augmentation_preview_has_a_row_an_augmentation():
-    rows = {"none": IMAGES, "flip": IMAGES[..., ::-1]}
-    axes = np.array(cells(ap.augmentation_preview(rows))).reshape(2, B)
-    for row, images in zip(axes, rows.values()):
-        for ax, image in zip(row, images):
-            np.testing.assert_array_equal(drawn(ax), pixels(image))
-    assert [row[0].get_ylabel() for row in axes] == ["none", "flip"]
-    titles = [ax.get_title() for ax in cells(ap.augmentation_preview(rows, columns=["a", "b"]))[:B]]
-    assert titles == ["a", "b"]
-    with pytest.raises(ValueError, match="2 columns, got 1"):
-        ap.augmentation_preview(rows, columns=["clean"])
-    with pytest.raises(ValueError, match="same images in every row"):
-        ap.augmentation_preview({"none": IMAGES, "one": IMAGES[:1]})
-
-
 POSITIONS = RNG.normal(size=(N, 6))
 
 

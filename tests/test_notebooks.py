@@ -25,19 +25,31 @@ def cells(notebook: Path, kind: str) -> list[dict]:
     return [c for c in found if c["cell_type"] == kind and "".join(c["source"]).strip()]
 
 
-@each
-def test_a_notebook_runs(notebook, tmp_path, openai_archive):
-    """With random weights in OpenAI's form, so that no cell of part 3 waits for them: how it looks
-    without is committed."""
+@pytest.fixture(scope="module")
+def running(tmp_path_factory, openai_archive):
+    """All notebooks in smoke mode, side by side. With random weights in OpenAI's form, so that no
+    cell of part 3 waits for them: how it looks without is committed."""
+    folder = tmp_path_factory.mktemp("notebooks")
     environment = os.environ | {"CVASSIGN_SMOKE": "1", "CVASSIGN_RETRAIN": "0"}
-    environment["CVASSIGN_CLIP"] = str(openai_archive)
-    environment.pop("PYTHONPATH", None)  # the notebook has to find the package by itself
-    command = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute",
-               "--output-dir", str(tmp_path), str(notebook)]  # fmt: skip
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True,
-                          timeout=900)  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    outputs = [o for c in cells(tmp_path / notebook.name, "code") for o in c["outputs"]]
+    environment |= {"CVASSIGN_CLIP": str(openai_archive), "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONPATH", None)  # a notebook has to find the package by itself
+    command = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", "--output-dir"]
+    pipes = dict(stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    processes = {
+        n: subprocess.Popen([*command, folder, n], env=environment, cwd=folder, **pipes)
+        for n in NOTEBOOKS
+    }
+    yield processes, folder
+    for process in processes.values():
+        process.kill()
+
+
+@each
+def test_a_notebook_runs(notebook, running):
+    processes, folder = running
+    _, said = processes[notebook].communicate(timeout=900)
+    assert processes[notebook].returncode == 0, said[-3000:]
+    outputs = [o for c in cells(folder / notebook.name, "code") for o in c["outputs"]]
     assert outputs
     shown = "".join("".join(o["text"]) for o in outputs if o.get("name") == "stderr")
     assert not shown, shown[:3000]  # neither a warning nor a progress bar

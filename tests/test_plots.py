@@ -3,11 +3,9 @@
 
 import numpy as np
 import pytest
-from matplotlib.colors import same_color
 
 from cvassign import plots
 from cvassign.attention import lambda_init_of
-from cvassign.plots import MODEL_COLOURS
 
 EPOCHS, LAYERS = 5, 3
 
@@ -53,16 +51,6 @@ def test_loss_curves_draw_the_mean_of_the_seeds():
         assert len(ax.collections) == 2  # a band each
     texts = [t.get_text() for t in fig.legends[0].get_texts()]
     assert texts == ["patch 2 (3 seeds)", "patch 4 (3 seeds)"]
-
-
-def test_a_model_has_one_colour_and_a_label_one_dash():
-    pairs = [(a, label) for a in ("standard", "diff") for label in ("p 2", "p 4")]
-    lines = plots.loss_curves([result(f"{a}-{p}", p, a) for a, p in pairs]).axes[0].lines
-    for line, (attention, label) in zip(lines, pairs, strict=True):
-        model = "ViT" if attention == "standard" else "Diff-ViT"
-        assert same_color(line.get_color(), MODEL_COLOURS[model])
-        assert line.get_label() == f"{model}, {label}"
-    assert lines[0].get_linestyle() == lines[2].get_linestyle() != lines[1].get_linestyle()
 
 
 @pytest.mark.parametrize("draw, runs, words", (
