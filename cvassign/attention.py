@@ -58,8 +58,8 @@ def use_sdpa(x: Tensor) -> bool:
     """Whether PyTorch's fused kernel is the faster path for the tokens x (B, N, D).
 
     Not for training on a CPU: with the 17 to 65 tokens of a CIFAR-10 image the formula's N x N
-    weights fit in the cache, and the fused kernel takes several times as long, forward and backward
-    together (`python -m cvassign.study.bench` measures it).
+    weights fit in the cache, and the fused kernel takes two to nine times as long, forward and
+    backward together (`python -m cvassign.study.bench` measures it).
     """
     return x.is_cuda or not torch.is_grad_enabled()
 
