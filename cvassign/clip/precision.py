@@ -9,7 +9,6 @@ Memory is told by category, as in "Understanding GPU Memory 1" (PyTorch blog, 20
 """
 
 import contextlib
-import copy
 import json
 import platform
 import re
@@ -20,35 +19,13 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import torch
-from open_clip.model import convert_weights_to_lp
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from cvassign.clip.zero_shot import PRECISIONS, convert, read_state, rn50
 from cvassign.command import Parser
 from cvassign.files import replacing
 from cvassign.train import pick_device
-
-# What each name means. fp32 and tf32 have the same tensors: TF32 rounds the *inputs* of a matrix
-# product to 10 mantissa bits inside the tensor cores, memory stays as it was.
-PRECISIONS = {
-    "fp32": "IEEE single precision everywhere",
-    "tf32": "single precision in memory, TensorFloat-32 matrix products (PyTorch's default "
-    "for convolutions on a GPU that has it)",
-    "fp16": "convolutions and linear layers in half precision, BatchNorm's parameters in single "
-    '(open_clip\'s precision="fp16")',
-    "bf16": "as fp16, with bfloat16: single's exponent range, 7 mantissa bits",
-}
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
-
-
-def convert(encoder: nn.Module, precision: str) -> nn.Module:
-    """A copy of the encoder in one of `PRECISIONS`, in eval mode; the original is untouched."""
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    encoder = copy.deepcopy(encoder).eval().requires_grad_(False)
-    if precision in DTYPES:
-        convert_weights_to_lp(encoder, DTYPES[precision])
-    return encoder
 
 
 @contextlib.contextmanager
@@ -358,8 +335,6 @@ def describe(device: torch.device) -> dict:
 def image_encoder(file: str | None) -> tuple[nn.Module, str]:
     """CLIP's RN50 image encoder and the words for its weights: OpenAI's archive or a state dict, of
     the whole or of this tower, else ValueError; None for random weights."""
-    from cvassign.clip.zero_shot import read_state, rn50  # which imports this module
-
     torch.manual_seed(0)
     visual = rn50().visual
     if not file:

@@ -7,6 +7,7 @@ classification by the cosine between a picture and the sentence "a photo of a te
 works in `ZeroShot` as well.
 """
 
+import copy
 import hashlib
 import os
 import socket
@@ -17,6 +18,7 @@ from typing import Protocol
 
 import open_clip
 import torch
+from open_clip.model import convert_weights_to_lp
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -25,7 +27,6 @@ from tqdm import tqdm
 
 from cvassign import assets
 from cvassign.clip import imagenet
-from cvassign.clip.precision import convert
 from cvassign.files import load_checkpoint, replacing
 
 TEMPLATES = {
@@ -33,6 +34,29 @@ TEMPLATES = {
     "seven": open_clip.SIMPLE_IMAGENET_TEMPLATES,  # found by OpenAI as good as all eighty
     "eighty": open_clip.OPENAI_IMAGENET_TEMPLATES,
 }
+
+
+# What each name means. fp32 and tf32 have the same tensors: TF32 rounds the *inputs* of a matrix
+# product to 10 mantissa bits inside the tensor cores, memory stays as it was.
+PRECISIONS = {
+    "fp32": "IEEE single precision everywhere",
+    "tf32": "single precision in memory, TensorFloat-32 matrix products (PyTorch's default "
+    "for convolutions on a GPU that has it)",
+    "fp16": "convolutions and linear layers in half precision, BatchNorm's parameters in single "
+    '(open_clip\'s precision="fp16")',
+    "bf16": "as fp16, with bfloat16: single's exponent range, 7 mantissa bits",
+}
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def convert(encoder: nn.Module, precision: str) -> nn.Module:
+    """A copy of the encoder in one of `PRECISIONS`, in eval mode; the original is untouched."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    encoder = copy.deepcopy(encoder).eval().requires_grad_(False)
+    if precision in DTYPES:
+        convert_weights_to_lp(encoder, DTYPES[precision])
+    return encoder
 
 
 class Encoder(Protocol):
@@ -85,7 +109,7 @@ class OpenClip:
         ])  # fmt: skip
 
     def to(self, precision: str) -> "OpenClip":
-        """The same encoder in another of `precision.PRECISIONS`, as a copy."""
+        """The same encoder in another of `PRECISIONS`, as a copy."""
         return OpenClip(f"{self.name}, {precision}", convert(self.model, precision),
                         self.preprocess, self.tokenizer)  # fmt: skip
 

@@ -23,7 +23,6 @@ from torch.nn import functional as F
 
 from cvassign import assets
 from cvassign.clip import imagenet, zero_shot
-from cvassign.clip.precision import convert
 from cvassign.files import replacing
 
 NAME = "text-aligned twin of ResNet-50"
@@ -250,8 +249,8 @@ class Twin:
         return zero_shot.ZeroShot(self, "seven", weights=self.classes)
 
     def to(self, precision: str) -> "Twin":
-        """The whole twin, trunk and head, in one of `precision.PRECISIONS`, as a copy."""
-        return replace(self, network=convert(self.network, precision), features=None,
+        """The whole twin, trunk and head, in one of `zero_shot.PRECISIONS`, as a copy."""
+        return replace(self, network=zero_shot.convert(self.network, precision), features=None,
                        name=f"{self.name}, {precision}")  # fmt: skip
 
 
