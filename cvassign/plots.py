@@ -30,9 +30,9 @@ FIGURES = Path(__file__).resolve().parents[1] / "figures"
 if os.environ.get("CVASSIGN_SMOKE") == "1":  # figures of generated pictures replace no real ones
     FIGURES = Path(tempfile.mkdtemp(prefix="figures-"))
 WIDTH = 9.5  # inches; a notebook's column
-MAX_BYTES = 100_000  # of a figure's file
+MAX_BYTES = 150_000  # of a figure's file
 # Dots an inch, and colours of a palette: the first that stays below MAX_BYTES is taken.
-RESOLUTIONS = ((150, None), (150, 256), (120, 256), (100, 256), (80, 256), (60, 256))
+RESOLUTIONS = ((150, None), (120, None), (100, None), (120, 256), (100, 256), (80, 256))
 
 STYLE = {
     "font.size": 9, "axes.titlesize": 10, "axes.labelsize": 9, "figure.titlesize": 11,
@@ -71,7 +71,8 @@ def png(figure: Figure) -> bytes:
                        pil_kwargs={"optimize": True})  # fmt: skip
         if colours:
             drawn, file = Image.open(file), io.BytesIO()
-            drawn.convert("RGB").quantize(colours).save(file, "png", optimize=True)
+            rgb = drawn.convert("RGB").quantize(colours, Image.Quantize.FASTOCTREE)  # keeps rare ones
+            rgb.save(file, "png", optimize=True)
         if file.tell() < MAX_BYTES:
             break
     return file.getvalue()
