@@ -10,8 +10,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from cvassign import attention
-from cvassign.attention import MultiHeadAttention, MultiHeadDiffAttention, lambda_init_of
-from cvassign.attention import scaled_dot_product_attention
+from cvassign.attention import (
+    MultiHeadAttention,
+    MultiHeadDiffAttention,
+    lambda_init_of,
+    scaled_dot_product_attention,
+)
 
 B, N, D, H = 3, 7, 24, 4
 CLOSE = dict(rtol=1e-5, atol=1e-5)
