@@ -12,7 +12,6 @@ generated pictures.
 """
 
 import multiprocessing
-import os
 import re
 import signal
 import sys
@@ -22,8 +21,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cvassign.command import Parser
+from cvassign.device import cores, pick_device
 from cvassign.results import RESULTS, Busy, ResultError, Run, load, load_all, run_or_load
-from cvassign.train import Diverged, TimeUp, TrainConfig, pick_device
+from cvassign.train import Diverged, TimeUp, TrainConfig
 from cvassign.vit import ViTConfig, gflop_per_image
 
 MODELS = ("vit", "diff")
@@ -322,7 +322,7 @@ def run_all(runs: list[Run], results: Path, jobs: int = 1, device: str | None = 
         raise ValueError(f"jobs must be positive, got {jobs}")
     if jobs == 1:
         return _worker(runs, results, device, 0, deadline, progress)
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, cores() // jobs)
     context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA
     # Not a Pool: it waits for ever for a process that was killed, by the system for its memory
     # for example. Daemons end with this process, whatever ends it.

@@ -19,12 +19,12 @@ import torch
 from IPython.display import HTML, Markdown, display
 from torch import Tensor
 
+from cvassign.device import pick_device
 from cvassign.experiments import MODELS, all_runs, experiment_runs, run_all
 from cvassign.experiments import stored as stored_results
 from cvassign.plots import by_name
 from cvassign.results import RESULTS, ROOT, ResultError, Run, load_logits, load_model
 from cvassign.stats import mean_std
-from cvassign.train import pick_device
 from cvassign.vit import VisionTransformer, ViTConfig, gflop_per_image
 
 SMOKE = os.environ.get("CVASSIGN_SMOKE") == "1"

@@ -7,19 +7,18 @@ it is there, else by training.
 
 import json
 import math
-import platform
 import warnings
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-import torch
 from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cvassign.data import DATASETS
+from cvassign.device import describe, pick_device
 from cvassign.files import replacing
-from cvassign.train import TrainConfig, Trainer, pick_device, predict
+from cvassign.train import TrainConfig, Trainer, predict
 from cvassign.vit import VisionTransformer, ViTConfig, count_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -222,7 +221,6 @@ def finish(run: Run, trainer: Trainer, results: Path = RESULTS) -> dict:
 
 
 def _result(run: Run, trainer: Trainer, test_accuracy: float) -> dict:
-    device = trainer.device
     return {
         "format": FORMAT,
         "name": run.name,
@@ -238,10 +236,8 @@ def _result(run: Run, trainer: Trainer, test_accuracy: float) -> dict:
         "test_accuracy": test_accuracy,
         "train_seconds": sum(trainer.history["seconds"]),
         "images_per_second": trainer.images_per_second,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else
-        f"CPU ({platform.machine()}, threads: {torch.get_num_threads()})",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-    }  # fmt: skip
+        **describe(trainer.device),
+    }
 
 
 def weights_path(run: Run, results: Path = RESULTS) -> Path:

@@ -16,8 +16,6 @@ that the recording reads.
 """
 
 import math
-import shutil
-import sysconfig
 import time
 import warnings
 from collections.abc import Callable
@@ -31,11 +29,11 @@ from tqdm import tqdm
 
 from cvassign.augment import build_augmentation
 from cvassign.data import Dataset, Split, normalise
+from cvassign.device import autocast, should_compile
 from cvassign.files import CheckpointError, load_checkpoint, replacing
 from cvassign.optim import OPTIMIZERS, build_optimizers, lr_factor
 from cvassign.vit import VisionTransformer, ViTConfig
 
-COMPILE_STEPS = {"cuda": 500, "cpu": 3000}  # shorter trainings are not worth compiling
 AUGMENT_CHUNK = 5000  # images augmented at once: few kernel launches, little memory
 # What is recorded of every epoch; "train_loss_tenths" are ten means along it, for short runs.
 HISTORY = (
@@ -96,48 +94,6 @@ def non_default(config) -> dict:
     """
     defaults = {f.name: f.default for f in fields(config)}
     return {k: v for k, v in asdict(config).items() if v != defaults[k]}
-
-
-def pick_device(name: str | None = None) -> torch.device:
-    """The device called `name`, else a GPU when there is one, else the CPU.
-
-    Raises:
-        ValueError: if this machine or this torch has no such device.
-    """
-    if not name:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(
-            f"device {name!r} cannot be used here; choose 'cpu', or 'cuda' where there is a GPU"
-        ) from error
-    return device
-
-
-def use_bf16(device: torch.device) -> bool:
-    """Whether bf16 is faster than fp32: on GPUs, and on CPUs with AMX or AVX512."""
-    return device.type == "cuda" or (
-        torch.backends.mkldnn.is_available()  # not on a Mac
-        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    )
-
-
-def autocast(device: torch.device) -> torch.autocast:
-    """bf16 where that pays, else fp32 as it is."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=use_bf16(device))
-
-
-def should_compile(device: torch.device, steps: int) -> bool:
-    """Whether torch.compile earns back its minute: on a run of some length, where it can work.
-
-    Its kernels are built with the machine's C compiler (C++ on a CPU) and Python's headers.
-    """
-    compilers = ("cc", "gcc", "clang") if device.type == "cuda" else ("g++",)
-    headers = Path(sysconfig.get_path("include"), "Python.h").exists()
-    able = headers and any(map(shutil.which, compilers))
-    return able and steps >= COMPILE_STEPS.get(device.type, math.inf)
 
 
 @torch.no_grad()

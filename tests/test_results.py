@@ -65,7 +65,7 @@ def never(*args, **kwargs):
 
 def test_a_result_says_what_was_run_and_what_came(trained, by_hand):
     folder, result = trained
-    assert results.REQUIRED.keys() | {"label"} == result.keys()
+    assert results.REQUIRED.keys() | {"label", "threads"} == result.keys()
     assert [result[k] for k in ("name", "section", "label", "preset", "seed", "epochs")] == [
         "vit-tiny", "1.1", "tiny", "smoke", 3, 2
     ]  # fmt: skip

@@ -384,18 +384,6 @@ def test_impossible_recipes_are_errors(changes, words):
         TrainConfig(**changes)
 
 
-def test_should_compile_for_long_runs_with_a_compiler(monkeypatch):
-    cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    monkeypatch.setattr(Path, "exists", lambda path: path.name == "Python.h")
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert not train.should_compile(cpu, 10**6) and not train.should_compile(cuda, 10**6)
-    monkeypatch.setattr(shutil, "which", lambda name: f"bin/{name}")
-    assert train.should_compile(cpu, 3000) and not train.should_compile(cpu, 2999)
-    assert train.should_compile(cuda, 500) and not train.should_compile(cuda, 499)
-    monkeypatch.setattr(Path, "exists", lambda path: False)
-    assert not train.should_compile(cpu, 3000) and not train.should_compile(cuda, 500)
-
-
 def test_every_model_of_a_process_is_compiled(monkeypatch):
     """A worker trains many; torch counts the graphs of one function over all of them."""
     graphs, real = [], torch.nn.Module.compile
@@ -431,10 +419,3 @@ def test_a_broken_compiler_is_a_warning(monkeypatch):
         compiled = fitted(MODEL, CONFIG, 0, tiny())
     monkeypatch.undo()
     assert_same(compiled, fitted(MODEL, CONFIG, 0, tiny()))
-
-
-@pytest.mark.parametrize("name", ("gpu", "tpu", "cuda:99", "nonsense"))
-def test_a_device_that_is_not_here_is_named(name):
-    assert train.pick_device("cpu").type == "cpu"
-    with pytest.raises(ValueError, match=f"device '{name}' cannot be used here"):
-        train.pick_device(name)

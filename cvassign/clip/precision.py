@@ -10,7 +10,6 @@ Memory is told by category, as in "Understanding GPU Memory 1" (PyTorch blog, 20
 
 import contextlib
 import json
-import platform
 import re
 import subprocess
 import tempfile
@@ -24,8 +23,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from cvassign.clip.zero_shot import PRECISIONS, convert, read_state, rn50
 from cvassign.command import Parser
+from cvassign.device import describe, pick_device
 from cvassign.files import replacing
-from cvassign.train import pick_device
 
 
 @contextlib.contextmanager
@@ -315,21 +314,6 @@ def measure(
         if batch.is_cuda:
             torch.cuda.empty_cache()
     return out
-
-
-def describe(device: torch.device) -> dict:
-    """The machine and the versions that a measurement belongs to."""
-    cuda = device.type == "cuda"
-    name = torch.cuda.get_device_name(device) if cuda else platform.processor()
-    if not cuda:
-        with contextlib.suppress(OSError):
-            lines = Path("/proc/cpuinfo").read_text().splitlines()
-            name = next(s.split(":", 1)[1].strip() for s in lines if s.startswith("model name"))
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
-    if cuda:
-        versions |= {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version())}
-    return {"device": f"{device.type}: {name}", "threads": torch.get_num_threads(),
-            "versions": versions}  # fmt: skip
 
 
 def image_encoder(file: str | None) -> tuple[nn.Module, str]:

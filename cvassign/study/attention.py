@@ -19,6 +19,7 @@ from torch import Tensor
 
 from cvassign.command import Parser
 from cvassign.data import DATASETS, normalise
+from cvassign.device import autocast
 from cvassign.experiments import MODELS, experiment_runs
 from cvassign.results import RESULTS, load_model, write_json
 from cvassign.rollout import (
@@ -31,7 +32,6 @@ from cvassign.rollout import (
     rollout_map,
 )
 from cvassign.stats import paired_bootstrap
-from cvassign.train import autocast
 from cvassign.vit import VisionTransformer
 
 

@@ -29,19 +29,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cvassign.attention import scaled_dot_product_attention
-from cvassign.clip.precision import describe
 from cvassign.command import Parser
 from cvassign.data import DATASETS, MEAN, STD, Dataset, Split
-from cvassign.experiments import experiment_runs
-from cvassign.results import RESULTS, write_json
-from cvassign.train import (
+from cvassign.device import (
     COMPILE_STEPS,
-    TrainConfig,
-    Trainer,
+    describe,
     pick_device,
     should_compile,
     use_bf16,
 )
+from cvassign.experiments import experiment_runs
+from cvassign.results import RESULTS, write_json
+from cvassign.train import TrainConfig, Trainer
 from cvassign.vit import ViTConfig
 
 FORMAT = 2  # of the file

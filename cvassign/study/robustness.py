@@ -30,10 +30,11 @@ from tqdm import tqdm
 from cvassign.assets import AssetError
 from cvassign.command import Parser
 from cvassign.data import DATASETS, Split
+from cvassign.device import pick_device
 from cvassign.experiments import MODELS, experiment_runs
 from cvassign.results import RESULTS, ResultError, Run, load_model, weights_path, write_json
 from cvassign.stats import Difference, over_seeds, paired_bootstrap
-from cvassign.train import pick_device, predict
+from cvassign.train import predict
 from cvassign.vit import count_parameters
 
 FORMAT = 2  # of the study's file

@@ -1,0 +1,123 @@
+# LLM-assisted: prompts P1, P7, P10, P12, see report.md
+"""What machine this is: the device to compute on, and what that device is good at."""
+
+import math
+import os
+import platform
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+COMPILE_STEPS = {"cuda": 500, "cpu": 3000}  # shorter trainings are not worth compiling
+BF16_FROM = (8, 0)  # compute capability; a T4 (7.5) emulates bf16, slower than fp32
+COMPILE_FROM = (7, 0)  # what Triton, which makes the compiled kernels, needs
+FOUND: list[torch.device] = []  # the device that `pick_device` chose by itself, once a process
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """The device called `name`; without a name the first GPU that works, else the CPU.
+
+    A GPU may be there and of no use: today's builds of PyTorch have no kernels for a P100. So each
+    is tried before it is taken. An Apple GPU ("mps") is used only when named.
+
+    Raises:
+        ValueError: if the named device cannot be used here.
+    """
+    if name:
+        try:
+            device = torch.device(name)
+            try_out(device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise ValueError(
+                f"device {name!r} cannot be used here ({_first_line(error)}); choose 'cpu', or "
+                "'cuda' where there is a GPU"
+            ) from error
+        return device
+    if not FOUND:
+        FOUND.append(_first_that_works())
+    return FOUND[0]
+
+
+def _first_that_works() -> torch.device:
+    for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        try:
+            try_out(torch.device("cuda", i))
+            return torch.device("cuda", i)
+        except Exception as error:  # drivers have errors of many classes
+            gpu = torch.cuda.get_device_name(i)
+            print(f"GPU {i} ({gpu}) is not used: {_first_line(error)}", file=sys.stderr)
+    return torch.device("cpu")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def try_out(device: torch.device) -> None:
+    """A convolution and a matrix product, forward and backward; raises what the device raises."""
+    image = torch.ones(2, 3, 8, 8, device=device, requires_grad=True)
+    kernel = torch.ones(4, 3, 4, 4, device=device, requires_grad=True)
+    tokens = F.conv2d(image, kernel, stride=4).flatten(2)  # (2, 4, 4)
+    (tokens @ tokens.mT).sum().backward()
+    if not kernel.grad.isfinite().all():  # reading it waits for the device
+        raise RuntimeError("a convolution and a matrix product gave NaN")
+
+
+def use_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bf16 itself, where it is faster than fp32: GPUs from Ampere
+    (`BF16_FROM`) on, and CPUs with AVX512 or AMX."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= BF16_FROM
+    return device.type == "cpu" and (
+        torch.backends.mkldnn.is_available()  # not on a Mac
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bf16 where that pays, else fp32 as it is."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=use_bf16(device))
+
+
+def should_compile(device: torch.device, steps: int) -> bool:
+    """Whether torch.compile earns back its minute: on a run of some length, where it can work.
+
+    Its kernels are built with the machine's C compiler (C++ on a CPU) and Python's headers.
+    """
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < COMPILE_FROM:
+        return False
+    compilers = ("cc", "gcc", "clang") if device.type == "cuda" else ("g++",)
+    headers = Path(sysconfig.get_path("include"), "Python.h").exists()
+    able = headers and any(map(shutil.which, compilers))
+    return able and steps >= COMPILE_STEPS.get(device.type, math.inf)
+
+
+def cores() -> int:
+    """CPU cores that this process may use: fewer than there are in a container or a batch job."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def describe(device: torch.device) -> dict:
+    """The machine that a stored number belongs to: device, threads and versions."""
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        versions |= {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version())}
+    else:
+        name = f"CPU, {_processor()}, {'with' if use_bf16(device) else 'without'} bf16"
+    return {"device": name, "threads": torch.get_num_threads(), "versions": versions}
+
+
+def _processor() -> str:
+    """The processor's name where the system tells it, else its kind."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(s.split(":", 1)[1].strip() for s in lines if s.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

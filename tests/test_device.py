@@ -1,0 +1,118 @@
+# LLM-assisted: prompts P1, P10, P12, see report.md
+"""Which device is taken and what it is trusted with. Where hardware would be needed, the library's
+answer is replaced: no GPU was there when these ran."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from cvassign import device
+from cvassign.device import pick_device, should_compile, use_bf16
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Makes torch say that it has the named GPUs, of which some fail when they are used."""
+
+    def install(*names: str, broken: tuple[int, ...] = ()):
+        def try_out(where):
+            if where.index in broken:
+                raise RuntimeError("no kernel image is available\nmore of it")
+
+        monkeypatch.setattr(device, "FOUND", [])
+        monkeypatch.setattr(device, "try_out", try_out)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(names))
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: len(names))
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: names[i])
+
+    return install
+
+
+@pytest.mark.parametrize("names, broken, taken", (
+    ((), (), CPU), (("Tesla P100",), (0,), CPU), (("A100", "A100"), (), torch.device("cuda:0")),
+    (("P100", "T4", "T4"), (0,), torch.device("cuda:1")),
+))  # fmt: skip
+def test_the_first_gpu_that_works_is_taken(gpus, names, broken, taken):
+    gpus(*names, broken=broken)
+    assert pick_device() == taken == pick_device()
+
+
+def test_a_gpu_that_fails_is_named_in_one_line_with_the_reason_once(gpus, capsys):
+    gpus("Tesla P100", broken=(0,))
+    assert [pick_device() for _ in range(2)] == [CPU, CPU]
+    assert capsys.readouterr().err == (
+        "GPU 0 (Tesla P100) is not used: no kernel image is available\n"
+    )
+
+
+def test_an_apple_gpu_is_used_only_when_named(gpus, monkeypatch):
+    gpus()
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert pick_device() == CPU and pick_device("mps") == torch.device("mps")
+
+
+@pytest.mark.parametrize("name", ("gpu", "tpu", "cuda:99", "nonsense"))
+def test_a_device_that_is_not_here_is_named(name):
+    assert pick_device("cpu") == CPU
+    with pytest.raises(ValueError, match=f"device '{name}' cannot be used here"):
+        pick_device(name)
+
+
+def test_the_trial_computes_on_the_device():
+    device.try_out(CPU)
+    with pytest.raises(RuntimeError):  # a device without data reads nothing
+        device.try_out(torch.device("meta"))
+
+
+@pytest.mark.parametrize("capability, bf16, compiled", (
+    ((6, 0), False, False), ((7, 0), False, True), ((7, 5), False, True), ((8, 0), True, True),
+    ((9, 0), True, True), ((10, 0), True, True), ((12, 0), True, True),
+))  # fmt: skip
+def test_bf16_from_ampere_on_and_compiled_kernels_from_volta_on(
+    monkeypatch, capability, bf16, compiled
+):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda where: capability)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)  # it says so of a T4
+    monkeypatch.setattr(shutil, "which", lambda name: f"bin/{name}")
+    assert use_bf16(CUDA) is bf16
+    assert should_compile(CUDA, 10**6) is compiled
+
+
+@pytest.mark.parametrize("able", (True, False))
+def test_bf16_on_a_cpu_that_multiplies_it(monkeypatch, able):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: able)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    assert use_bf16(CPU) is able and not use_bf16(torch.device("mps"))
+
+
+def test_should_compile_for_long_runs_with_a_compiler(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda where: (9, 0))
+    monkeypatch.setattr(Path, "exists", lambda path: path.name == "Python.h")
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert not should_compile(CPU, 10**6) and not should_compile(CUDA, 10**6)
+    monkeypatch.setattr(shutil, "which", lambda name: f"bin/{name}")
+    assert should_compile(CPU, 3000) and not should_compile(CPU, 2999)
+    assert should_compile(CUDA, 500) and not should_compile(CUDA, 499)
+    assert not should_compile(torch.device("mps"), 10**6)
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    assert not should_compile(CPU, 3000) and not should_compile(CUDA, 500)
+
+
+def test_cores_are_those_that_this_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert device.cores() == 2
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert device.cores() == 64
+
+
+def test_a_machine_is_described_by_its_processor():
+    found = device.describe(CPU)
+    assert found["device"].startswith("CPU, ") and found["device"].endswith("bf16")
+    assert found["threads"] == torch.get_num_threads()
+    assert found["versions"]["torch"] == torch.__version__
