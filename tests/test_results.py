@@ -75,7 +75,7 @@ def test_a_result_says_what_was_run_and_what_came(trained, by_hand):
     assert result["history"]["val_loss"] == by_hand.history["val_loss"]
     assert result["val_accuracy"] == by_hand.history["val_accuracy"][-1]
     assert result["train_seconds"] == pytest.approx(sum(result["history"]["seconds"]))
-    assert result["device"].startswith("CPU (")
+    assert result["device"].startswith("CPU, ")
 
 
 def test_the_last_epoch_is_reported_and_not_the_best(trained, tmp_path):
