@@ -100,7 +100,7 @@ def load_cifar10() -> Dataset:
     Raises:
         cvassign.assets.AssetError: if no source has it; the message lists what was tried.
     """
-    with np.load(assets.cifar10()) as arrays:
+    with np.load(assets.fetch("cifar10")) as arrays:
         return _make_dataset("cifar10", arrays, VAL_PER_CLASS)
 
 
