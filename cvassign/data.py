@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, P8, see report.md
+# LLM-assisted: prompts P1, P8, P15, see report.md
 """CIFAR-10 as tensors that live on the training device.
 
 The whole dataset is 184 MB as uint8, so it is moved once and stays: a batch is an index into a

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, see report.md
+# LLM-assisted: prompts P1, P15, see report.md
 """The split is fair, fixed and disjoint; pixels keep their order; the constants are CIFAR-10's."""
 
 import numpy as np

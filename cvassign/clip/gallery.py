@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, P4, P9, see report.md
+# LLM-assisted: prompts P3, P4, P9, P15, see report.md
 """Labelled pictures in many styles, and the rule that picks 3.1.4's examples.
 
 The project carries a small gallery of openly licensed ones (`gallery/`); a folder

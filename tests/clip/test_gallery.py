@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, P4, see report.md
+# LLM-assisted: prompts P3, P4, P15, see report.md
 """The selection rule picks what the assignment asks for, and bad manifests are refused."""
 
 import csv

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, see report.md
+# LLM-assisted: prompts P3, P16, see report.md
 """CLIP's files load to identical outputs, and zero-shot logits are scaled cosines."""
 
 import huggingface_hub
