@@ -5,6 +5,9 @@ import os
 import sys
 import warnings
 
+if sys.version_info < (3, 11):
+    sys.exit(f"cvassign needs Python 3.11 or newer, this is {sys.version.split()[0]}")
+
 # Before torch is imported: how often GNU OpenMP's waiting threads look for work before they sleep.
 # The default, some hundred thousand, is right on a machine of one's own; as soon as another process
 # wants the cores, each spinning thread holds one that the others need, and training drops to a

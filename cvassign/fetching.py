@@ -6,13 +6,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import pooch
-from tqdm import tqdm
+
+from cvassign.progress import bar
 
 pooch.get_logger().setLevel("WARNING")  # else it tells of each download on stderr
 
@@ -85,29 +85,3 @@ def _pip() -> list[str | None]:
     if uv := shutil.which("uv"):
         return [uv, "tool", "run", "pip"]
     return [shutil.which("pip") or shutil.which("pip3")]
-
-
-def bar(about: str, **options) -> tqdm:
-    """A progress bar where somebody looks, on a terminal or in a notebook; it is gone afterwards."""
-    file, ipython = sys.stderr, sys.modules.get("IPython")
-    shown = file is not None and file.isatty()
-    if not shown and ipython and hasattr(ipython.get_ipython(), "kernel"):
-        file, shown = _Cell(), True
-    shown = shown and threading.current_thread() is threading.main_thread()  # not in a pool
-    return tqdm(desc=about, file=file, leave=False, disable=not shown, **options)
-
-
-class _Cell:
-    """A notebook's output for tqdm to write to: one, replaced at each step, empty at the end. Text
-    on stderr would stay in the notebook."""
-
-    encoding, handle = "utf-8", None
-
-    def write(self, text: str) -> None:
-        data = {"text/plain": text.strip()}
-        if self.handle:
-            self.handle.update(data, raw=True)
-        elif data["text/plain"]:
-            from IPython.display import display
-
-            self.handle = display(data, raw=True, display_id=True)

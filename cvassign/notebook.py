@@ -147,8 +147,8 @@ def table(*experiments: Rows):
         about = {"": _label(group), "epochs": r.train.epochs, "parameters": f"{r.n_params:,}"}
         about |= {"GFLOP per image": f"{r.gflop:.3f}"} | _numbers(group)
         rows.append(about | {"seeds": len(group)})
-    rows += [{"": r.label, "test %": "missing"} for r in results.missing if r.seed == 0]
-    return shown(pd.DataFrame(rows).set_index("").fillna("–"))
+    rows += [{"": r.label, "test %": "missing", "seeds": 0} for r in results.missing if r.seed == 0]
+    return shown(pd.DataFrame(rows, dtype=object).set_index("").fillna("–"))
 
 
 def _label(group: list[Result]) -> str:

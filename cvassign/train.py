@@ -11,6 +11,7 @@ of one that was not (on a GPU as far as its kernels add in a fixed order).
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from cvassign.augment import build_augmentation
 from cvassign.capture import Step, captured, compile_layers
@@ -26,6 +26,7 @@ from cvassign.data import Dataset, Split, fingerprint, normalise
 from cvassign.device import autocast, keep_freed_memory, should_compile
 from cvassign.files import CheckpointError, load_checkpoint, replacing
 from cvassign.optim import OPTIMIZERS, build_optimizers, lr_factor, set_rate
+from cvassign.progress import bar
 from cvassign.vit import VisionTransformer, ViTConfig, check_whole_numbers
 
 AUGMENT_CHUNK = 5000  # images augmented at once: few kernel launches, little memory
@@ -176,13 +177,13 @@ class Trainer:
             Diverged: if the loss is not finite.
         """
         steps, done = self.config.epochs * self.steps, self.epoch * self.steps
-        with tqdm(total=steps, initial=done, unit="step", disable=not progress, leave=False) as bar:
+        with bar("training", total=steps, initial=done, unit="step", show=progress) as shown:
             while self.epoch < self.config.epochs:
                 longest = max(self.history["seconds"][-3:], default=0)
                 if deadline is not None and time.time() + longest > deadline:
                     raise TimeUp(f"{self.epoch} of {self.config.epochs} epochs are done")
                 start = time.perf_counter()
-                losses = self.train_epoch(bar)
+                losses = self.train_epoch(shown.update)
                 if not losses.isfinite().all():
                     raise Diverged(
                         f"training diverged in epoch {self.epoch + 1}: the loss is not finite; "
@@ -190,7 +191,7 @@ class Trainer:
                     )
                 self._record(losses, time.perf_counter() - start)
                 loss, accuracy = (self.history[k][-1] for k in ("train_loss", "val_accuracy"))
-                bar.set_postfix_str(
+                shown.set_postfix_str(
                     f"epoch {self.epoch}, loss {loss:.3f}, validation {accuracy:.1f} %, "
                     f"{self.images_per_second:.0f} images/s"
                 )
@@ -205,8 +206,8 @@ class Trainer:
         seconds = self.history["seconds"][1:] or self.history["seconds"]
         return self.steps * self.config.batch_size / (sum(seconds) / len(seconds))
 
-    def train_epoch(self, bar: tqdm) -> Tensor:
-        """One pass over the training images: the loss of each step."""
+    def train_epoch(self, tell: Callable[[], object] = lambda: None) -> Tensor:
+        """One pass over the training images: the loss of each step; `tell` is called after each."""
         c, train = self.config, self.data.train
         # Everything random in this epoch follows from the seed and the epoch's number; the factor
         # keeps all pairs of them apart, as long as there are fewer epochs. The global generator
@@ -237,7 +238,7 @@ class Trainer:
                 on_gpu, parts = self.device.type == "cuda", (self.model, self.optimizers, x, y)
                 self.step = captured(self.plain_step, *parts) if on_gpu else self.plain_step
             losses[i] = self.step(x, y)
-            bar.update()
+            tell()
         return losses.cpu()
 
     def plain_step(self, x: Tensor, y: Tensor) -> Tensor:

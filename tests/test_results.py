@@ -218,14 +218,14 @@ folder = Path(folder)
 sys.path.insert(0, tests)
 import test_results as t
 
-def pause(trainer, bar):
+def pause(trainer, *told):
     if how == "wait" and trainer.epoch == 1:
         print("training", flush=True)
         time.sleep(600)
     until = time.monotonic() + 60
     while how == "race" and not (folder / "busy").exists() and time.monotonic() < until:
         time.sleep(0.01)  # until the other one has asked
-    return epoch(trainer, bar)
+    return epoch(trainer, *told)
 
 epoch, t.Trainer.train_epoch = t.Trainer.train_epoch, pause
 if how == "race":
@@ -271,7 +271,7 @@ def test_a_killed_process_frees_its_run_and_leaves_its_epochs(tmp_path, monkeypa
     assert process.returncode == -signal.SIGKILL
     epochs, real = [], Trainer.train_epoch
     monkeypatch.setattr(
-        Trainer, "train_epoch", lambda self, bar: epochs.append(self.epoch) or real(self, bar)
+        Trainer, "train_epoch", lambda self, *told: epochs.append(self.epoch) or real(self)
     )
     assert len(results.run_or_load(*args).history["seconds"]) == 2
     assert epochs == [1]  # the first one was not trained again

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cvassign import train
+from cvassign import capture, data, train
 from cvassign.data import Dataset, Split, load_generated, normalise
 from cvassign.optim import lr_factor
 from cvassign.train import (
@@ -408,11 +409,16 @@ def test_a_run_that_diverges_says_so_and_stops():
         fitted(MODEL, replace(CONFIG, learning_rate=1e30), 0, tiny())
 
 
-def test_a_broken_compiler_is_a_warning(monkeypatch):
+@pytest.mark.parametrize("when", ("at its first use", "at once"))
+def test_a_broken_compiler_is_a_warning(when, monkeypatch):
+    """A new Python with an older torch refuses at once; a lacking linker shows later."""
+
     def fail(*args, **kwargs):
         raise RuntimeError("g++: fatal error\nmore of it")
 
     def broken(layer, **options):
+        if when == "at once":
+            fail()
         layer._compiled_call_impl = fail
 
     monkeypatch.setattr(train, "should_compile", lambda device, steps: True)
@@ -421,3 +427,42 @@ def test_a_broken_compiler_is_a_warning(monkeypatch):
         compiled = fitted(MODEL, CONFIG, 0, tiny())
     monkeypatch.undo()
     assert_same(compiled, fitted(MODEL, CONFIG, 0, tiny()))
+
+
+def test_another_default_type_is_refused():
+    """Its numbers would be stored as the same run."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.raises(ValueError, match="float32, got torch.float64"):
+            Trainer(MODEL, CONFIG, 0, tiny())
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_pixels_get_a_gradient_after_a_prediction(uninterrupted):
+    """Saliency, the next thing that one tries; the constants of normalise are cached."""
+    data._moments.cache_clear()
+    pixels = tiny(2).val.images.float().requires_grad_()
+    with torch.inference_mode():
+        predict(uninterrupted.model, tiny(2).val.images)
+    uninterrupted.model(normalise(pixels)).sum().backward()
+    assert pixels.grad.abs().sum() > 0
+
+
+def test_the_graph_is_made_on_the_device_of_its_batch(monkeypatch):
+    """Of the second GPU, say. No GPU is here: the device that torch is told to use is noted."""
+    used = []
+
+    @contextmanager
+    def note(device):
+        used.append(device)
+        yield
+
+    monkeypatch.setattr(torch.cuda, "device", note)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda: None)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state: None)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: (_ for _ in ()).throw(RuntimeError("none")))
+    trainer, x = Trainer(MODEL, CONFIG, 0, tiny()), torch.zeros(2, 3, 32, 32)
+    with pytest.warns(UserWarning, match="without a CUDA graph: none"):
+        step = capture.captured(trainer.plain_step, trainer.model, trainer.optimizers, x, x)
+    assert step == trainer.plain_step and used == [x.device]
