@@ -1,7 +1,9 @@
-# LLM-assisted: prompts P9, see report.md
-"""CLIP RN50 with random weights, and the same as a file in OpenAI's form."""
+# LLM-assisted: prompts P9, P12, see report.md
+"""CLIP RN50 with random weights, the same as a file in OpenAI's form, and what was downloaded."""
 
+import os
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -39,3 +41,18 @@ def openai_archive(random_clip, tmp_path_factory):
         warnings.simplefilter("ignore")  # OpenAI's form is an old one
         torch.jit.save(torch.jit.trace(Archive(), torch.zeros(1, 3, 224, 224)), file)
     return file
+
+
+@pytest.fixture
+def at_hand():
+    """Skips a test of foreign files where they have not been downloaded: no test fetches them."""
+    from cvassign import assets
+
+    def check(*names: str) -> None:
+        folders = [f for f in (os.environ.get("CVASSIGN_DATA"), assets.cache_dir()) if f]
+        for name in names:
+            file = assets.ASSETS[name].file
+            if not any((Path(f) / file).is_file() for f in folders):
+                pytest.skip(f"{file} is not on this machine: python -m cvassign.assets get {name}")
+
+    return check
