@@ -99,9 +99,9 @@ class Kept:
             pass
 
 
-def pixels(image: Image.Image | Path | str) -> bytes:
-    """A picture's content: its file's bytes, or the pixels of one in memory."""
-    if not isinstance(image, Image.Image):
+def pixels(image) -> bytes:
+    """A picture's content: its file's bytes, or the pixels of what `open_rgb` takes else."""
+    if isinstance(image, Path | str):
         return Path(image).read_bytes()
     image = open_rgb(image)
     return f"{image.size}".encode() + image.tobytes()
