@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, P4, P9, P15, see report.md
+# LLM-assisted: prompts P3, P4, P9, P12, P15, see report.md
 """Labelled pictures in many styles, and the rule that picks 3.1.4's examples.
 
 The project carries a small gallery of openly licensed ones (`gallery/`); a folder
@@ -16,12 +16,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from cvassign import assets, fetching
 from cvassign.clip import imagenet
 from cvassign.command import Parser
-from cvassign.files import replacing
+from cvassign.pictures import open_rgb
+from cvassign.progress import bar
 
 COLUMNS = ("path", "imagenet_class_index", "synset", "style", "kind", "licence", "attribution",
            "source_repo", "may_be_committed", "accept_indices")  # fmt: skip
@@ -49,6 +51,14 @@ class Picture:
     licence: str
     attribution: str
     may_be_shown: bool  # openly licensed: a committed figure may show it
+    # of a close-up: the photo's file, and left, top, right, bottom as shares of its sides
+    cropped: tuple[Path, tuple[float, float, float, float]] | None = None
+
+    @property
+    def image(self) -> Image.Image:
+        """The picture in RGB, a window cut out of its photo: the models take a `Picture` as it is."""
+        whole = open_rgb(self.path)
+        return crop(whole, self.cropped[1]) if self.cropped else whole
 
     @property
     def class_name(self) -> str:
@@ -105,23 +115,22 @@ def read(folder: Path) -> list[Picture]:
     return pictures
 
 
-def close_ups(pictures: list[Picture], folder: Path) -> list[Picture]:
+def close_ups(pictures: list[Picture]) -> list[Picture]:
     """Windows of each photo, `CLOSE` of its side, in the middle and a fifth of the side to each of
-    the four directions, as pictures of the style `CLOSE_UP`: what is left is mostly texture. They
-    are written to `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    found = []
-    for i, p in enumerate(p for p in pictures if p.kind == "photo"):
-        image = imagenet.open_rgb(p.path)
-        (w, h), half = image.size, CLOSE / 2
-        for k, (x, y) in enumerate(((0.5, 0.5), (0.3, 0.5), (0.7, 0.5), (0.5, 0.3), (0.5, 0.7))):
-            box = ((x - half) * w, (y - half) * h, (x + half) * w, (y + half) * h)
-            path = folder / f"{i:04d}-{k}.png"
-            with replacing(path) as temporary:
-                image.crop(tuple(map(round, box))).save(temporary, "png")
-            found.append(replace(p, path=path, style=CLOSE_UP,
-                                 attribution=f"{p.attribution}; cropped"))  # fmt: skip
-    return found
+    the four directions, as pictures of the style `CLOSE_UP`: what is left is mostly texture."""
+    centres, half = ((0.5, 0.5), (0.3, 0.5), (0.7, 0.5), (0.5, 0.3), (0.5, 0.7)), CLOSE / 2
+    boxes = [
+        tuple(round(v, 6) for v in (x - half, y - half, x + half, y + half)) for x, y in centres
+    ]
+    return [
+        replace(p, style=CLOSE_UP, cropped=(p.path, box), attribution=f"{p.attribution}; cropped")
+        for p in pictures if p.kind == "photo" for box in boxes
+    ]  # fmt: skip
+
+
+def crop(image: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:
+    """A window of a picture; left, top, right, bottom as shares of its sides."""
+    return image.crop(tuple(round(v * n) for v, n in zip(box, image.size * 2)))
 
 
 def hits(pictures: list[Picture], logits: Tensor, k: int = 5) -> Tensor:
@@ -195,7 +204,7 @@ def get(folder: Path | None = None) -> list[Path]:
             return f"{source.ref}: {error}"
 
     with ThreadPoolExecutor(8) as pool:  # each waits for the network
-        errors = list(fetching.bar("photos", iterable=pool.map(one, rows), total=len(rows)))
+        errors = list(bar("photos", iterable=pool.map(one, rows), total=len(rows)))
     if failed := [e for e in errors if e]:
         raise assets.AssetError(f"{len(failed)} of {len(rows)} photos cannot be had, the first: "
                                 f"{failed[0]}; run the command again to go on")  # fmt: skip

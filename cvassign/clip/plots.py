@@ -1,5 +1,7 @@
-# LLM-assisted: prompts P3, P4, P9, see report.md
+# LLM-assisted: prompts P3, P4, P9, P12, see report.md
 """The figures of notebook 3: each function takes numbers or pictures and returns a Figure."""
+
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
@@ -55,7 +57,7 @@ def subtree(wnids: list[str]) -> Figure:
     """The classes' shortest paths from "entity", merged into one tree, leaves in colour."""
     children: dict[str, set] = {}
     for path in (imagenet.paths(w)[0] for w in wnids):
-        for a, b in zip(path, path[1:]):
+        for a, b in pairwise(path):
             children.setdefault(a, set()).add(b)
     lines, place = [], {}
 
@@ -114,7 +116,7 @@ def answers(pictures: list, tops: dict[str, list[list[tuple[str, float]]]]) -> F
                              width_ratios=[1] + [2] * len(tops))  # fmt: skip
     names = imagenet.class_names()
     for row, p in enumerate(pictures):
-        image = imagenet.open_rgb(p.path)
+        image = p.image
         image.thumbnail((128, 128))
         axes[row, 0].imshow(image)
         axes[row, 0].axis("off")
@@ -142,7 +144,7 @@ def gallery_rows(rows: dict[str, list]) -> Figure:
         for ax in line:
             ax.axis("off")
         for ax, p in zip(line, pictures):
-            ax.imshow(imagenet.open_rgb(p.path))
+            ax.imshow(p.image)
             ax.set_title(f"{p.class_name}\n{p.style.replace('_', ' ')}", fontsize=7.5)
         line[0].text(-0.15, 0.5, name, transform=line[0].transAxes, ha="right", va="center")
     return fig

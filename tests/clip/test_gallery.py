@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, P4, P15, see report.md
+# LLM-assisted: prompts P3, P4, P12, P15, see report.md
 """The selection rule picks what the assignment asks for, and bad manifests are refused."""
 
 import csv
@@ -6,8 +6,10 @@ import hashlib
 import importlib.util
 import io
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -106,6 +108,18 @@ def test_bundle_goes_by_the_rule(tmp_path, monkeypatch):
     make.bundle(tmp_path, tmp_path / "two")
     names = {p.path.stem for p in gallery.read(tmp_path / "two")}
     assert {"tiger3", "fish"} < names and len(names) == 4 and "trained" not in names
+
+
+def test_close_ups_are_windows_and_models_take_them(tmp_path):
+    y, x = np.mgrid[:50, :200]
+    Image.fromarray(np.stack([x, y, x], axis=-1).astype(np.uint8)).save(tmp_path / "p.png")
+    photo = replace(picture(292, "photo"), path=tmp_path / "p.png", kind="photo")
+    windows = gallery.close_ups([picture(1), photo])
+    assert len(windows) == 5 and {p.style for p in windows} == {gallery.CLOSE_UP}
+    corner = [np.asarray(imagenet.open_rgb(p))[0, 0].tolist() for p in (photo, *windows)]
+    assert corner[:3] == [[0, 0, 0], [60, 15, 60], [20, 15, 20]]
+    assert {p.image.size for p in windows} == {(80, 20)} and photo.image.size == (200, 50)
+    assert [f.name for f in tmp_path.iterdir()] == ["p.png"]  # nothing is written
 
 
 def test_load_joins_both_folders(tmp_path, monkeypatch):
