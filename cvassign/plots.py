@@ -71,7 +71,9 @@ def png(figure: Figure) -> bytes:
                        pil_kwargs={"optimize": True})  # fmt: skip
         if colours:
             drawn, file = Image.open(file), io.BytesIO()
-            rgb = drawn.convert("RGB").quantize(colours, Image.Quantize.FASTOCTREE)  # keeps rare ones
+            rgb = drawn.convert("RGB").quantize(
+                colours, Image.Quantize.FASTOCTREE
+            )  # keeps rare ones
             rgb.save(file, "png", optimize=True)
         if file.tell() < MAX_BYTES:
             break
@@ -410,22 +412,33 @@ def hyperparameters(results: Sequence[dict], reference: Sequence[dict], title: s
     return fig
 
 
+def errorbars(ax: Axes, x, values, colour, **look) -> None:
+    """Points with their intervals, from values (n, 3): mean, low, high."""
+    mean, low, high = np.asarray(values, dtype=float).T
+    ax.errorbar(x, mean, (mean - low, high - mean), color=colour,
+                **{"marker": "o", "ms": 4, "elinewidth": 1} | look)  # fmt: skip
+
+
 @styled
-def robustness_difference(accuracy: dict, severities: Sequence[int], title: str = "") -> Figure:
-    """Diff-ViT minus ViT against the severity of each corruption, one line a corruption.
+def robustness_difference(gaps: dict, severities: Sequence[int], title: str = "") -> Figure:
+    """Diff-ViT minus ViT against the severity, a line a corruption: noises (left), others (right).
 
     Args:
-        accuracy: {"ViT" and "Diff-ViT": {corruption: (severities,)}} in percent.
-        severities: what the columns stand for; 0 for clean images.
+        gaps: {"clean": (1, 3) and each corruption: (severities, 3)} the difference in points with
+            its 95 % interval; lines are moved sideways, so that intervals stand side by side.
+        severities: of the columns, after 0 for clean images.
     """
-    fig, ax = plt.subplots(figsize=(WIDTH * 0.75, 3.6))
-    for i, name in enumerate(accuracy["ViT"]):
-        gap = np.subtract(accuracy["Diff-ViT"][name], accuracy["ViT"][name])
-        look = {"color": COLOURS[i % len(COLOURS)], "ls": "-" if "noise" in name else DASHES[1]}
-        ax.plot(severities, gap, marker="o", ms=4, label=name, **look)
-    ax.axhline(0, color="0.4", lw=0.8)
-    ax.set(xlabel="severity (0: clean images)", ylabel="Diff-ViT − ViT (points)")
-    whole_ticks(ax)
+    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.4), sharey=True)
+    for ax, noise in zip(axes, (True, False)):
+        names = [name for name in gaps if name != "clean" and ("noise" in name) == noise]
+        ax.axhline(0, color="0.4", lw=0.8)
+        errorbars(ax, severities[:1], gaps["clean"], "black", ls="", label="clean images")
+        for i, name in enumerate(names):
+            x = np.array(severities[1:]) + 0.12 * (i - (len(names) - 1) / 2)
+            errorbars(ax, x, gaps[name], COLOURS[i + 3 * (not noise)], label=name)
+        ax.set(xlabel="severity (0: clean images)")
+        whole_ticks(ax)
+    axes[0].set_ylabel("Diff-ViT − ViT (points)")
     legend_below(fig)
     fig.suptitle(title)
     return fig
