@@ -344,6 +344,30 @@ def _cosines(positions: np.ndarray) -> np.ndarray:
     return unit @ unit.T
 
 
+def position_cosines(positions) -> dict[str, list[list]]:
+    """Mean cosine of the positions (N, D) of patches that are d apart, with the number of pairs.
+
+    Returns:
+        Rows [d, cosine, pairs]: "vertical", of one column; "horizontal", of one row; "horizontal,
+        folded", of one row, d as if the image were folded down its middle: at 0 are mirror images,
+        without those of the two middle columns, which are neighbours.
+    """
+    positions, g = _positions(positions)
+    cosine = _cosines(positions)
+    row, column = np.divmod(np.arange(g * g), g)
+    fold = np.minimum(column, g - 1 - column)
+    down, across, folded = (abs(x[:, None] - x) for x in (row, column, fold))
+    found = {}
+    for name, distance, allowed in (
+        ("vertical", down, across == 0),
+        ("horizontal", across, down == 0),
+        ("horizontal, folded", folded, (down == 0) & (across > 1 - np.sign(folded))),
+    ):
+        masks = [np.triu(allowed & (distance == d), 1) for d in range(g)]
+        found[name] = [[d, cosine[m].mean(), int(m.sum())] for d, m in enumerate(masks) if m.any()]
+    return found
+
+
 @styled
 def position_similarity(positions, title: str = "") -> Figure:
     """N x N similarity of the positions (N, D): dot products (left) and cosines (right)."""
