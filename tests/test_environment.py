@@ -53,7 +53,7 @@ for model in ("vit", "diff"):
     run = experiments.experiment_runs("best", model, "smoke")[0]
     run = replace(run, train=replace(run.train, epochs=1))
     result = results.run_or_load(run, out, out / "state", progress=False)
-    assert result["device"].startswith("CPU"), result["device"]
+    assert result.on_cpu, result.device
     trained = results.load_model(run, out)
     attention_study.attention_of(trained, data.load_generated().test.images[:4])
 layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 4))
@@ -88,12 +88,12 @@ import os, sys
 from pathlib import Path
 import matplotlib.pyplot as plt
 from IPython.display import Image
-from cvassign import plots
+from cvassign import figure as figures
 
 folder = Path(sys.argv[1])
 figure, ax = plt.subplots(figsize=(4, 2))
 ax.plot([1, 3, 2])
-plots.png(figure)  # whatever drawing loads at its first use
+figures.encoded(figure)  # whatever drawing loads at its first use
 if os.getuid() == 0:
     os.setgroups([])
     os.setgid(65534)
@@ -122,7 +122,7 @@ def test_a_figure_is_shown_where_it_cannot_be_saved(read_only, tmp_path):
         READ_ONLY
         + """
 for where, name in ((folder, "curve"), (folder / "inner", "curve")):
-    shown = plots.show(figure, name, where)
+    shown = figures.show(figure, name, where)
     assert isinstance(shown, Image) and shown.data[1:4] == b"PNG" and shown.width == 400
 """
     )

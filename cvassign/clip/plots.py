@@ -5,7 +5,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from cvassign.clip import imagenet
-from cvassign.plots import legend_below, styled
+from cvassign.figure import legend_below, styled
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#999999"  # safe for colour blindness
 

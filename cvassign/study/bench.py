@@ -172,7 +172,7 @@ def our_loop(config: ViTConfig, train: TrainConfig, data: Dataset, steps: int,
     def one_round() -> float:
         synchronise(device)
         start = time.perf_counter()
-        trainer._train_epoch(silent)  # ends with reading the losses, which waits for the device
+        trainer.train_epoch(silent)  # ends with reading the losses, which waits for the device
         return time.perf_counter() - start
 
     return one_round
