@@ -35,7 +35,9 @@ MISSING = "the engine 'ray' needs the package ray, which is not installed: pip i
 RETRIES = 3  # of a run whose worker died; it goes on from its last epoch
 
 
-def train(run: Run, results: str, state: str, device: str | None) -> tuple[Result, bytes | None]:
+def train(
+    run: Run, results: str, state: str, device: str | None
+) -> tuple[Result, bytes | None]:
     """The task: trains one run where Ray has placed it.
 
     Args:
