@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from cvassign.figure import (
@@ -153,6 +154,7 @@ def _scales(fig: Figure, signed: dict[str, bool], what: str, limit: float | None
         bar.set_label(f"{what}{rows}: {scale}", fontsize=8)
         bar.outline.set_visible(False)
         bar.ax.tick_params(labelsize=7.5)
+        bar.locator = MaxNLocator(5)
         if not limit:
             texts = {-1: "−largest", 0: "0", 1: "largest"} if kind else {0: "least", 1: "largest"}
             bar.set_ticks(list(texts), labels=list(texts.values()))
@@ -431,11 +433,12 @@ def position_distance(positions, title: str = "") -> Figure:
     """Mean cosine of two positions against their distance; the small numbers count the pairs. The
     lines are those of `position_cosines`. positions: (N, D)."""
     fig, ax = plt.subplots(figsize=(WIDTH * 0.6, 3.4))
+    sides = ("left", (7, -3)), ("center", (0, 6)), ("right", (-7, -3))  # of a point, for its number
     for i, (name, rows) in enumerate(position_cosines(positions).items()):
         ax.plot(*np.array(rows).T[:2], "o-", ms=4, color=COLOURS[i], label=name)
         for d, cosine, pairs in rows:
-            ax.annotate(pairs, (d, cosine), (0, -12 if i == 0 else 5), color=COLOURS[i], fontsize=7,
-                        textcoords="offset points", ha="center")  # fmt: skip
+            ax.annotate(pairs, (d, cosine), sides[i][1], color=COLOURS[i], fontsize=7,
+                        textcoords="offset points", ha=sides[i][0])  # fmt: skip
     ax.axhline(0, color="0.4", lw=0.8)
     ax.set(xlabel="distance (patches)", ylabel="mean cosine", title=title)
     legend_below(fig)
