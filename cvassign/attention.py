@@ -7,7 +7,7 @@ Papers: "Attention Is All You Need" (arXiv 1706.03762, eq. 1), "An Image is Wort
 Every module has two paths that compute the same function. The *fused* path hands the work to
 PyTorch's SDPA kernels, which never write the N x N weights to memory: it trains on a GPU, and
 predicts. The *explicit* path is the formula of the paper and returns the weights: it is for
-looking, and trains on a CPU (see `use_sdpa`). Tests hold the two equal.
+looking, and trains where it is the faster one (see `use_sdpa`). Tests hold the two equal.
 
 Shapes: B batch, N tokens, D embed_dim, H heads, d head size (D / H).
 """
@@ -58,8 +58,8 @@ def use_sdpa(x: Tensor) -> bool:
     """Whether PyTorch's fused kernel is the faster path for the tokens x (B, N, D).
 
     Not for training on a CPU: with the 17 to 65 tokens of a CIFAR-10 image the formula's N x N
-    weights fit in the cache, and the fused kernel takes two to nine times as long, forward and
-    backward together (`python -m cvassign.study.bench` measures it).
+    weights fit in the cache. In bf16 the kernel's backward pass then takes several times as long,
+    in fp32 the two are level (`python -m cvassign.study.bench` measures it).
     """
     return x.is_cuda or not torch.is_grad_enabled()
 

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, P8, see report.md
+# LLM-assisted: prompts P1, P8, P15, see report.md
 """CIFAR-10 as tensors that live on the training device.
 
 The whole dataset is 184 MB as uint8, so it is moved once and stays: a batch is an index into a
@@ -118,7 +118,7 @@ def load_cifar10() -> Dataset:
     Raises:
         cvassign.assets.AssetError: if no source has it; the message lists what was tried.
     """
-    with np.load(assets.cifar10()) as arrays:
+    with np.load(assets.fetch("cifar10")) as arrays:
         return _make_dataset("cifar10", arrays, VAL_PER_CLASS)
 
 

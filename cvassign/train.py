@@ -23,7 +23,7 @@ from tqdm import tqdm
 from cvassign.augment import build_augmentation
 from cvassign.capture import Step, captured, compile_layers
 from cvassign.data import Dataset, Split, fingerprint, normalise
-from cvassign.device import autocast, should_compile
+from cvassign.device import autocast, keep_freed_memory, should_compile
 from cvassign.files import CheckpointError, load_checkpoint, replacing
 from cvassign.optim import OPTIMIZERS, build_optimizers, lr_factor, set_rate
 from cvassign.vit import VisionTransformer, ViTConfig, check_whole_numbers
@@ -135,6 +135,8 @@ class Trainer:
             )
         self.config, self.seed, self.data, self.checkpoint = config, seed, data, checkpoint
         self.device = data.train.images.device
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.steps = max(1, len(data.train) // config.batch_size)  # a last, short batch is left out
         self.augmentation = build_augmentation(config.augment)
         torch.manual_seed(seed)

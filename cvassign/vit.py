@@ -107,16 +107,24 @@ class EncoderLayer(nn.Module):
         # One GELU, between the two linear maps; none after the second.
         self.mlp = nn.Sequential(nn.Linear(D, hidden), nn.GELU(), nn.Linear(hidden, D))
 
-    def forward(self, x: Tensor, gates: Tensor | None = None, return_attention: bool = False):
+    def forward(
+        self,
+        x: Tensor,
+        gates: Tensor | None = None,
+        return_attention: bool = False,
+        keep: int | None = None,
+    ):
         """(B, N, D) -> (B, N, D), and the attention weights if `return_attention`.
 
         Args:
             x: tokens (B, N, D).
             gates: (2, B, 1, 1), the factors of the two residual branches (stochastic depth).
             return_attention: take the explicit path of the attention and return its weights.
+            keep: only so many tokens go on after the attention, None: all.
         """
         branch = self.attention(self.norm1(x), return_attention)
         branch, weights = branch if return_attention else (branch, None)
+        x, branch = x[:, :keep], branch[:, :keep]
         x = x + (branch if gates is None else gates[0] * branch)
         branch = self.mlp(self.norm2(x))
         x = x + (branch if gates is None else gates[1] * branch)
@@ -184,11 +192,13 @@ class VisionTransformer(nn.Module):
         maps = []
         for i, layer in enumerate(self.layers):
             gate = None if gates is None else gates[i].to(x.dtype)
+            # Of the last layer's tokens only CLS is read: its MLP need not work on the others.
+            keep = 1 if i == len(self.layers) - 1 else None
             if return_attention:
-                x, weights = layer(x, gate, return_attention=True)
+                x, weights = layer(x, gate, return_attention=True, keep=keep)
                 maps.append(weights)
             else:
-                x = layer(x, gate)
+                x = layer(x, gate, keep=keep)
         logits = self.head(self.norm(x[:, 0]))  # y = LN(z_L^0), eq. 4; only CLS is read
         return (logits, torch.stack(maps)) if return_attention else logits
 

@@ -186,9 +186,21 @@ def test_a_dropped_branch_leaves_the_tokens():
     torch.testing.assert_close(out[2], x[2] + 2 * layer.mlp(layer.norm2(x))[2])
 
 
+def test_after_the_last_layer_only_cls_goes_on():
+    """It is all that is read; the result is that of the whole layer."""
+    model, x = made(), pictures()
+    with torch.no_grad():
+        tokens = model.embed(x)
+        for layer in model.layers:
+            tokens = layer(tokens)
+        expected = model.head(model.norm(tokens[:, 0]))
+        assert model.layers[0](tokens, keep=1).shape == (4, 1, 24)
+        torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_operations_are_counted_as_the_formulas_say():
     config = replace(SMALL, patch_size=8, num_heads=2)
     N, D, L, hidden = 17, config.embed_dim, config.depth, int(config.embed_dim * config.mlp_ratio)
-    layer = 4 * N * D * D + 2 * N * N * D + 2 * N * D * hidden  # multiply-adds
-    expected = 16 * 3 * 64 * D + L * layer + D * config.num_classes
+    attention, mlp = 4 * N * D * D + 2 * N * N * D, 2 * D * hidden  # multiply-adds
+    expected = 16 * 3 * 64 * D + L * attention + (N * (L - 1) + 1) * mlp + D * config.num_classes
     assert vit.gflop_per_image(config) == pytest.approx(2 * expected / 1e9)
