@@ -55,7 +55,7 @@ class Attention:
 def treatments(model: VisionTransformer) -> dict[str, dict]:
     """The rollouts of a model: name -> options of `attention_rollout`. Without the identity it is
     appendix D.8 of the ViT paper as printed."""
-    if model.config.attention == "standard":
+    if model.config.kind == "ViT":
         return {"rollout": {}, "rollout, no identity": {"residual": False}}
     return {
         "rollout, normalised": {"signed": "normalise"},
