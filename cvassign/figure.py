@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, P2, P8, P15, P16, see report.md
+# LLM-assisted: prompts P1, P2, P8, P13, P15, P16, see report.md
 """The style of all figures, their sizes, and how they are saved and shown.
 
 ViT is blue and Diff-ViT vermilion in every figure, and no other thing ever has these two
@@ -13,6 +13,7 @@ from functools import wraps
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -108,6 +109,13 @@ def show(figure: Figure, name: str, folder: Path | None = None):
 def colour_of(name: str, i: int) -> str:
     """A model's own colour, else the i-th of the others."""
     return MODEL_COLOURS.get(name, COLOURS[i % len(COLOURS)])
+
+
+def errorbars(ax: Axes, x: Sequence, values: Sequence, colour, **look) -> None:
+    """Points with their intervals, from `values` (n, 3): mean, low, high."""
+    mean, low, high = np.asarray(values, dtype=float).T
+    look = {"marker": "o", "ms": 4, "elinewidth": 1} | look
+    ax.errorbar(x, mean, (mean - low, high - mean), color=colour, **look)
 
 
 def whole_ticks(ax: Axes) -> None:
