@@ -303,7 +303,8 @@ def hyperparameters(
     return fig
 
 
-FOREST = {"step": ("o", "0.25"), "sum": ("D", COLOURS[1]), "whole": ("s", COLOURS[4])}
+FOREST = {"step": ("o", "0.25"), "sum": ("D", COLOURS[1]), "whole": ("s", COLOURS[4]),
+          "detail": ("o", "0.45"), "variant": ("o", COLOURS[0])}  # fmt: skip
 
 
 @styled
@@ -312,8 +313,8 @@ def forest(rows: Sequence[tuple], xlabel: str = "points", title: str = "") -> Fi
 
     Args:
         rows: (label, mean, low, high, n, kind), from top to bottom. n, what the interval is over
-            ("3 seeds"), stands on the right; kind is "step", "sum" of the steps, or "whole", and a
-            line parts one kind from the next.
+            ("3 seeds"), stands on the right; kind is a key of `FOREST`, and a line parts one kind
+            from the next.
     """
     fig, ax = plt.subplots(figsize=(WIDTH, 0.9 + 0.3 * len(rows)))
     ax.axvline(0, color="0.4", lw=0.8)

@@ -101,7 +101,11 @@ class Noise:
         A difference beyond it is "better" or "worse", another is not told apart. With 1 and 3 a
         single run is compared with a mean of three; with n alone a mean with a fixed number.
         """
-        return t_quantile((1 + LEVEL) / 2, self.df) * self.std * math.sqrt(1 / n + 1 / m)
+        return self.half_width(1 / n + 1 / m)
+
+    def half_width(self, variance: float) -> float:
+        """Half the 95 % interval of a number whose variance is so many times that of one run."""
+        return t_quantile((1 + LEVEL) / 2, self.df) * self.std * math.sqrt(variance)
 
 
 def pooled(groups: Sequence[Sequence[float]]) -> Noise:
@@ -136,3 +140,10 @@ def mean_std(values: Sequence[float]) -> str:
         return "–"
     text = f"{values.mean():.2f}"
     return text if len(values) == 1 else f"{text} ± {values.std(ddof=1):.2f}"
+
+
+def interval(held: dict | Sequence[float], form: str = "+.2f") -> str:
+    """ "−0.89 [−1.74, −0.05]", from a dict with mean, low and high, or from these three."""
+    values = [held[k] for k in ("mean", "low", "high")] if isinstance(held, dict) else held
+    mean, low, high = (format(v, form).replace("-", "−") for v in values)
+    return f"{mean} [{low}, {high}]"
