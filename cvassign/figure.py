@@ -46,9 +46,9 @@ COLOURS = ("#117733", "#AA4499", "#BB9900", "#44AA99", "#332288", "#999999", "#0
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 
 
-def _style():
+def _style(**changes):
     """The common style in place of whatever the user has set: figures are the same everywhere."""
-    return plt.style.context(STYLE, after_reset=True)
+    return plt.style.context(STYLE | changes, after_reset=True)
 
 
 def styled(draw):
@@ -79,7 +79,8 @@ def encoded(figure: Figure) -> tuple[bytes, str]:
             options["pil_kwargs"] |= {"quality": quality, "subsampling": 0}  # colour at full size
         else:  # without matplotlib's version in it the same figure gives the same file
             options["metadata"] = {"Software": None}
-        with _style():
+        # Ticks are made when they are drawn, in the style of then; the layout stays as it was made.
+        with _style(**{"figure.constrained_layout.use": False}):
             figure.savefig(file, format=kind, dpi=dpi, **options)
         if file.tell() < MAX_BYTES:
             break
