@@ -32,6 +32,7 @@ from cvassign.capture import compile_layers
 from cvassign.command import Parser
 from cvassign.data import DATASETS, MEAN, STD, Dataset, Split, normalise
 from cvassign.device import (
+    cores,
     describe,
     pick_device,
     should_compile,
