@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P4, P9, see report.md
+# LLM-assisted: prompts P4, P9, P14, see report.md
 """A text-aligned twin of ImageNet's ResNet-50: the same frozen trunk, a small head that puts its
 features beside sentences.
 
@@ -55,6 +55,7 @@ class TwinConfig:
     """How a head is trained."""
 
     renditions: bool = True  # labelled drawings, icons, emoji, …, beside one photo a class
+    without: tuple[str, ...] = ()  # sources left out, by a word of their names
     ridge: float = 1.0  # of `put_into_words`
     temperature: float = 4.0  # of the classifier's probabilities, before it is trained
     batch_size: int = 256
