@@ -1,8 +1,12 @@
-# LLM-assisted: prompts P1, P6, see report.md
+# LLM-assisted: prompts P1, P6, P16, see report.md
 """A Vision Transformer, a Differential Vision Transformer and CLIP, for one assignment."""
 
 import os
 import sys
+import warnings
+
+if sys.version_info < (3, 11):
+    sys.exit(f"cvassign needs Python 3.11 or newer, this is {sys.version.split()[0]}")
 
 # Before torch is imported: how often GNU OpenMP's waiting threads look for work before they sleep.
 # The default, some hundred thousand, is right on a machine of one's own; as soon as another process
@@ -15,3 +19,6 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 for _stream in (sys.stdout, sys.stderr):
     if hasattr(_stream, "reconfigure"):
         _stream.reconfigure(errors="backslashreplace")
+
+# pooch and open_clip import tqdm's widgets, which tell a notebook that they are not installed.
+warnings.filterwarnings("ignore", "IProgress not found")

@@ -7,7 +7,7 @@ Papers: "Attention Is All You Need" (arXiv 1706.03762, eq. 1), "An Image is Wort
 Every module has two paths that compute the same function. The *fused* path hands the work to
 PyTorch's SDPA kernels, which never write the N x N weights to memory: it trains on a GPU, and
 predicts. The *explicit* path is the formula of the paper and returns the weights: it is for
-looking, and trains on a CPU (see `use_sdpa`). Tests hold the two equal.
+looking, and trains where it is the faster one (see `use_sdpa`). Tests hold the two equal.
 
 Shapes: B batch, N tokens, D embed_dim, H heads, d head size (D / H).
 """
@@ -58,8 +58,8 @@ def use_sdpa(x: Tensor) -> bool:
     """Whether PyTorch's fused kernel is the faster path for the tokens x (B, N, D).
 
     Not for training on a CPU: with the 17 to 65 tokens of a CIFAR-10 image the formula's N x N
-    weights fit in the cache, and the fused kernel takes two to nine times as long, forward and
-    backward together (`python -m cvassign.study.bench` measures it).
+    weights fit in the cache. In bf16 the kernel's backward pass then takes several times as long,
+    in fp32 the two are level (`python -m cvassign.study.bench` measures it).
     """
     return x.is_cuda or not torch.is_grad_enabled()
 
@@ -77,16 +77,13 @@ class MultiHeadAttention(nn.Module):
     Args:
         embed_dim: D.
         num_heads: H; each head has size d = D / H.
-        head_norm: RMSNorm on each head's output, as differential attention has it. Not part of
-            the ViT: the control that asks whether that norm alone explains a difference.
     """
 
-    def __init__(self, embed_dim: int, num_heads: int, *, head_norm: bool = False):
+    def __init__(self, embed_dim: int, num_heads: int):
         super().__init__()
+        head_size(embed_dim, num_heads)  # raises if the heads do not divide the embedding
         self.num_heads = num_heads
-        d = head_size(embed_dim, num_heads)
         self.qkv = nn.Linear(embed_dim, 3 * embed_dim)  # U_qkv, eq. 5: the three maps in one
-        self.norm = nn.RMSNorm(d, eps=1e-5) if head_norm else nn.Identity()
         self.proj = nn.Linear(embed_dim, embed_dim)  # U_msa, eq. 8
 
     def forward(self, x: Tensor, return_attention: bool = False):
@@ -98,11 +95,12 @@ class MultiHeadAttention(nn.Module):
             heads, weights = scaled_dot_product_attention(q, k, v)
         else:
             heads, weights = F.scaled_dot_product_attention(q, k, v), None
-        if isinstance(self.norm, nn.RMSNorm):
-            heads = self.norm(heads.float())  # in fp32 even under autocast, as its weight is
-        # (B, H, N, d) -> (B, N, D): the heads side by side, then mixed by the projection.
-        out = self.proj(heads.transpose(1, 2).reshape(B, N, D))
+        out = self.join(heads)
         return (out, weights) if return_attention else out
+
+    def join(self, heads: Tensor) -> Tensor:
+        """(B, H, N, d) -> (B, N, D): the heads side by side, then mixed by the projection."""
+        return self.proj(heads.transpose(1, 2).flatten(2))
 
 
 def lambda_init_of(layer: int) -> float:
@@ -127,46 +125,38 @@ class MultiHeadDiffAttention(nn.Module):
         embed_dim: D.
         num_heads: H, even.
         layer: l, counted from 1; sets λ_init.
-        head_norm: the per-head RMSNorm, one weight shared by the heads; False for the ablation.
-        lambda_init: a constant instead of the paper's schedule over layers.
     """
 
-    def __init__(
-        self,
-        embed_dim: int,
-        num_heads: int,
-        layer: int,
-        *,
-        head_norm: bool = True,
-        lambda_init: float | None = None,
-    ):
+    def __init__(self, embed_dim: int, num_heads: int, layer: int):
         super().__init__()
         d = head_size(embed_dim, num_heads)
         if num_heads % 2:
             raise ValueError(f"differential attention pairs heads: num_heads {num_heads} is odd")
         self.num_heads = num_heads // 2
-        self.lambda_init = lambda_init_of(layer) if lambda_init is None else lambda_init
         self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
         self.lambda_q1, self.lambda_k1, self.lambda_q2, self.lambda_k2 = (
             nn.Parameter(torch.randn(d) * LAMBDA_STD) for _ in range(4)
         )
-        self.norm = nn.RMSNorm(2 * d, eps=1e-5) if head_norm else nn.Identity()
+        self.norm = nn.RMSNorm(2 * d, eps=1e-5)  # one weight (2d,), shared by the heads
         self.proj = nn.Linear(embed_dim, embed_dim)
-        # The float above is for reading; as a tensor it lets torch.compile share one graph among
-        # the layers, which a Python number that differs from layer to layer would not.
-        self.register_buffer("lambda_start", torch.tensor(self.lambda_init), persistent=False)
+        # A tensor, so that torch.compile can share one graph among the layers: a Python number
+        # that differs from layer to layer would be compiled for each. Not learned, not stored.
+        start = torch.tensor(lambda_init_of(layer))
+        self.register_buffer("lambda_init", start, persistent=False)
 
     def current_lambda(self) -> Tensor:
         """λ = exp(λq1·λk1) - exp(λq2·λk2) + λ_init: one scalar a layer, shared by its heads."""
         # In fp32 even under autocast: the difference of two numbers near one loses digits.
         first = (self.lambda_q1.float() * self.lambda_k1.float()).sum().exp()
         second = (self.lambda_q2.float() * self.lambda_k2.float()).sum().exp()
-        return first - second + self.lambda_start
+        return first - second + self.lambda_init
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries and keys (B, H/2, 2, N, d) and values (B, H/2, N, 2d) of the tokens (B, N, D)."""
         B, N, _ = x.shape
         q, k, v = self.qkv(x).chunk(3, dim=-1)
+        # Head by head: the first 2d of the D columns are Q1 and Q2 of head 1, as in the authors'
+        # code, so that a head's values, 2d columns too, lie at the same place.
         q, k = (t.view(B, N, self.num_heads, 2, -1).permute(0, 2, 3, 1, 4) for t in (q, k))
         return q, k, v.view(B, N, self.num_heads, -1).transpose(1, 2)
 
@@ -178,7 +168,6 @@ class MultiHeadDiffAttention(nn.Module):
 
     def forward(self, x: Tensor, return_attention: bool = False):
         """(B, N, D) -> (B, N, D), and the signed maps A1 - λA2 (B, H/2, N, N) if asked for."""
-        B, N, D = x.shape
         q, k, v = self._split(x)
         lam = self.current_lambda().to(v.dtype)
         if return_attention:
@@ -191,12 +180,17 @@ class MultiHeadDiffAttention(nn.Module):
             # A1 V - λ A2 V: without a third N x N matrix, which costs more than a second product.
             (q1, q2), (k1, k2) = q.unbind(2), k.unbind(2)
             heads = attention_weights(q1, k1) @ v - lam * (attention_weights(q2, k2) @ v)
-        # The norm undoes the scale 1 - λ of the rows; × (1 - λ_init) brings gradients back to
-        # the size that they have in an ordinary Transformer (section 2.1, appendix G of the paper).
-        # In fp32 even under autocast, as the norm's weight is.
-        heads = self.norm(heads.float()) * (1 - self.lambda_start)
-        out = self.proj(heads.transpose(1, 2).reshape(B, N, D))
+        out = self.join(heads)
         return (out, weights) if return_attention else out
+
+    def join(self, heads: Tensor) -> Tensor:
+        """(B, H/2, N, 2d) -> (B, N, D): each head normalised and scaled, then concatenated and
+        mixed by the projection (eq. 3)."""
+        # The norm brings every token's head output to one size; at λ near 1 it was the small size
+        # of a contrast. × (1 - λ_init) then gives gradients the size that they have in an ordinary
+        # Transformer (appendix G). In fp32 even under autocast, as the norm's weight is.
+        heads = self.norm(heads.float()) * (1 - self.lambda_init)
+        return self.proj(heads.transpose(1, 2).flatten(2))
 
     def _fused(self, q: Tensor, k: Tensor, v: Tensor, lam: Tensor) -> Tensor:
         """(A1 - λA2) V = A1 V - λ A2 V by one SDPA call over all 2 · H/2 maps."""

@@ -1,46 +1,38 @@
-# LLM-assisted: prompts P1, P2, P5, P7, P10, P11, see report.md
+# LLM-assisted: prompts P1, P2, P5, P7, P10, P11, P13, P15, see report.md
 """Every training run that the report needs, as data, and the command that trains them.
 
     python -m cvassign.experiments list [--preset P] [--section S] [--model M]
     python -m cvassign.experiments run  [--preset P] [--section S] [--model M] [--jobs J] [--out DIR]
                                         [--stop-after SECONDS]
 
-An experiment is a base recipe and what is changed in it, one thing at a time. The ViT and the
-Diff-ViT go through the same list; only `attention` differs. Presets say how large it all is:
-`full` is what is reported, `cpu` shows every experiment on a laptop, `smoke` is for tests, on
-generated pictures.
+`EXPERIMENTS` is the table: adding an experiment is one entry. A row of it is a base recipe and what
+is changed in it, one thing at a time. The ViT and the Diff-ViT go through the same rows; only
+`attention` differs. Presets say how large it all is: `full` is what is reported, `cpu` shows every
+experiment on a laptop, `smoke` is for tests, on generated pictures.
 """
 
 import multiprocessing
+import os
 import re
 import signal
 import sys
+import threading
 import time
 import traceback
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from multiprocessing.connection import wait
 from pathlib import Path
 
 from cvassign.command import Parser
 from cvassign.device import cores, pick_device
-from cvassign.results import RESULTS, Busy, ResultError, Run, load, load_all, run_or_load
+from cvassign.results import RESULTS, Busy, Result, ResultError, Run, load, load_all, run_or_load
 from cvassign.train import Diverged, TimeUp, TrainConfig
-from cvassign.vit import ViTConfig, gflop_per_image
+from cvassign.vit import KINDS, ViTConfig, gflop_per_image
 
-MODELS = ("vit", "diff")
+MODELS = tuple(KINDS)  # "vit", "diff"
 BUSY = 3  # exit code: nothing failed, but another process still trains
-# Assignment sections of an experiment: of the ViT, of the Diff-ViT.
-SECTIONS = {
-    "reference": ("1.1", "2.1.3"),
-    "patch": ("1.2.1", "2.1.3"),
-    "hyper": ("1.2.2", "2.2.1"),
-    "candidates": ("1.2.2", "2.2.1"),
-    "best": ("1.2.2", "2.2.1"),
-    "augment": ("1.2.3", "2.2.2"),
-    "position": ("1.3", "2.2.3"),
-    "controls": ("2.2", "2.2"),
-}
-POSITION_LABELS = {"none": "none", "learned_1d": "1-D learned", "learned_2d": "2-D learned",
-                   "sinusoidal": "sinusoidal"}  # fmt: skip
+FOR_GPU = 1.0  # petaflop; a longer training takes two cores half a day
 
 
 @dataclass(frozen=True)
@@ -48,91 +40,165 @@ class Preset:
     """How large the experiments are on one kind of machine."""
 
     name: str
-    model: dict  # the reference recipe: changes to ViTConfig ...
-    train: dict  # ... and to TrainConfig
+    reference: dict  # the reference recipe: changes to ViTConfig and TrainConfig
     long: dict  # the long recipe: changes to the reference recipe
-    # Changes to the long recipe that were tried; validation chooses among them and the long recipe.
+    # Changes to the long recipe that were tried; validation chose the best recipe among them.
     candidates: tuple[dict, ...] = ()
-    winner: dict = field(default_factory=dict)  # the chosen one: long | winner is the best recipe
-    short_best: dict = field(default_factory=dict)  # long made short: positions are compared on it
-    hyper: tuple[dict, ...] = (  # one change each to the reference recipe
-        dict(depth=3), dict(embed_dim=64), dict(num_heads=2),
-        dict(learning_rate=0.006), dict(learning_rate=0.0015),
-        dict(optimizer="adamw", learning_rate=0.00075),  # AdamW's best rate is a lower one
-        dict(mlp_ratio=4.0), dict(depth=9),
-    )  # fmt: skip
-    hyper_gpu: tuple[dict, ...] = (
-        dict(optimizer="adamw", learning_rate=0.0015), dict(optimizer="adamw", learning_rate=0.003),
-        dict(embed_dim=192), dict(num_heads=16), dict(num_heads=32),
-    )  # fmt: skip
-    augments: tuple[str, ...] = (  # compared in 1.2.3; one of them is the reference recipe's
-        "none",
-        "crop+flip",
-        "crop+flip+jitter",
-        "crop+flip+cutmix",
-        "crop+flip+randaugment(2,9)",
-        "crop+flip+randaugment(2,9)+cutmix",
-    )
+    winner: dict = field(default_factory=dict)
+    short: dict = field(default_factory=dict)  # long made short: positions are compared on it
     seeds: dict = field(default_factory=dict)  # experiment -> number of seeds; else one
+    rows: int | None = None  # of each experiment, the first ones; None: all
     dataset: str = "cifar10"
 
 
-# The experiments by priority.
-ORDER = ("best", "reference", "hyper", "controls", "augment", "position", "patch", "candidates")
-
 # The reference recipe, as far as it does not depend on the preset's size.
-MODEL = dict(mlp_ratio=2.0)
-TRAIN = dict(optimizer="muon", learning_rate=3e-3, augment="crop+flip")
+COMMON = dict(mlp_ratio=2.0, optimizer="muon", learning_rate=3e-3, augment="crop+flip")
+STRONG = "crop+flip+randaugment(2,9)+cutmix"
 PRESETS = {
     preset.name: preset
     for preset in (
         Preset(
             "full",
-            model=MODEL | dict(embed_dim=128, depth=6, num_heads=8),
-            train=TRAIN | dict(epochs=15, batch_size=256, warmup_epochs=1),
-            long=dict(embed_dim=256, drop_path=0.05, epochs=50, warmup_epochs=2,
-                      augment="crop+flip+randaugment(2,9)+cutmix"),
+            reference=COMMON
+            | dict(embed_dim=128, depth=6, num_heads=8, epochs=15, batch_size=256, warmup_epochs=1),
+            long=dict(embed_dim=256, drop_path=0.05, epochs=50, warmup_epochs=2, augment=STRONG),
             candidates=(
                 dict(unmixed_epochs=10),
                 dict(depth=9, unmixed_epochs=10, weight_decay=0.2),
             ),
             winner=dict(depth=9, unmixed_epochs=10, weight_decay=0.2),
-            short_best=dict(epochs=20),
-            seeds=dict(best=3, reference=3),
+            short=dict(epochs=20),
+            seeds=dict(best=3, reference=3, factorial=3),
         ),
         Preset(
             "cpu",  # the same lists on a smaller model for three epochs
-            model=MODEL | dict(embed_dim=96, depth=4, num_heads=8),
-            train=TRAIN | dict(epochs=3, batch_size=128, warmup_epochs=0.3),
+            reference=COMMON
+            | dict(embed_dim=96, depth=4, num_heads=8, epochs=3, batch_size=128, warmup_epochs=0.3),
             long=dict(epochs=10, augment="crop+flip+randaugment(2,9)"),
-            short_best=dict(epochs=3),
+            short=dict(epochs=3),
         ),
         Preset(
             "smoke",
-            model=MODEL | dict(embed_dim=24, depth=2, num_heads=4),
-            train=TRAIN | dict(epochs=2, batch_size=64, warmup_epochs=0.2, learning_rate=5e-3),
+            reference=COMMON
+            | dict(embed_dim=24, depth=2, num_heads=4, epochs=2, batch_size=64, warmup_epochs=0.2),
             long=dict(embed_dim=40, augment="crop+flip+cutmix"),
             candidates=(dict(unmixed_epochs=1),),
-            short_best=dict(epochs=1),
-            hyper=(dict(depth=3), dict(learning_rate=0.006), dict(num_heads=2)),
-            hyper_gpu=(),
-            augments=("none", "crop+flip", "crop+flip+cutmix"),
+            short=dict(epochs=1),
             seeds=dict(best=2, reference=2),
+            rows=4,
             dataset="generated",
         ),
     )
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
-class _Row:
-    """One row of an experiment's table: what is changed in a base recipe."""
+class Row:
+    """One row of an experiment's table."""
 
-    base: str  # "reference" or "long"
-    slug: str  # in the file name; empty for the base recipe itself
-    label: str
-    changes: dict = field(default_factory=dict)
-    on_gpu: bool = False
+    changes: dict = field(default_factory=dict)  # to the experiment's base recipe
+    label: str = ""  # empty: the changes in words
+    base: str = ""  # another base recipe than the experiment's
+    models: tuple[str, ...] = MODELS
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table of the report."""
+
+    sections: tuple[str, str]  # of the assignment: of the ViT, of the Diff-ViT
+    base: str  # the recipe that its rows change: "reference" or "long"
+    rows: Callable[[Preset], list[Row]]
+
+
+def _each(key: str, *values) -> list[Row]:
+    return [Row({key: value}) for value in values]
+
+
+def _augment(preset: Preset) -> list[Row]:
+    """Spelt out: a label is the recipe's own text."""
+    short = ("none", "crop+flip", "crop+flip+jitter", "crop+flip+cutmix",
+             "crop+flip+randaugment(2,9)", STRONG)  # fmt: skip
+    recipe = preset.reference | preset.long
+    long = dict.fromkeys(("crop+flip", recipe["augment"]))
+    return [Row({"augment": a}, a) for a in short] + [
+        Row({"augment": a}, f"{recipe['epochs']} epochs, {a}", "long") for a in long
+    ]
+
+
+# By priority. A row that changes nothing is the base recipe itself, and shares its result.
+EXPERIMENTS = {
+    "best": Experiment(("1.2.2", "2.2.1"), "long", lambda p: [Row(p.winner, "best recipe")]),
+    "reference": Experiment(
+        ("1.1", "2.1.3"), "reference", lambda p: [Row(label="reference recipe")]
+    ),
+    "hyper": Experiment(
+        ("1.2.2", "2.2.1"),
+        "reference",
+        lambda p: [
+            Row(label="reference"),
+            *_each("depth", 3, 9),
+            *_each("embed_dim", 64, 192),
+            *_each("num_heads", 2, 16, 32),
+            *_each("mlp_ratio", 4.0),
+            *_each("learning_rate", 0.0015, 0.006),
+            *(Row({"optimizer": "adamw", "learning_rate": r}) for r in (0.00075, 0.0015, 0.003)),
+        ],
+    ),
+    # Why is the Diff-ViT behind? What it changes, one thing after the other.
+    "factorial": Experiment(
+        ("2.2", "2.2"),
+        "reference",
+        lambda p: [
+            Row(label="8 heads of width 16", models=("vit",)),
+            Row(dict(attention="standard_norm"), "8 heads, norm", models=("vit",)),
+            Row(dict(num_heads=4), "4 heads of width 32", models=("vit",)),
+            Row(dict(num_heads=4, attention="standard_norm"), "4 heads, norm", models=("vit",)),
+            Row(dict(attention="diff_no_norm"), "4 pairs, no norm", models=("diff",)),
+            Row(label="4 pairs, norm", models=("diff",)),
+        ],
+    ),
+    "variants": Experiment(
+        ("2.2", "2.2"),
+        "reference",
+        lambda p: [
+            Row(dict(attention="diff_no_scale"), "without × (1 − λ_init)", models=("diff",)),
+            Row(dict(attention="diff_fixed_lambda"), "λ fixed at λ_init", models=("diff",)),
+            Row(dict(attention="diff_constant_init"), "λ_init 0.8 everywhere", models=("diff",)),
+            Row(dict(lambda_share=0.33), "λ's vectors at a third of the rate", models=("diff",)),
+            Row(dict(attention="diff_v2"), "the authors' second version", models=("diff",)),
+        ],
+    ),
+    "augment": Experiment(("1.2.3", "2.2.2"), "reference", _augment),
+    "position": Experiment(
+        ("1.3", "2.2.3"),
+        "long",
+        lambda p: [
+            Row(p.short | dict(position=position), label)
+            for position, label in (
+                ("none", "none"),
+                ("learned_1d", "1-D learned"),
+                ("learned_2d", "2-D learned"),
+                ("sinusoidal", "sinusoidal"),
+            )
+        ],
+    ),
+    "patch": Experiment(
+        ("1.2.1", "2.1.3"),
+        "reference",
+        lambda p: [Row(dict(patch_size=size), f"patch {size}") for size in (2, 4, 8)],
+    ),
+    "flip": Experiment(
+        ("1.4.4", "1.4.4"),
+        "reference",
+        lambda p: [Row(dict(augment="crop"), "without flips", models=("vit",))],
+    ),
+    "candidates": Experiment(
+        ("1.2.2", "2.2.1"),
+        "long",
+        lambda p: [Row(label="long recipe"), *map(Row, p.candidates)],
+    ),
+}
 
 
 def _text(changes: dict) -> str:
@@ -143,116 +209,58 @@ def _text(changes: dict) -> str:
     )
 
 
-def _slug(changes: dict) -> str:
-    """Changes as a part of a file name: "learning-rate-0.004"."""
-    return re.sub(r"[^a-z0-9.]+", "-", _text(changes)).strip("-")
-
-
-def _candidate(changes: dict) -> _Row:
-    """The long recipe with `changes`; the name "best" is that of its stored files."""
-    slug = f"best-{_slug(changes)}" if changes else "best"
-    return _Row("long", slug, _text(changes) or "long recipe", changes)
-
-
-def _rows(preset: Preset, experiment: str, model: str) -> list[_Row]:
-    """The rows of an experiment."""
-    ref = preset.model | preset.train
-    if experiment == "reference":
-        return [_Row("reference", "", "reference recipe")]
-    if experiment == "best":
-        return [replace(_candidate(preset.winner), label="best recipe")]
-    if experiment == "candidates":
-        return [_candidate(c) for c in ({}, *preset.candidates)]
-    if experiment == "patch":
-        return [
-            _Row("reference", f"patch-{s}" if s != 4 else "", f"patch {s}", dict(patch_size=s),
-                 on_gpu=s == 2)
-            for s in (2, 4, 8)
-        ]  # fmt: skip
-    if experiment == "position":
-        return [
-            _Row("long", f"best-position-{key}", label, preset.short_best | dict(position=key))
-            for key, label in POSITION_LABELS.items()
-        ]
-    if experiment == "augment":
-        epochs = (ref | preset.long)["epochs"]
-        short = [
-            _Row("reference", "" if a == ref["augment"] else f"augment-{_slug({a: ''})}", a,
-                 dict(augment=a))
-            for a in preset.augments
-        ]  # fmt: skip
-        long = (ref | preset.long).get("augment", "crop+flip")
-        return short + [
-            _Row("long", "best-crop-flip", f"{epochs} epochs, crop+flip", dict(augment="crop+flip"),
-                 on_gpu=True),
-            _Row("long", "best", f"{epochs} epochs, {long}"),
-        ]  # fmt: skip
-    if experiment == "hyper":
-        lists = (preset.hyper, False), (preset.hyper_gpu, True)
-        return [_Row("reference", "", "reference")] + [
-            _Row("reference", _slug(c), _text(c), c, on_gpu) for many, on_gpu in lists for c in many
-        ]
-    if experiment == "controls" and model == "vit":
-        norm = _Row("reference", "head-norm", "ViT + per-head norm", dict(head_norm=True))
-        return [_Row("reference", "", "ViT"), norm]
-    if experiment == "controls":
-        return [
-            _Row("reference", "", "Diff-ViT"),
-            _Row("reference", "no-norm", "Diff-ViT, no per-head norm", dict(head_norm=False)),
-            _Row("reference", "constant", "Diff-ViT, λ_init 0.8 in all layers",
-                 dict(lambda_init=0.8)),
-        ]  # fmt: skip
-    raise ValueError(f"experiment must be one of {tuple(SECTIONS)}, got {experiment!r}")
-
-
-def _run(preset: Preset, model: str, row: _Row, section: str, seed: int) -> Run:
-    """The run of a row, for one model and seed."""
-    fields = preset.model | preset.train | (preset.long if row.base == "long" else {})
-    fields |= dict(attention="diff") if model == "diff" else {}
-    fields |= row.changes
-    of_model = {k: v for k, v in fields.items() if k in ViTConfig.__dataclass_fields__}
-    of_train = {k: v for k, v in fields.items() if k not in of_model}
-    is_best = row.slug == _candidate(preset.winner).slug
+def _run(preset: Preset, experiment: str, model: str, row: Row, seed: int) -> Run:
+    """The run of a row, for one model and seed. Its name follows from what is run."""
+    table = EXPERIMENTS[experiment]
+    base = row.base or table.base
+    recipe = dict(attention=KINDS[model][0]) | preset.reference
+    recipe |= preset.long if base == "long" else {}
+    changes = {k: v for k, v in row.changes.items() if recipe.get(k, _default(k)) != v}
+    slug = re.sub(r"[^a-z0-9.]+", "-", _text(changes)).strip("-")
+    of_model = {f.name for f in fields(ViTConfig)}
+    recipe |= row.changes
+    best = base == "long" and changes == preset.winner
     return Run(
-        name=f"{model}-{row.slug or 'reference'}",
-        section=section,
-        label=row.label,
+        name="-".join(filter(None, (model, base, slug))),
+        label=row.label or _text(row.changes),
+        section=table.sections[MODELS.index(model)],
         preset=preset.name,
         seed=seed,
-        model=ViTConfig(**of_model),
-        train=TrainConfig(**of_train),
+        model=ViTConfig(**{k: v for k, v in recipe.items() if k in of_model}),
+        train=TrainConfig(**{k: v for k, v in recipe.items() if k not in of_model}),
         dataset=preset.dataset,
         # What figures and studies need; the rest would fill the repository.
-        keep_weights=seed == 0 and (is_best or (model == "vit" and not row.slug)),
-        keep_logits=is_best,
-        on_gpu=row.on_gpu or (preset.name == "full" and row.base == "long"),
+        keep_weights=seed == 0 and (best or (model == "vit" and base == "reference" and not slug)),
+        keep_logits=best,
     )
 
 
+def _default(key: str):
+    """Of a setting that no recipe names."""
+    return next(f.default for c in (ViTConfig, TrainConfig) for f in fields(c) if f.name == key)
+
+
 def experiment_runs(experiment: str, model: str, preset: str) -> list[Run]:
-    """The runs of one experiment (a key of SECTIONS) for one model, all its seeds; `label` says
-    what differs within it. The controls belong to both models, each gives its own."""
+    """The runs of one experiment for one model, all its seeds; `label` says what differs within it.
+    A control belongs to one model only."""
     for value, known, what in (
-        (experiment, SECTIONS, "experiment"),
+        (experiment, EXPERIMENTS, "experiment"),
         (model, MODELS, "model"),
         (preset, PRESETS, "preset"),
     ):
         if value not in known:
             raise ValueError(f"{what} must be one of {tuple(known)}, got {value!r}")
     p = PRESETS[preset]
-    section = SECTIONS[experiment][MODELS.index(model)]
-    return [
-        _run(p, model, row, section, seed)
-        for row in _rows(p, experiment, model)
-        for seed in range(p.seeds.get(experiment, 1))
-    ]
+    rows = [row for row in EXPERIMENTS[experiment].rows(p)[: p.rows] if model in row.models]
+    seeds = range(p.seeds.get(experiment, 1))
+    return [_run(p, experiment, model, row, seed) for row in rows for seed in seeds]
 
 
 def all_runs(preset: str, section: str = "", model: str | None = None) -> list[Run]:
     """Every run of a preset once, the most important first; of the sections that begin with
     `section` ("1.2" has 1.2.1 to 1.2.3), of one model if one is named."""
     runs: dict[str, Run] = {}
-    for experiment in ORDER:
+    for experiment in EXPERIMENTS:
         for kind in MODELS:
             if model in (None, kind):
                 for run in experiment_runs(experiment, kind, preset):
@@ -287,7 +295,7 @@ def _worker(runs: list[Run], results: Path, device: str | None, threads: int,
             if deadline is not None and time.time() + pace * cost > deadline:
                 continue  # not one epoch of it could be done
             result = run_or_load(run, results, device=device, progress=show, deadline=deadline)
-            pace = result["train_seconds"] / result["epochs"] / cost
+            pace = result.seconds / run.train.epochs / cost
         except Busy:
             continue
         except TimeUp as stop:
@@ -303,12 +311,16 @@ def _worker(runs: list[Run], results: Path, device: str | None, threads: int,
             print(f"failed: {run.file_name}\n{traceback.format_exc()}", file=sys.stderr, flush=True)
             failed += 1
         else:
-            print(
-                f"{run.file_name}: validation {result['val_accuracy']:.2f} %, test "
-                f"{result['test_accuracy']:.2f} %, {result['train_seconds']:.0f} s",
-                flush=True,
-            )
+            print(said(result), flush=True)
     return failed
+
+
+def said(result: Result) -> str:
+    """A finished run in a line."""
+    return (
+        f"{result.run.file_name}: validation {result.val:.2f} %, test {result.test:.2f} %, "
+        f"{result.seconds:.0f} s"
+    )
 
 
 def run_all(runs: list[Run], results: Path, jobs: int = 1, device: str | None = None,
@@ -325,7 +337,7 @@ def run_all(runs: list[Run], results: Path, jobs: int = 1, device: str | None = 
     threads = max(1, cores() // jobs)
     context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA
     # Not a Pool: it waits for ever for a process that was killed, by the system for its memory
-    # for example. Daemons end with this process, whatever ends it.
+    # for example.
     workers = [
         context.Process(target=_job, args=(runs, results, device, threads, deadline), daemon=True)
         for _ in range(jobs)
@@ -343,7 +355,14 @@ def run_all(runs: list[Run], results: Path, jobs: int = 1, device: str | None = 
 
 def _job(*args) -> None:
     """A worker as a process, whose exit code is the number of its failures."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     sys.exit(min(_worker(*args, False), 125))
+
+
+def _end_with_parent() -> None:
+    """Whatever ends the parent ends its workers: it may be killed before it can tell them."""
+    wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)  # nothing is lost: checkpoints and results are written atomically
 
 
 def show(runs: list[Run], results: Path) -> None:
@@ -356,8 +375,8 @@ def show(runs: list[Run], results: Path) -> None:
             print(f"! {error}")
             continue
         done += result is not None
-        state = f"{result['test_accuracy']:6.2f} %" if result else "       -"
-        where = "  (for an accelerator)" if run.on_gpu and not result else ""
+        state = f"{result.test:6.2f} %" if result else "       -"
+        where = "  (for an accelerator)" if not result and run.petaflop > FOR_GPU else ""
         print(f"{run.section:6} {state}  {run.file_name:60} {run.label}{where}")
     print(f"{done} of {len(runs)} runs done")
 

@@ -19,7 +19,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cvassign.plots import (
+from cvassign.figure import (
     DASHES,
     WIDTH,
     colour_of,

@@ -1,15 +1,15 @@
-# LLM-assisted: prompts P1, P2, P8, see report.md
+# LLM-assisted: prompts P1, P2, P8, P15, P16, see report.md
 """What the notebooks share: stored results, their tables, and sources on the page.
 
-Two environment variables steer a notebook. Neither is needed: then it shows what is stored.
-CVASSIGN_SMOKE=1 trains tiny models on generated pictures instead (`make test`), and
-CVASSIGN_RETRAIN=1 first trains all runs that have no stored result on this machine.
+A notebook shows what is stored. CVASSIGN_SMOKE=1 trains tiny models on generated pictures instead,
+and CVASSIGN_RETRAIN=1 first trains, on this machine, the runs of its own preset that have no result,
+and then shows those.
 """
 
 import inspect
 import json
-import os
 import re
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,13 +22,10 @@ from torch import Tensor
 from cvassign.device import pick_device
 from cvassign.experiments import MODELS, all_runs, experiment_runs, run_all
 from cvassign.experiments import stored as stored_results
-from cvassign.plots import by_name
-from cvassign.results import RESULTS, ROOT, ResultError, Run, load_logits, load_model
+from cvassign.results import RESULTS, Result, Run, by_name, load_logits, load_model
+from cvassign.settings import RETRAIN, SMOKE
 from cvassign.stats import mean_std
-from cvassign.vit import VisionTransformer, ViTConfig, gflop_per_image
-
-SMOKE = os.environ.get("CVASSIGN_SMOKE") == "1"
-RETRAIN = os.environ.get("CVASSIGN_RETRAIN") == "1"
+from cvassign.vit import VisionTransformer
 
 
 def _first_paragraph(docstring: re.Match) -> str:
@@ -41,7 +38,7 @@ def source(*things) -> None:
     # nbconvert's pages leave code in a Markdown output without a code font; other viewers drop this.
     display(HTML("<style>.highlight pre {font-family: monospace; line-height: 1.3}</style>"))
     for thing in things:
-        file = Path(inspect.getsourcefile(inspect.unwrap(thing))).relative_to(ROOT)
+        file = thing.__module__.replace(".", "/") + ".py"
         code = inspect.getsource(thing).replace("  # fmt: skip", "")
         code = re.sub(r'"""(.*?)"""', _first_paragraph, code, flags=re.DOTALL)
         display(Markdown(f"`{file}`: `{thing.__qualname__}`\n\n```python\n{code}```"))
@@ -52,6 +49,12 @@ def shown(frame: pd.DataFrame):
     rule = {"selector": "td, th", "props": "white-space: nowrap"}
     # With an id of its own, not a random one, the same table is the same text in the file.
     return frame.style.set_table_styles([rule]).set_uuid("table")
+
+
+class Rows(list):
+    """The stored results of an experiment; `missing` are those of its runs that have none."""
+
+    missing: list[Run] = []
 
 
 class Stored:
@@ -65,47 +68,45 @@ class Stored:
         self.presets, self.results = ("full", "cpu"), RESULTS
         if SMOKE:
             self.presets, self.results = ("smoke",), Path(tempfile.mkdtemp(prefix="cvassign-"))
+        elif RETRAIN:
+            self.presets = ("full",) if pick_device().type == "cuda" else ("cpu",)
         if SMOKE or RETRAIN:
-            gpu = pick_device().type == "cuda"
-            preset = "smoke" if SMOKE else "full" if gpu else "cpu"
-            runs = [run for model in models for run in all_runs(preset, model=model)]
-            run_all(runs, self.results, progress=RETRAIN)
+            runs = [r for model in models for r in all_runs(self.presets[0], model=model)]
+            if run_all(runs, self.results, progress=RETRAIN and not SMOKE):
+                print("some runs failed, see above; their rows are missing", file=sys.stderr)
+        if not SMOKE:
+            print(f"results of preset {self.presets[0]!r}, from results/{self.presets[0]}")
 
-    def __call__(self, experiment: str, *models: str) -> list[dict]:
-        """The stored results of an experiment, of the ViT or of the models named.
-
-        Raises:
-            ResultError: if there is none at all; the message says how to train them.
-        """
-        found = []
+    def __call__(self, experiment: str, *models: str) -> Rows:
+        """The stored results of an experiment, of the ViT or of the models named. For runs without
+        a result one line says how to train them."""
+        found = Rows()
         for model in models or ("vit",):
             preset, got = stored_results(experiment, model, self.presets, self.results)
-            if not got:
-                raise ResultError(
-                    f"no stored result of {experiment!r} for {model!r}; to train them: "
-                    f"python -m cvassign.experiments run --preset {preset} --model {model}"
-                )
+            have = {(r.run.name, r.run.seed) for r in got}
+            runs = experiment_runs(experiment, model, preset)
+            missing = [r for r in runs if (r.name, r.seed) not in have]
             found += got
+            found.missing = [*found.missing, *missing]
+            if missing:
+                names = ", ".join(f"{r.label} (seed {r.seed})" for r in missing)
+                print(
+                    f"not run: {names}; to train: python -m cvassign.experiments run --preset "
+                    f"{preset} --section {missing[0].section} --model {model}"
+                )
         return found
 
-    def missing(self, experiment: str, *models: str) -> list[str]:
-        """The labels of an experiment's runs that have no result yet."""
-        found = {(r["name"], r["seed"]) for r in self(experiment, *models)}
-        preset = self(experiment, *models)[0]["preset"]
-        runs = [r for m in models or ("vit",) for r in experiment_runs(experiment, m, preset)]
-        return [f"{r.name}, seed {r.seed}" for r in runs if (r.name, r.seed) not in found]
-
-    def runs(self, model: str = "vit") -> list[Run]:
-        """The runs of the best recipe, one a seed."""
-        return experiment_runs("best", model, self("best", model)[0]["preset"])
+    def runs(self, model: str = "vit", experiment: str = "best") -> list[Run]:
+        """The runs of an experiment under the preset that is shown."""
+        preset, _ = stored_results(experiment, model, self.presets, self.results)
+        return experiment_runs(experiment, model, preset)
 
     def model(self, model: str = "vit", experiment: str = "best") -> VisionTransformer:
         """The trained model of the best recipe, or of the reference recipe; seed 0."""
-        preset = self(experiment, model)[0]["preset"]
-        return load_model(experiment_runs(experiment, model, preset)[0], self.results)
+        return load_model(self.runs(model, experiment)[0], self.results)
 
-    def logits(self, model: str = "vit", seed: int = 0):
-        """What that model said of the test images when it was trained, (n, 10)."""
+    def logits(self, model: str = "vit", seed: int = 0) -> Tensor:
+        """What the best model said of the test images when it was trained, (n, 10)."""
         return load_logits(self.runs(model)[seed], self.results)
 
     def study(self, name: str) -> dict:
@@ -122,42 +123,51 @@ def pick_images(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.cat([torch.tensor(right), wrong])
 
 
-def _numbers(group: list[dict]) -> dict[str, str]:
+def _numbers(group: list[Result]) -> dict[str, str]:
     return {
-        "train loss": f"{sum(r['history']['train_loss'][-1] for r in group) / len(group):.3f}",
-        "validation loss": f"{sum(r['history']['val_loss'][-1] for r in group) / len(group):.3f}",
-        "validation %": mean_std([r["val_accuracy"] for r in group]),
-        "test %": mean_std([r["test_accuracy"] for r in group]),
+        "train loss": f"{sum(r.history['train_loss'][-1] for r in group) / len(group):.3f}",
+        "validation loss": f"{sum(r.history['val_loss'][-1] for r in group) / len(group):.3f}",
+        "validation %": mean_std([r.val for r in group]),
+        "test %": mean_std([r.test for r in group]),
     }
 
 
-def table(results: Sequence[dict]):
-    """A row for each configuration: its cost, training loss and accuracies (mean ± std over n seeds).
+def table(*experiments: Rows):
+    """A row for each configuration: its cost, training loss and accuracies (mean ± std over seeds);
+    † marks what was trained on a CPU, where everything else is from a GPU.
 
-    The training loss is that of augmented images with smoothed labels.
+    Two lists, of the ViT and of the Diff-ViT, stand side by side with the difference of the means.
     """
+    if len(experiments) == 2:
+        return _side_by_side(*experiments)
+    (results,) = experiments
     rows = []
-    for group in by_name(results):
+    for group in by_name(results) if results else []:
         r = group[0]
-        gflop = gflop_per_image(ViTConfig(**r["config"]["model"]))
-        about = {"": r["label"], "epochs": r["epochs"], "parameters": f"{r['n_params']:,}"}
-        about |= {"GFLOP per image": f"{gflop:.3f}"} | _numbers(group)
+        about = {"": _label(group), "epochs": r.train.epochs, "parameters": f"{r.n_params:,}"}
+        about |= {"GFLOP per image": f"{r.gflop:.3f}"} | _numbers(group)
         rows.append(about | {"seeds": len(group)})
-    return shown(pd.DataFrame(rows).set_index(""))
+    rows += [{"": r.label, "test %": "missing", "seeds": 0} for r in results.missing if r.seed == 0]
+    return shown(pd.DataFrame(rows, dtype=object).set_index("").fillna("–"))
 
 
-def side_by_side(vit: Sequence[dict], diff: Sequence[dict]):
-    """A row for each configuration: ViT beside Diff-ViT, and the difference in test accuracy."""
-    groups = [{g[0]["label"]: g for g in by_name(results)} for results in (vit, diff)]
-    mean = lambda g: sum(r["test_accuracy"] for r in g) / len(g)  # noqa: E731
+def _label(group: list[Result]) -> str:
+    return group[0].label + " †" * any(r.on_cpu for r in group)
+
+
+def _side_by_side(vit: Rows, diff: Rows):
+    groups = [
+        {g[0].label: g for g in by_name(results)} if results else {} for results in (vit, diff)
+    ]
+    mean = lambda g, f: sum(getattr(r, f) for r in g) / len(g)  # noqa: E731
     rows = {}
     for label in dict.fromkeys([*groups[0], *groups[1]]):
-        sides = [g.get(label) for g in groups]
-        row = {}
+        sides, row = [g.get(label) for g in groups], {}
         for key in ("validation %", "test %"):
             for name, group in zip(("ViT", "Diff-ViT"), sides):
-                row[f"{name}, {key}"] = _numbers(group)[key] if group else "not run"
-        both = all(sides)
-        row["test, Diff-ViT − ViT"] = f"{mean(sides[1]) - mean(sides[0]):+.2f}" if both else "–"
-        rows[label] = row
+                row[f"{name}, {key}"] = _numbers(group)[key] if group else "missing"
+        for field, name in (("val", "validation"), ("test", "test")):
+            both = f"{mean(sides[1], field) - mean(sides[0], field):+.2f}" if all(sides) else "–"
+            row[f"{name}, Diff-ViT − ViT"] = both
+        rows[_label([r for side in sides if side for r in side])] = row
     return shown(pd.DataFrame(rows).T)

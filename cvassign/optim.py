@@ -20,8 +20,6 @@ from cvassign.device import use_bf16
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of torch.optim.Muon
 NS_STEPS = 5
 OPTIMIZERS = ("adamw", "muon")
-# Linear layers that are several maps in one, by name, and how many: each is orthogonalised by itself.
-FUSED = {"qkv": 3}
 
 
 def orthogonalise(stack: Tensor) -> Tensor:
@@ -42,18 +40,17 @@ class StackedMuon(Optimizer):
     """Muon over stacks of equally shaped matrices, with decoupled weight decay.
 
     As torch.optim.Muon(adjust_lr_fn="match_rms_adamw", nesterov=True), so that AdamW's learning
-    rates fit. A matrix that is listed in `fused` is cut into so many blocks of equally many rows
-    (queries, keys, values), and each is orthogonalised by itself.
+    rates fit. A group's `blocks` says into how many blocks of equally many rows its matrices are
+    cut: queries, keys and values lie in one matrix, and each is orthogonalised by itself.
 
     Args:
-        params: the weight matrices, each (out, in).
-        fused: id(parameter) -> how many blocks; one if it is not listed.
+        params: the weight matrices, each (out, in), or groups of them with their `blocks`.
+        lr: a number, or a tensor that is changed in place.
     """
 
-    def __init__(self, params, lr: float, weight_decay: float, fused: dict[int, int],
-                 momentum: float = 0.95):  # fmt: skip
-        super().__init__(params, dict(lr=lr, weight_decay=weight_decay, momentum=momentum))
-        self.fused = fused
+    def __init__(self, params, lr: float | Tensor, weight_decay: float, momentum: float = 0.95):
+        defaults = dict(lr=lr, weight_decay=weight_decay, momentum=momentum, blocks=1)
+        super().__init__(params, defaults)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -65,7 +62,7 @@ class StackedMuon(Optimizer):
             torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
             updates = torch._foreach_lerp(grads, momenta, group["momentum"])  # Nesterov
             for p, update in zip(params, updates):
-                maps = update.view(self.fused.get(id(p), 1), -1, p.size(1))
+                maps = update.view(group["blocks"], -1, p.size(1))
                 stacks[maps.shape[1:]].append((p, maps))
             torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
             for shape, items in stacks.items():
@@ -84,36 +81,52 @@ class StackedMuon(Optimizer):
         return state["momentum"]
 
 
-def build_optimizers(model: nn.Module, name: str, lr: float, decay: float) -> list[Optimizer]:
+def build_optimizers(
+    model: nn.Module, name: str, decay: float, lambda_share: float = 1.0
+) -> list[Optimizer]:
     """AdamW for everything, or ("muon") for all but the matrices of the encoder layers.
 
     Weight decay falls on matrices only: biases, norms, the CLS token, positions and λ vectors are
-    not what it is meant to keep small.
+    not what it is meant to keep small. The rate is zero until `set_rate`.
+
+    Args:
+        lambda_share: what the λ vectors of differential attention get of the rate.
     """
     if name not in OPTIMIZERS:
         raise ValueError(f"optimizer must be one of {OPTIMIZERS}, got {name!r}")
+    first = next(model.parameters())
     matrices = {
-        p: FUSED.get(path.rpartition(".")[2], 1)
-        for path, module in model.named_modules()
-        for p in (getattr(module, "weight", None),)
+        id(module.weight)
+        for module in model.modules()
         if isinstance(module, (nn.Linear, nn.Conv2d))
     }
-    hidden = [
-        p for n, p in model.named_parameters()
-        if n.startswith("layers.") and p in matrices and name == "muon"
-    ]  # fmt: skip
-    taken = set(hidden)
-    rest = [p for p in model.parameters() if p not in taken]
-    groups = [
-        dict(params=[p for p in rest if p in matrices], weight_decay=decay),
-        dict(params=[p for p in rest if p not in matrices], weight_decay=0.0),
-    ]
-    on_gpu = next(model.parameters()).is_cuda  # its step counters live there: see train.py's graph
-    optimizers: list[Optimizer] = [AdamW(groups, lr=lr, fused=True, capturable=on_gpu)]
-    if hidden:
-        fused = {id(p): matrices[p] for p in hidden}
-        optimizers.append(StackedMuon(hidden, lr=lr, weight_decay=decay, fused=fused))
+    groups: dict[tuple, list[nn.Parameter]] = defaultdict(list)
+    for path, p in model.named_parameters():
+        muon = name == "muon" and path.startswith("layers.") and id(p) in matrices
+        share = lambda_share if ".lambda_" in path and id(p) not in matrices else 1.0
+        # qkv is three square maps in one matrix (four in the second version of the Diff-ViT).
+        blocks = p.size(0) // p.size(1) if path.endswith("qkv.weight") else 1
+        groups[muon, decay if id(p) in matrices else 0.0, share, blocks].append(p)
+
+    def made(muon: bool) -> list[dict]:
+        # Each group's rate is a tensor: a CUDA graph could not see a Python number change.
+        return [
+            dict(params=params, weight_decay=own, share=share, blocks=blocks,
+                 lr=torch.zeros((), device=first.device))
+            for (of_muon, own, share, blocks), params in groups.items() if of_muon == muon
+        ]  # fmt: skip
+
+    # On a GPU its step counters live there: see capture.py.
+    optimizers: list[Optimizer] = [AdamW(made(False), fused=True, capturable=first.is_cuda)]
+    if name == "muon":
+        optimizers.append(StackedMuon(made(True), lr=0.0, weight_decay=decay))
     return optimizers
+
+
+def set_rate(optimizers: list[Optimizer], rate: float) -> None:
+    """Gives every group its share of the rate, in place."""
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        group["lr"].fill_(rate * group["share"])
 
 
 def lr_factor(progress: float, warmup: float) -> float:

@@ -1,106 +1,26 @@
 # LLM-assisted: prompts P1, P2, P8, see report.md
-"""The figures of training runs, and the style and the saving of all figures.
+"""The figures of training runs: each takes results and returns a Figure. A line is the mean over
+seeds, its band one standard deviation."""
 
-Each figure takes results, the dicts of the JSON files, and returns a Figure.
-
-ViT is blue and Diff-ViT vermilion in every figure, and no other thing ever has these two
-colours; a line is the mean over seeds, its band one standard deviation. The colours keep apart
-for colour-blind readers (Okabe and Ito's, and Tol's "muted").
-"""
-
-import io
-import os
-import re
-import tempfile
 from collections.abc import Sequence
-from functools import wraps
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-from PIL import Image
 
 from cvassign.attention import lambda_init_of
-from cvassign.files import replacing
-
-FIGURES = Path(__file__).resolve().parents[1] / "figures"
-if os.environ.get("CVASSIGN_SMOKE") == "1":  # figures of generated pictures replace no real ones
-    FIGURES = Path(tempfile.mkdtemp(prefix="figures-"))
-WIDTH = 9.5  # inches; a notebook's column
-MAX_BYTES = 150_000  # of a figure's file
-# Dots an inch, and colours of a palette: the first that stays below MAX_BYTES is taken.
-RESOLUTIONS = ((150, None), (120, None), (100, None), (120, 256), (100, 256), (80, 256))
-
-STYLE = {
-    "font.size": 9, "axes.titlesize": 10, "axes.labelsize": 9, "figure.titlesize": 11,
-    "xtick.labelsize": 8, "ytick.labelsize": 8, "legend.fontsize": 8.5, "legend.frameon": False,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "0.4",
-    "xtick.color": "0.4", "ytick.color": "0.4", "xtick.labelcolor": "black",
-    "ytick.labelcolor": "black", "axes.grid": True, "grid.color": "0.9", "axes.axisbelow": True,
-    "lines.linewidth": 1.6, "image.interpolation": "nearest",
-    "figure.constrained_layout.use": True, "figure.dpi": 100,
-}  # fmt: skip
-MODELS = {"standard": "ViT", "diff": "Diff-ViT"}  # by config.attention
-MODEL_COLOURS = {"ViT": "#0072B2", "Diff-ViT": "#D55E00"}
-COLOURS = ("#117733", "#AA4499", "#BB9900", "#44AA99", "#332288", "#999999", "#000000")
-DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
-
-
-def styled(draw):
-    """Makes a function draw in the common style and leave no open figure behind."""
-
-    @wraps(draw)
-    def drawn(*args, **kwargs) -> Figure:
-        with plt.rc_context(STYLE):
-            figure = draw(*args, **kwargs)
-        plt.close(figure)  # an open figure is shown by a notebook whether asked for or not
-        return figure
-
-    return drawn
-
-
-def png(figure: Figure) -> bytes:
-    """The figure as PNG, in the highest resolution that takes below `MAX_BYTES`."""
-    for dpi, colours in RESOLUTIONS:
-        file = io.BytesIO()
-        # Without matplotlib's version in it the same figure gives the same file.
-        figure.savefig(file, format="png", dpi=dpi, metadata={"Software": None},
-                       pil_kwargs={"optimize": True})  # fmt: skip
-        if colours:
-            drawn, file = Image.open(file), io.BytesIO()
-            rgb = drawn.convert("RGB").quantize(colours, Image.Quantize.FASTOCTREE)  # keeps rare ones
-            rgb.save(file, "png", optimize=True)
-        if file.tell() < MAX_BYTES:
-            break
-    return file.getvalue()
-
-
-def _write(content: bytes, name: str, folder: Path) -> Path:
-    if not name or Path(name).name != name:
-        raise ValueError(f"expected the bare name of a figure, got {name!r}")
-    path = folder / f"{name}.png"
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
-    return path
-
-
-def show(figure: Figure, name: str, folder: Path = FIGURES):
-    """Saves a figure and shows its file in a notebook, at the figure's size.
-
-    The file keeps the notebook small; shown by the inline backend, a grid of maps is megabytes.
-    Where the folder cannot be written the figure is shown all the same, and one line says so.
-    """
-    from IPython import display  # not needed but in a notebook, and there it is
-
-    content = png(figure)
-    try:
-        _write(content, name, folder)
-    except OSError as error:
-        print(f"{name}.png is shown but was not saved: {error.strerror or error}")
-    return display.Image(data=content, width=round(100 * figure.get_figwidth()))
+from cvassign.figure import (
+    COLOURS,
+    DASHES,
+    MODEL_COLOURS,
+    WIDTH,
+    legend_below,
+    panels,
+    styled,
+    whole_ticks,
+)
+from cvassign.results import Result, by_name
 
 
 def std_over_seeds(values: np.ndarray) -> np.ndarray:
@@ -116,96 +36,21 @@ def band(ax: Axes, x: Sequence, values: np.ndarray, colour, **line) -> None:
         ax.fill_between(x, mean - std, mean + std, color=colour, alpha=0.2, lw=0)
 
 
-def colour_of(name: str, i: int) -> str:
-    """A model's own colour, else the i-th of the others."""
-    return MODEL_COLOURS.get(name, COLOURS[i % len(COLOURS)])
-
-
-def whole_ticks(ax: Axes) -> None:
-    """At most eight ticks, at whole numbers, on the x axis."""
-    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=(1, 2, 5, 10)))
-
-
-def wrapped(text: str, width: int) -> str:
-    """The text in lines of about `width` characters, broken at spaces and after plus signs."""
-    lines = [""]
-    for piece in re.split(r"(?<=[ +])", text):
-        if lines[-1] and len(lines[-1] + piece.rstrip()) > width:
-            lines.append("")
-        lines[-1] += piece
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def panels(names: Sequence[str], columns: int, xlabel: str) -> tuple[Figure, dict[str, Axes]]:
-    """A grid of panels with common axes, one a name; the cells that are left over are removed."""
-    columns = min(columns, len(names))
-    rows = -(-len(names) // columns)
-    titles = [wrapped(name, 110 // columns) for name in names]
-    lines = max(title.count("\n") for title in titles)
-    fig, axes = plt.subplots(rows, columns, figsize=(WIDTH, (1.8 + 0.15 * lines) * rows + 0.6),
-                             sharex=True, sharey=True, squeeze=False)  # fmt: skip
-    for ax in axes.flat[len(names) :]:
-        ax.remove()
-    for i, (ax, title) in enumerate(zip(axes.flat, titles)):
-        ax.set_title(title, fontsize=9)
-        ax.yaxis.set_major_locator(MaxNLocator(5))
-        if i + columns >= len(names):  # the lowest panel of its column
-            ax.xaxis.set_tick_params(labelbottom=True)
-            ax.set_xlabel(xlabel)
-    return fig, dict(zip(names, axes.flat))
-
-
-def legend_below(fig: Figure, columns: int | None = None) -> None:
-    """One legend for all panels under the figure: each text once, in as many columns as fit.
-
-    The figure grows by the legend's height, so that the panels keep theirs.
-    """
-    entries = {t: h for ax in fig.axes for h, t in zip(*ax.get_legend_handles_labels())}
-    longest = max(len(text) for text in entries)
-    columns = columns or max(1, min(4, int(WIDTH / (0.55 + 0.075 * longest))))
-    fig.set_figheight(fig.get_figheight() + 0.19 * -(-len(entries) // columns))
-    fig.legend(entries.values(), entries, loc="outside lower center", ncols=columns)
-
-
-def model_of(result: dict) -> str:
-    """The name of a result's model as figures show it."""
-    return MODELS[result["config"]["model"]["attention"]]
-
-
-def label_of(result: dict) -> str:
-    """What distinguishes a result within its section."""
-    return result.get("label", result["name"])
-
-
-def by_name(results: Sequence[dict]) -> list[list[dict]]:
-    """The results in groups that differ by their seed only, in the order of first appearance.
-
-    Raises:
-        ValueError: if there are no results.
-    """
-    if not results:
-        raise ValueError("expected at least one result, got none")
-    groups: dict[tuple, list[dict]] = {}
-    for result in results:
-        groups.setdefault((result["name"], result.get("preset")), []).append(result)
-    return list(groups.values())
-
-
-def _histories(group: list[dict], key: str) -> np.ndarray:
+def _histories(group: list[Result], key: str) -> np.ndarray:
     """One entry of the histories of a group: (seeds, epochs) or (seeds, epochs, layers)."""
-    lengths = {len(result["history"].get(key, ())) for result in group}
+    lengths = {len(result.history.get(key, ())) for result in group}
     if len(lengths) > 1 or 0 in lengths:
         raise ValueError(
-            f"expected {group[0]['name']!r} to have the same epochs of {key!r} for every seed, "
+            f"expected {group[0].run.name!r} to have the same epochs of {key!r} for every seed, "
             f"got {sorted(lengths)}"
         )
     # Numbers that were not finite are None in a result file; float makes NaN of them, a gap.
-    return np.array([result["history"][key] for result in group], dtype=float)
+    return np.array([result.history[key] for result in group], dtype=float)
 
 
-def _loss(group: list[dict], split: str) -> tuple[np.ndarray, np.ndarray]:
+def _loss(group: list[Result], split: str) -> tuple[np.ndarray, np.ndarray]:
     """Epochs (n,) and the loss of each seed (seeds, n); of training ten points an epoch."""
-    if split == "train" and all("train_loss_tenths" in r["history"] for r in group):
+    if split == "train" and all("train_loss_tenths" in r.history for r in group):
         tenths = _histories(group, "train_loss_tenths")  # (seeds, epochs, up to ten)
         epochs = np.arange(1, tenths[0].size + 1) / tenths.shape[2]
         return epochs, tenths.reshape(len(tenths), -1)
@@ -213,13 +58,13 @@ def _loss(group: list[dict], split: str) -> tuple[np.ndarray, np.ndarray]:
     return np.arange(1, values.shape[1] + 1), values
 
 
-def _styles(groups: list[list[dict]]) -> list[tuple]:
+def _styles(groups: list[list[Result]]) -> list[tuple]:
     """Colour, dashes and legend text of each group.
 
     With one model a colour tells the labels apart; with two it tells the model, dashes the label.
     """
-    models = [model_of(group[0]) for group in groups]
-    labels = [label_of(group[0]) for group in groups]
+    models = [group[0].kind for group in groups]
+    labels = [group[0].label for group in groups]
     distinct = list(dict.fromkeys(labels))
     room = len(DASHES) * (len(COLOURS) if len(set(models)) == 1 else 1)
     if len(distinct) > room:
@@ -239,7 +84,7 @@ def _styles(groups: list[list[dict]]) -> list[tuple]:
 
 
 @styled
-def loss_curves(results: Sequence[dict], title: str = "") -> Figure:
+def loss_curves(results: Sequence[Result], title: str = "") -> Figure:
     """Training loss (left) and validation loss (right) of several runs over the epochs.
 
     Seeds of a run are one line, their mean, with a band. The two losses are not the same
@@ -249,9 +94,9 @@ def loss_curves(results: Sequence[dict], title: str = "") -> Figure:
         ValueError: if there are no results, more than can be told apart (then `loss_grid`), or
             seeds of one run with different numbers of epochs.
     """
-    groups = sorted(by_name(results), key=lambda g: list(MODELS.values()).index(model_of(g[0])))
+    groups = sorted(by_name(results), key=lambda g: list(MODEL_COLOURS).index(g[0].kind))
     styles = _styles(groups)
-    models = len({model_of(group[0]) for group in groups})
+    models = len({group[0].kind for group in groups})
     data = [{split: _loss(g, split) for split in ("train", "val")} for g in groups]
     fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.3), sharex=True, sharey=True)
     for ax, split, name in zip(axes, ("train", "val"), ("Training", "Validation")):
@@ -268,16 +113,16 @@ def loss_curves(results: Sequence[dict], title: str = "") -> Figure:
 
 
 @styled
-def loss_grid(results: Sequence[dict], title: str = "", columns: int = 4) -> Figure:
+def loss_grid(results: Sequence[Result], title: str = "", columns: int = 4) -> Figure:
     """A small panel for each label, with training (dashed) and validation loss (solid).
 
     For experiments of many configurations, and for ViT beside Diff-ViT in all of them.
     """
     groups = by_name(results)
     histories = [[_loss(group, split) for split in ("train", "val")] for group in groups]
-    fig, axes = panels(list(dict.fromkeys(label_of(g[0]) for g in groups)), columns, "epoch")
+    fig, axes = panels(list(dict.fromkeys(g[0].label for g in groups)), columns, "epoch")
     for group, (train, val) in zip(groups, histories):
-        ax, model = axes[label_of(group[0])], model_of(group[0])
+        ax, model = axes[group[0].label], group[0].kind
         colour = MODEL_COLOURS[model]
         band(ax, *train, colour, ls=DASHES[1], lw=1.1, label=f"{model}, training")
         few = {"marker": "o", "ms": 3} if len(val[0]) < 10 else {}
@@ -321,7 +166,7 @@ def confusion_matrix(matrix, classes: Sequence[str], title: str = "") -> Figure:
 
 
 @styled
-def lambda_curves(results: Sequence[dict], title: str = "") -> Figure:
+def lambda_curves(results: Sequence[Result], title: str = "") -> Figure:
     """λ of each layer over the epochs of one Diff-ViT run; dots are λ_init.
 
     Several seeds are thin lines under their mean: layers lie so close that bands would hide them.
@@ -332,14 +177,12 @@ def lambda_curves(results: Sequence[dict], title: str = "") -> Figure:
     fig, ax = plt.subplots(figsize=(6.5, 3.6))
     shades = plt.get_cmap("viridis")(np.linspace(0, 0.88, layers))
     places = _apart(values[:, -1].mean(axis=0), 0.055 * (np.nanmax(values) - np.nanmin(values)))
-    start = group[0]["config"]["model"]["lambda_init"]
     for layer in range(layers):
         look, x = {"color": shades[layer]}, range(1, epochs + 1)
         if len(values) > 1:
             ax.plot(x, values[:, :, layer].T, **look, lw=0.8, alpha=0.6, label="_seed")
         ax.plot(x, values[:, :, layer].mean(axis=0), **look, label=f"layer {layer + 1}")
-        first = lambda_init_of(layer + 1) if start is None else start
-        ax.plot(0, first, "o", **look, ms=4, label="_start")
+        ax.plot(0, lambda_init_of(layer + 1), "o", **look, ms=4, label="_start")
         ax.text(1.01, places[layer], f"layer {layer + 1}", fontsize=8, va="center",
                 color=shades[layer], transform=ax.get_yaxis_transform())  # fmt: skip
     ax.set(xlabel="epoch (dots: λ_init)", ylabel="λ", title=title)
@@ -363,13 +206,14 @@ def _apart(values: np.ndarray, gap: float) -> np.ndarray:
     return result
 
 
-def _setting(result: dict, key: str):
-    config = result["config"]
-    return (config["model"] | config["train"])[key]
+def _setting(result: Result, key: str):
+    return getattr(result.model if hasattr(result.model, key) else result.train, key)
 
 
 @styled
-def hyperparameters(results: Sequence[dict], reference: Sequence[dict], title: str = "") -> Figure:
+def hyperparameters(
+    results: Sequence[Result], reference: Sequence[Result], title: str = ""
+) -> Figure:
     """Validation accuracy against the value of each hyperparameter, a small panel each.
 
     Args:
@@ -379,9 +223,9 @@ def hyperparameters(results: Sequence[dict], reference: Sequence[dict], title: s
             (the models' larger one) to either side of their mean: inside it a difference may be
             chance.
     """
-    models = [m for m in MODELS.values() if any(model_of(r) == m for r in results)]
-    of = {m: [r for r in results if model_of(r) == m] for m in models}
-    val = lambda m: np.array([r["val_accuracy"] for r in reference if model_of(r) == m])  # noqa: E731
+    models = [m for m in MODEL_COLOURS if any(r.kind == m for r in results)]
+    of = {m: [r for r in results if r.kind == m] for m in models}
+    val = lambda m: np.array([r.val for r in reference if r.kind == m])  # noqa: E731
     seeds = {m: val(m) for m in models}
     noise = max(values.std(ddof=1) for values in seeds.values())
     keys = ("depth", "embed_dim", "num_heads", "mlp_ratio", "learning_rate")
@@ -398,7 +242,7 @@ def hyperparameters(results: Sequence[dict], reference: Sequence[dict], title: s
                 runs, x = [r for r in [base, *changed] if r not in adamw], key
             runs = sorted(runs, key=lambda r: _setting(r, x))
             colour, level = MODEL_COLOURS[model], seeds[model].mean()
-            ax.plot(range(len(runs)), [r["val_accuracy"] for r in runs], "o-", ms=4.5, color=colour,
+            ax.plot(range(len(runs)), [r.val for r in runs], "o-", ms=4.5, color=colour,
                     label=model)  # fmt: skip
             ax.set_xticks(range(len(runs)), [f"{_setting(r, x):g}" for r in runs])
             ax.axhspan(level - 2 * noise, level + 2 * noise, color=colour, alpha=0.12, lw=0)

@@ -1,79 +1,116 @@
-# LLM-assisted: prompts P6, P8, P9, see report.md
-"""Fills the numbers and tables of report.md and README.md from the stored results.
+# LLM-assisted: prompts P6, P8, P9, P15, see report.md
+"""Fills the numbers and tables in report.md, README.md and the notebooks' text from results.
 
     python -m cvassign.report          # or: make report
 
-The text is written by hand. A number or table stands between two comments, the first of which says
-what it is, and only what stands between them is written here:
+A number or table stands between two comments, invisible on the page. The first says what it is,
+and only what stands between them is written here:
 
-    <!--= best vit test -->91.14 ± 0.13<!--/-->                    experiment, model, field
-    <!--= patch vit "patch 2" test -->81.77<!--/-->                 ... of one label
-    <!--= study/headline over\\ images/mean +.2f -->-0.89<!--/-->   a file of results/, path, format
-    <!--= table patch vit diff -->...<!--/-->                       the runs of an experiment
-    <!--= clip -->...<!--/-->                                       what notebook 3 measured of CLIP
+    <!--= best vit test -->91.14 ± 0.13<!--/-->            experiment, model, field: mean ± std
+    <!--= patch vit "patch 2" test -->81.77<!--/-->         ... of one row
+    <!--= patch vit "patch 2" test - reference vit test -->−0.77<!--/-->   difference of the means
+    <!--= json study/headline over\\ images/mean +.2f -->−0.89<!--/-->      file of results/, path, format
+    <!--= table patch vit diff -->...<!--/-->               the rows of an experiment
+    <!--= clip -->...<!--/-->                               what notebook 3 measured of CLIP
 """
 
 import json
 import re
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from cvassign.experiments import MODELS, SECTIONS, experiment_runs
+from cvassign.experiments import experiment_runs
 from cvassign.files import replacing
-from cvassign.plots import by_name
-from cvassign.results import RESULTS, ROOT, ResultError, load_all
+from cvassign.results import RESULTS, ROOT, Result, ResultError, by_name, load_all
 from cvassign.stats import mean_std
-from cvassign.vit import ViTConfig, gflop_per_image
+from cvassign.vit import KINDS
 
-FILES = ("report.md", "README.md")
 MARKER = re.compile(r"<!--= (.+?) -->(.*?)<!--/-->", re.DOTALL)
-FIELDS = {
-    "val": lambda r: r["val_accuracy"],
-    "test": lambda r: r["test_accuracy"],
-    "train loss": lambda r: r["history"]["train_loss"][-1],
-    "validation loss": lambda r: r["history"]["val_loss"][-1],
+FIELDS: dict[str, Callable[[Result], float]] = {
+    "val": lambda r: r.val,
+    "test": lambda r: r.test,
+    "train loss": lambda r: r.history["train_loss"][-1],
+    "validation loss": lambda r: r.history["val_loss"][-1],
+    "parameters": lambda r: r.n_params,
+    "gflop": lambda r: r.gflop,
+    # The first epoch whose validation accuracy is above 80 %.
+    "above 80": lambda r: 1 + next(i for i, v in enumerate(r.history["val_accuracy"]) if v > 80),
 }
-NAMES = {"vit": "ViT", "diff": "Diff-ViT"}
+FORMS = {"train loss": ".3f", "validation loss": ".3f", "parameters": ",.0f", "gflop": ".3f"}
 
 
-def _groups(experiment: str, model: str) -> dict[str, list[dict]]:
+def texts() -> list[Path]:
+    """The files with markers."""
+    found = [ROOT / "report.md", ROOT / "README.md", *sorted((ROOT / "notebooks").glob("*.md"))]
+    return found + sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def _rows(experiment: str, model: str) -> dict[str, list[Result]]:
     """The stored results of an experiment by label, the seeds together."""
     found = load_all(experiment_runs(experiment, model, "full"))
-    return {g[0]["label"]: g for g in by_name(found)} if found else {}
+    return {g[0].label: g for g in by_name(found)} if found else {}
 
 
-def _number(experiment: str, model: str, *rest: str) -> str:
-    *label, field = rest
-    groups = _groups(experiment, model)
-    group = groups[label[0]] if label else next(iter(groups.values()))
-    values = [FIELDS[field](r) for r in group]
-    return mean_std(values) if "loss" not in field else f"{sum(values) / len(values):.3f}"
+def _values(words: list[str]) -> tuple[str, list[float]]:
+    """A field and its values, one a seed, from [experiment, model, perhaps a label, field]."""
+    experiment, model, *label, name = words
+    rows = _rows(experiment, model)
+    group = rows[label[0]] if label else next(iter(rows.values()))
+    return name, [FIELDS[name](r) for r in group]
 
 
-def _file(name: str, path: str, form: str, scale: str = "1") -> str:
+def _number(words: list[str]) -> str:
+    if "-" in words:
+        at = words.index("-")
+        (name, one), (_, other) = _values(words[:at]), _values(words[at + 1 :])
+        return signed(sum(one) / len(one) - sum(other) / len(other), FORMS.get(name, ".2f"))
+    name, values = _values(words)
+    if name == "above 80":
+        few, many = round(min(values)), round(max(values))
+        return str(few) if few == many else f"{few} to {many}"
+    if name in FORMS:
+        return format(sum(values) / len(values), FORMS[name])
+    return mean_std(values)
+
+
+def signed(value: float, form: str) -> str:
+    """A difference with its sign, and the minus that belongs into a text."""
+    return format(value, "+" + form.removeprefix("+")).replace("-", "−")
+
+
+def _json(name: str, path: str, form: str, scale: str = "1") -> str:
     value = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     for step in path.split("/"):
         value = value[int(step)] if isinstance(value, list) else value[step]
-    return format(value * float(scale), form)
+    return format(value * float(scale), form).replace("-", "−") if form else str(value)
 
 
 def _table(experiment: str, *models: str) -> str:
-    groups = {m: _groups(experiment, m) for m in models}
+    rows = {m: _rows(experiment, m) for m in models}
     header = ["", "GFLOP per image"]
     for m in models:
-        header += [f"{NAMES[m]}, {what}" for what in ("parameters", "validation %", "test %")]
+        header += [f"{KINDS[m][1]}, {what}" for what in ("parameters", "validation %", "test %")]
     lines = [header, ["---"] + ["---:"] * (len(header) - 1)]
-    for label in dict.fromkeys(label for g in groups.values() for label in g):
-        shown = next(g[label] for g in groups.values() if label in g)
-        cost = gflop_per_image(ViTConfig(**shown[0]["config"]["model"]))
-        line = [label, f"{cost:.3f}"]
-        for g in groups.values():
-            of = g.get(label)
-            line += [f"{of[0]['n_params']:,}", *(mean_std([FIELDS[f](r) for r in of])
-                     for f in ("val", "test"))] if of else ["–"] * 3  # fmt: skip
+    for label in dict.fromkeys(label for of_model in rows.values() for label in of_model):
+        shown = next(of_model[label] for of_model in rows.values() if label in of_model)
+        line = [label + " †" * any(r.on_cpu for m in rows for r in rows[m].get(label, []))]
+        line.append(f"{shown[0].gflop:.3f}")
+        for of_model in rows.values():
+            group = of_model.get(label)
+            line += (
+                [
+                    f"{group[0].n_params:,}",
+                    *(mean_std([FIELDS[f](r) for r in group]) for f in ("val", "test")),
+                ]
+                if group
+                else ["–"] * 3
+            )
         lines.append(line)
-    return "\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n\n"
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    note = "\n\n† trained on a CPU, or partly: another order of the images." if "†" in table else ""
+    return f"\n\n{table}{note}\n\n"
 
 
 def _clip() -> str:
@@ -91,16 +128,11 @@ def value_of(key: str) -> str:
     Raises:
         ResultError: if no result fills it; the message names the key.
     """
-    first, *rest = shlex.split(key)
+    first, *rest = words = shlex.split(key)
+    special = {"table": _table, "json": _json, "clip": _clip}
     try:
-        if first == "table":
-            return _table(*rest)
-        if first == "clip":
-            return _clip()
-        if first in SECTIONS and rest[0] in MODELS:
-            return _number(first, *rest)
-        return _file(first, *rest)
-    except (KeyError, IndexError, StopIteration, TypeError, ValueError, OSError) as error:
+        return special[first](*rest) if first in special else _number(words)
+    except (LookupError, StopIteration, TypeError, ValueError, OSError) as error:
         raise ResultError(f"no result fills {key!r}: {error!r}") from error
 
 
@@ -109,16 +141,27 @@ def filled(text: str) -> str:
     return MARKER.sub(lambda m: f"<!--= {m[1]} -->{value_of(m[1])}<!--/-->", text)
 
 
+def filled_file(path: Path) -> str:
+    """The content of a text or notebook with every marker filled; code and outputs stay."""
+    content = path.read_text(encoding="utf-8")
+    if path.suffix != ".ipynb":
+        return filled(content)
+    notebook = json.loads(content)
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = filled("".join(cell["source"])).splitlines(keepends=True)
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+
+
 def main() -> int:
-    for name in FILES:
-        path: Path = ROOT / name
+    for path in texts():
         try:
-            text = filled(path.read_text(encoding="utf-8"))
+            content = filled_file(path)
         except ResultError as error:
-            print(f"{name}: {error}", file=sys.stderr)
+            print(f"{path.name}: {error}", file=sys.stderr)
             return 1
         with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_text(content, encoding="utf-8")
     return 0
 
 

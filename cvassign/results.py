@@ -1,39 +1,39 @@
-# LLM-assisted: prompts P1, P2, P5, P7, P10, see report.md
+# LLM-assisted: prompts P1, P2, P5, P7, P10, P15, P16, see report.md
 """Runs as data, results as data: a run is a name and two configurations, a result one JSON file.
 
-`run_or_load` is the only door: a notebook asks for a run and gets its result, from the file when
+`run_or_load` is the only door: a notebook asks for a run and gets its `Result`, from the file when
 it is there, else by training.
 """
 
 import json
 import math
 import warnings
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cvassign.data import DATASETS
+from cvassign.data import DATASETS, expected_fingerprint, fingerprint
 from cvassign.device import describe, pick_device
 from cvassign.files import replacing
 from cvassign.train import TrainConfig, Trainer, predict
-from cvassign.vit import VisionTransformer, ViTConfig, count_parameters
+from cvassign.vit import VisionTransformer, ViTConfig, count_parameters, gflop_per_image
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"  # committed: a JSON file a run, and the weights that figures need
-FORMAT = 1  # of the result files; a file with a higher number was written by a newer version
+FORMAT = 2  # of the result files
 REQUIRED = {
-    "format": int, "name": str, "section": str, "preset": str, "seed": int, "epochs": int,
-    "config": dict, "n_params": int, "history": dict, "val_accuracy": float,
-    "test_accuracy": float, "train_seconds": float, "images_per_second": float, "device": str,
+    "name": str, "preset": str, "seed": int, "data": str, "model": dict, "train": dict,
+    "n_params": int, "history": dict, "val_accuracy": float, "test_accuracy": float,
+    "train_seconds": float, "images_per_second": float, "device": str, "threads": int,
     "versions": dict,
 }  # fmt: skip
-
-
-# Settings that were removed, with the value at which they did nothing: a stored result may name them.
-REMOVED = {"model": {}, "train": {"keep": 1.0, "keep_epochs": 0, "ema_decay": None}}
+SAME = ("data", "n_params", "images_per_second", "device", "threads", "versions", "history")
+PER_EPOCH = ("train_loss", "val_loss", "val_accuracy", "learning_rate", "seconds")
 
 
 class ResultError(ValueError):
@@ -48,22 +48,71 @@ class Busy(RuntimeError):
 class Run:
     """One training run, wholly described."""
 
-    name: str  # unique within a preset, for example "vit-patch-8"
+    name: str  # unique within a preset, for example "vit-reference-patch-size-8"
+    label: str  # what distinguishes it within its experiment, for example "patch 8"
     section: str  # of the assignment, for example "1.2.1"
-    label: str  # what distinguishes it within its section, for example "patch 8"
     preset: str  # "full", "cpu" or "smoke"
     seed: int
     model: ViTConfig
     train: TrainConfig
     dataset: str = "cifar10"  # a key of data.DATASETS
-    keep_weights: bool = True  # store the trained weights beside the result ...
+    keep_weights: bool = False  # store the trained weights beside the result ...
     keep_logits: bool = False  # ... and what the model says of the test images
-    on_gpu: bool = False  # too long for two cores: left to whoever has an accelerator
 
     @property
     def file_name(self) -> str:
         """The result file: preset/name-sSEED.json."""
         return f"{self.preset}/{self.name}-s{self.seed}.json"
+
+    @property
+    def petaflop(self) -> float:
+        """What the training costs, 10¹⁵ operations: forward and backward on 45,000 images."""
+        return 3 * gflop_per_image(self.model) * 45_000 * self.train.epochs / 1e6
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run gave. Its run is that of whoever asks: one result serves several experiments
+    (the reference recipe is "patch 4" in one table), each with a label of its own."""
+
+    run: Run
+    history: dict[str, list]  # a value an epoch, see train.HISTORY
+    val: float  # accuracy after the last epoch on the validation split, percent
+    test: float  # the same on the test split, read once
+    n_params: int
+    seconds: float  # of training, validation left out
+    images_per_second: float
+    device: str  # see device.describe, as the next two
+    threads: int
+    versions: dict
+    data: str  # the fingerprint of the images, see data.fingerprint
+
+    @property
+    def model(self) -> ViTConfig:
+        return self.run.model
+
+    @property
+    def train(self) -> TrainConfig:
+        return self.run.train
+
+    @property
+    def label(self) -> str:
+        return self.run.label
+
+    @property
+    def kind(self) -> str:
+        """ "ViT" or "Diff-ViT"."""
+        return self.model.kind
+
+    @property
+    def on_cpu(self) -> bool:
+        """A CPU draws other random numbers: such a run shares no order of images with a GPU's."""
+        return self.device.startswith("CPU")
+
+    @cached_property
+    def gflop(self) -> float:
+        """Of one image's forward pass, 10⁹ operations."""
+        return gflop_per_image(self.model)
 
 
 def write_json(obj, path: Path) -> None:
@@ -84,82 +133,116 @@ def _finite(obj):
     return obj
 
 
-def read_result(path: Path) -> dict:
-    """The result in a file.
+def save(result: Result, results: Path = RESULTS) -> None:
+    """Writes a result's file."""
+    run = result.run
+    about = {"format": FORMAT, "name": run.name, "preset": run.preset, "seed": run.seed}
+    about |= {"model": asdict(run.model), "train": asdict(run.train)}
+    about |= {"val_accuracy": result.val, "test_accuracy": result.test}
+    about |= {"train_seconds": result.seconds}
+    write_json(about | {key: getattr(result, key) for key in SAME}, results / run.file_name)
 
-    Raises:
-        ResultError: if the file is missing, damaged, no result, or of a newer version.
-    """
+
+def _bad(path: Path, what: str) -> ResultError:
+    return ResultError(
+        f"{path}: {what}; restore the file (git checkout), or delete it and train the run again "
+        "(python -m cvassign.experiments run)"
+    )
+
+
+def _read(path: Path) -> dict:
+    """The content of a result file; ResultError if it is damaged, or contradicts itself."""
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        held = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ResultError(f"{path}: no readable result file: {error}") from error
-    if not isinstance(result, dict) or not isinstance(result.get("format"), int):
-        raise ResultError(f"{path}: not a result file of this project")
-    if result["format"] > FORMAT:
+        raise _bad(path, f"no readable result file: {error}") from error
+    if not isinstance(held, dict) or not isinstance(held.get("format"), int):
+        raise _bad(path, "not a result file of this project")
+    if held["format"] != FORMAT:
         raise ResultError(
-            f"{path}: written by a newer version (format {result['format']}, this program "
-            f"reads {FORMAT}); update the program"
+            f"{path}: written by another version of this program (format {held['format']}, this "
+            f"one has {FORMAT})"
         )
     for key, kind in REQUIRED.items():
-        if not isinstance(result.get(key), (int, float) if kind is float else kind):
-            raise ResultError(
-                f"{path}: expected {key!r} to be {kind.__name__}, got {result.get(key)!r}"
-            )
+        if not isinstance(held.get(key), (int, float) if kind is float else kind):
+            raise _bad(path, f"expected {key!r} to be {kind.__name__}, got {held.get(key)!r}")
     for key in ("val_accuracy", "test_accuracy"):
-        if not 0 <= result[key] <= 100:
-            raise ResultError(f"{path}: {key} {result[key]} is no percentage; delete the file")
-    losses = result["history"].get("train_loss", []) + result["history"].get("val_loss", [])
-    if None in losses:
-        raise ResultError(f"{path}: a loss is not finite, its training diverged; delete it")
-    return result
+        if not 0 <= held[key] <= 100:
+            raise _bad(path, f"{key} {held[key]} is no percentage")
+    epochs = held["train"].get("epochs")
+    for key in PER_EPOCH:
+        values = held["history"].get(key, [])
+        if len(values) != epochs:
+            raise _bad(path, f"its history has {len(values)} of {epochs} epochs of {key!r}")
+        if None in values:
+            raise _bad(path, f"{key!r} is not finite, its training diverged")
+    if abs(held["history"]["val_accuracy"][-1] - held["val_accuracy"]) > 0.01:
+        raise _bad(path, "val_accuracy is not that of the last epoch")
+    return held
 
 
-def run_config(run: Run) -> dict:
-    """The part of a result that says what was run."""
-    return {"model": asdict(run.model), "train": asdict(run.train), "dataset": run.dataset}
-
-
-def _settings(config: dict) -> dict:
-    """The settings of a `run_config` that are not at their defaults, {"model.depth": 6, ...}: two
-    runs are the same if these are. A setting that comes or goes breaks no file."""
-    found = {"dataset": config.get("dataset")}
-    for part, kind in (("model", ViTConfig), ("train", TrainConfig)):
-        defaults = {f.name: f.default for f in fields(kind)} | REMOVED[part]
-        given = config.get(part)
-        if not isinstance(given, dict):
-            found[part] = given  # no settings at all: equal to no run's
-            continue
-        values = defaults | given
-        found |= {
-            f"{part}.{k}": v for k, v in values.items() if k not in defaults or v != defaults[k]
-        }
-    return found
-
-
-def load(run: Run, results: Path = RESULTS) -> dict | None:
+def load(run: Run, results: Path = RESULTS) -> Result | None:
     """The stored result of `run`, or None if there is none.
 
     Raises:
-        ResultError: if its file cannot be read, or holds a run of another configuration.
+        ResultError: if its file cannot be read, holds a run of another configuration or of other
+            data, or contradicts the logits that are stored beside it.
     """
     path = results / run.file_name
     if not path.exists():
         return None
-    result = read_result(path)
+    held = _read(path)
     for key in ("name", "preset", "seed"):  # a copied file must not count as another run
-        if result[key] != getattr(run, key):
-            raise ResultError(f"{path}: expected {key} {getattr(run, key)!r}, got {result[key]!r}")
-    held = _settings(result["config"])
-    asked = _settings(json.loads(json.dumps(_finite(run_config(run)))))  # as it is written
-    if held != asked:
-        changed = {
-            k: (held.get(k, "default"), asked.get(k, "default"))
-            for k in held | asked
-            if held.get(k, "default") != asked.get(k, "default")
-        }
-        raise ResultError(f"{path}: holds another configuration (stored, expected): {changed}")
-    return result
+        if held[key] != getattr(run, key):
+            raise _bad(path, f"expected {key} {getattr(run, key)!r}, got {held[key]!r}")
+    for part, kind in (("model", ViTConfig), ("train", TrainConfig)):
+        try:
+            stored = _finite(asdict(kind(**held[part])))  # a setting that is new has its default
+        except (TypeError, ValueError) as error:
+            raise _bad(path, f"{part}: {error}") from error
+        asked = _finite(asdict(getattr(run, part)))  # as it is written
+        if changed := {k: (stored[k], v) for k, v in asked.items() if stored[k] != v}:
+            raise _bad(path, f"holds another configuration (stored, expected): {changed}")
+    if held["data"] != (expected := expected_fingerprint(run.dataset)):
+        raise _bad(path, f"trained on other data ({held['data']}, expected {expected})")
+    if run.keep_logits and logits_path(run, results).exists():
+        logits, labels = _logits(run, results)
+        accuracy = 100 * (logits.argmax(1) == labels).float().mean().item()
+        if abs(accuracy - held["test_accuracy"]) > 0.05:  # stored in half precision: ties
+            raise _bad(path, f"test_accuracy {held['test_accuracy']} contradicts the stored logits, "
+                       f"which give {accuracy:.2f}")  # fmt: skip
+    return Result(
+        run,
+        val=held["val_accuracy"],
+        test=held["test_accuracy"],
+        seconds=held["train_seconds"],
+        **{key: held[key] for key in SAME},
+    )
+
+
+def load_all(runs: list[Run], results: Path = RESULTS) -> list[Result]:
+    """The stored results of those `runs` that have one; a damaged file is warned of and left out."""
+    found = []
+    for run in runs:
+        try:
+            found.append(load(run, results))
+        except ResultError as error:
+            warnings.warn(str(error), stacklevel=2)
+    return [result for result in found if result is not None]
+
+
+def by_name(results: Sequence[Result]) -> list[list[Result]]:
+    """The results in groups that differ by their seed only, in the order of first appearance.
+
+    Raises:
+        ValueError: if there are no results.
+    """
+    if not results:
+        raise ValueError("expected at least one result, got none")
+    groups: dict[tuple, list[Result]] = {}
+    for result in results:
+        groups.setdefault((result.run.preset, result.run.name), []).append(result)
+    return list(groups.values())
 
 
 def run_or_load(
@@ -169,7 +252,7 @@ def run_or_load(
     device: str | None = None,
     progress: bool = True,
     deadline: float | None = None,
-) -> dict:
+) -> Result:
     """The result of `run`: from its file if there is one, else by training it now.
 
     Args:
@@ -184,8 +267,7 @@ def run_or_load(
         TimeUp: at the deadline.
         ResultError: if the stored result cannot be used.
     """
-    stored = load(run, results)
-    if stored is not None:
+    if (stored := load(run, results)) is not None:
         return stored
     state = state or results / "checkpoints"
     checkpoint = state / run.file_name.replace(".json", ".pt")
@@ -198,8 +280,7 @@ def run_or_load(
     with held:
         if (stored := load(run, results)) is not None:
             return stored  # finished by the process that held the lock before us
-        where = pick_device(device)
-        data = DATASETS[run.dataset]().to(where)
+        data = DATASETS[run.dataset]().to(pick_device(device))
         trainer = Trainer(run.model, run.train, run.seed, data, checkpoint)
         trainer.fit(progress, deadline)
         result = finish(run, trainer, results)
@@ -207,37 +288,27 @@ def run_or_load(
     return result
 
 
-def finish(run: Run, trainer: Trainer, results: Path = RESULTS) -> dict:
+def finish(run: Run, trainer: Trainer, results: Path = RESULTS) -> Result:
     """Tests the trained model once and stores what the run leaves; returns its result."""
     test = trainer.data.test
     logits = predict(trainer.model, test.images)
     if run.keep_weights:
         save_weights(trainer.model, weights_path(run, results))
     if run.keep_logits:
-        save_logits(logits, logits_path(run, results))
-    result = _result(run, trainer, 100 * (logits.argmax(1) == test.labels).float().mean().item())
-    write_json(result, results / run.file_name)
-    return result
-
-
-def _result(run: Run, trainer: Trainer, test_accuracy: float) -> dict:
-    return {
-        "format": FORMAT,
-        "name": run.name,
-        "section": run.section,
-        "label": run.label,
-        "preset": run.preset,
-        "seed": run.seed,
-        "epochs": run.train.epochs,
-        "config": run_config(run),
-        "n_params": count_parameters(trainer.model),
-        "history": trainer.history,
-        "val_accuracy": trainer.history["val_accuracy"][-1],
-        "test_accuracy": test_accuracy,
-        "train_seconds": sum(trainer.history["seconds"]),
-        "images_per_second": trainer.images_per_second,
+        save_logits(logits, test.labels, logits_path(run, results))
+    result = Result(
+        run,
+        trainer.history,
+        val=trainer.history["val_accuracy"][-1],
+        test=100 * (logits.argmax(1) == test.labels).float().mean().item(),
+        n_params=count_parameters(trainer.model),
+        seconds=sum(trainer.history["seconds"]),
+        images_per_second=trainer.images_per_second,
+        data=fingerprint(trainer.data),
         **describe(trainer.device),
-    }
+    )
+    save(result, results)
+    return result
 
 
 def weights_path(run: Run, results: Path = RESULTS) -> Path:
@@ -257,10 +328,19 @@ def logits_path(run: Run, results: Path = RESULTS) -> Path:
     return results / "logits" / run.file_name.replace(".json", ".safetensors")
 
 
-def save_logits(logits: Tensor, path: Path) -> None:
-    """Writes logits (n, K) in half precision, atomically."""
+def save_logits(logits: Tensor, labels: Tensor, path: Path) -> None:
+    """Writes logits (n, K) in half precision and the true classes (n,), atomically."""
     with replacing(path) as temporary:
-        save_file({"test": logits.half().cpu()}, temporary)
+        save_file({"test": logits.half().cpu(), "labels": labels.byte().cpu()}, temporary)
+
+
+def _logits(run: Run, results: Path) -> tuple[Tensor, Tensor]:
+    path = logits_path(run, results)
+    try:
+        held = load_file(path)
+        return held["test"].float(), held["labels"].long()
+    except Exception as error:  # missing, truncated: each its own class
+        raise ResultError(f"{path}: no usable logits: {error}") from error
 
 
 def load_logits(run: Run, results: Path = RESULTS) -> Tensor:
@@ -269,11 +349,7 @@ def load_logits(run: Run, results: Path = RESULTS) -> Tensor:
     Raises:
         ResultError: if they are not stored or cannot be read.
     """
-    path = logits_path(run, results)
-    try:
-        return load_file(path)["test"].float()
-    except Exception as error:  # missing, truncated: each its own class
-        raise ResultError(f"{path}: no usable logits: {error}") from error
+    return _logits(run, results)[0]
 
 
 def load_model(run: Run, results: Path = RESULTS) -> VisionTransformer:
@@ -290,21 +366,3 @@ def load_model(run: Run, results: Path = RESULTS) -> VisionTransformer:
     except Exception as error:  # missing, truncated, other shapes: each its own class
         raise ResultError(f"{path}: no usable weights: {error}") from error
     return model.eval()
-
-
-def load_all(runs: list[Run], results: Path = RESULTS) -> list[dict]:
-    """The stored results of those `runs` that have one, under the labels of `runs`.
-
-    A damaged file is warned of and left out. One result may serve several experiments (the
-    reference recipe is "patch 4" in one table), so the label is the run's, not the file's.
-    """
-    found = []
-    for run in runs:
-        try:
-            result = load(run, results)
-        except ResultError as error:
-            warnings.warn(str(error), stacklevel=2)
-            continue
-        if result is not None:
-            found.append(result | {"label": run.label, "section": run.section})
-    return found

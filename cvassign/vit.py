@@ -6,16 +6,27 @@ image (B, 3, 32, 32) -> patch tokens (B, N, D) -> with CLS and positions (B, N+1
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cvassign.attention import MultiHeadAttention, MultiHeadDiffAttention, head_size
+from cvassign.attention import MultiHeadDiffAttention, head_size
 from cvassign.positional import INIT_STD, POSITIONS
+from cvassign.variants import ATTENTIONS
 
-ATTENTIONS = ("standard", "diff")
+# The project's two models: a name for files and commands, the attention, a name for people.
+KINDS = {"vit": ("standard", "ViT"), "diff": ("diff", "Diff-ViT")}
+
+
+def check_whole_numbers(config) -> None:
+    """Raises ValueError if a field of type int holds anything but a positive whole number; zero
+    only where the default is zero."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.type is int and (type(value) is not int or value < min(1, field.default)):
+            raise ValueError(f"{field.name} must be a positive whole number, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -31,15 +42,11 @@ class ViTConfig:
     num_heads: int = 6  # H; differential attention makes H / 2 pairs of them
     mlp_ratio: float = 4.0  # hidden width of the MLP, in units of D
     position: str = "learned_1d"  # a key of positional.POSITIONS
-    attention: str = "standard"  # one of ATTENTIONS: the only difference between ViT and Diff-ViT
-    head_norm: bool | None = None  # per-head RMSNorm; None: off for standard, on for diff
-    lambda_init: float | None = None  # diff only: a constant instead of the schedule over layers
+    attention: str = "standard"  # a key of ATTENTIONS: the only difference of ViT and Diff-ViT
     drop_path: float = 0.0  # stochastic depth: the last layer's rate, growing linearly from 0
 
     def __post_init__(self) -> None:
-        for name in "image_size patch_size in_channels num_classes embed_dim depth".split():
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        check_whole_numbers(self)
         if self.image_size % self.patch_size:
             raise ValueError(
                 f"image_size {self.image_size} is not divisible by patch_size {self.patch_size}"
@@ -47,18 +54,19 @@ class ViTConfig:
         head_size(self.embed_dim, self.num_heads)  # raises if the heads do not fit
         for value, known, what in (
             (self.position, tuple(POSITIONS), "position"),
-            (self.attention, ATTENTIONS, "attention"),
+            (self.attention, tuple(ATTENTIONS), "attention"),
         ):
             if value not in known:
                 raise ValueError(f"{what} must be one of {known}, got {value!r}")
         if not 0 < self.mlp_ratio < math.inf:
             raise ValueError(f"mlp_ratio must be positive, got {self.mlp_ratio}")
-        if self.lambda_init is not None and not math.isfinite(self.lambda_init):
-            raise ValueError(f"lambda_init must be finite, got {self.lambda_init}")
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"drop_path must be in [0, 1), got {self.drop_path}")
-        if self.attention != "diff" and self.lambda_init is not None:
-            raise ValueError(f"lambda_init is for attention 'diff', got {self.attention!r}")
+
+    @property
+    def kind(self) -> str:
+        """ "ViT" or "Diff-ViT"; a variant counts as what it is a variant of."""
+        return next(name for kind, name in KINDS.values() if self.attention.startswith(kind))
 
     @property
     def grid(self) -> int:
@@ -84,16 +92,7 @@ class PatchEmbedding(nn.Module):
 
 def make_attention(config: ViTConfig, layer: int) -> nn.Module:
     """The attention module of layer 1 ... L that the configuration names."""
-    if config.attention == "diff":
-        head_norm = config.head_norm is not False
-        return MultiHeadDiffAttention(
-            config.embed_dim,
-            config.num_heads,
-            layer,
-            head_norm=head_norm,
-            lambda_init=config.lambda_init,
-        )
-    return MultiHeadAttention(config.embed_dim, config.num_heads, head_norm=bool(config.head_norm))
+    return ATTENTIONS[config.attention](config.embed_dim, config.num_heads, layer)
 
 
 class EncoderLayer(nn.Module):
@@ -108,16 +107,24 @@ class EncoderLayer(nn.Module):
         # One GELU, between the two linear maps; none after the second.
         self.mlp = nn.Sequential(nn.Linear(D, hidden), nn.GELU(), nn.Linear(hidden, D))
 
-    def forward(self, x: Tensor, gates: Tensor | None = None, return_attention: bool = False):
+    def forward(
+        self,
+        x: Tensor,
+        gates: Tensor | None = None,
+        return_attention: bool = False,
+        keep: int | None = None,
+    ):
         """(B, N, D) -> (B, N, D), and the attention weights if `return_attention`.
 
         Args:
             x: tokens (B, N, D).
             gates: (2, B, 1, 1), the factors of the two residual branches (stochastic depth).
             return_attention: take the explicit path of the attention and return its weights.
+            keep: only so many tokens go on after the attention, None: all.
         """
         branch = self.attention(self.norm1(x), return_attention)
         branch, weights = branch if return_attention else (branch, None)
+        x, branch = x[:, :keep], branch[:, :keep]
         x = x + (branch if gates is None else gates[0] * branch)
         branch = self.mlp(self.norm2(x))
         x = x + (branch if gates is None else gates[1] * branch)
@@ -185,11 +192,13 @@ class VisionTransformer(nn.Module):
         maps = []
         for i, layer in enumerate(self.layers):
             gate = None if gates is None else gates[i].to(x.dtype)
+            # Of the last layer's tokens only CLS is read: its MLP need not work on the others.
+            keep = 1 if i == len(self.layers) - 1 else None
             if return_attention:
-                x, weights = layer(x, gate, return_attention=True)
+                x, weights = layer(x, gate, return_attention=True, keep=keep)
                 maps.append(weights)
             else:
-                x = layer(x, gate)
+                x = layer(x, gate, keep=keep)
         logits = self.head(self.norm(x[:, 0]))  # y = LN(z_L^0), eq. 4; only CLS is read
         return (logits, torch.stack(maps)) if return_attention else logits
 

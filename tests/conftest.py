@@ -1,11 +1,24 @@
-# LLM-assisted: prompts P9, see report.md
-"""CLIP RN50 with random weights, and the same as a file in OpenAI's form."""
+# LLM-assisted: prompts P1, P3, P9, P15, see report.md
+"""CLIP RN50 with random weights, the same as a file in OpenAI's form, and what downloads meet."""
 
+import os
+import sys
+import threading
+import time
 import warnings
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+
+from cvassign import assets
+
+for variable in ("CVASSIGN_DATA", "CVASSIGN_CACHE", "CVASSIGN_CLIP"):
+    if path := assets.named(variable):  # tests start programs in other folders
+        os.environ[variable] = str(path)
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +52,57 @@ def openai_archive(random_clip, tmp_path_factory):
         warnings.simplefilter("ignore")  # OpenAI's form is an old one
         torch.jit.save(torch.jit.trace(Archive(), torch.zeros(1, 3, 224, 224)), file)
     return file
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        server = self.server
+        server.asked.append(self.path)  # of a proxy the whole address
+        time.sleep(server.wait)
+        if server.lost:
+            return self.send_error(404)
+        content = server.files.get(self.path, server.content)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[: 300_000 if len(server.asked) <= server.cut else None])
+
+    do_CONNECT = do_GET  # what a proxy is asked for an https address
+    log_message = lambda *_: None
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """Serves `files`, and `content` under every other name; its faults are attributes, too."""
+    monkeypatch.setattr("pooch.core.time", SimpleNamespace(sleep=lambda _: None))  # its patience
+    monkeypatch.setenv("no_proxy", "*")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.address = f"http://127.0.0.1:{server.server_address[1]}"
+        server.files = {}
+        server.content = np.random.default_rng(0).bytes(1_000_003)  # several reads, no round number
+        server.asked, server.cut = [], 0  # so many answers break off in the middle
+        server.lost, server.wait = False, 0.0  # 404 for everything; seconds before each answer
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CVASSIGN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("CVASSIGN_DATA", raising=False)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    """Puts a Python program under a name onto a PATH that has nothing else."""
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+
+    def put(name: str, program: str) -> None:
+        file = tmp_path / "bin" / name
+        file.write_text(f"#!{sys.executable}\nimport pathlib, shutil, sys\n{program}")
+        file.chmod(0o755)
+
+    return put

@@ -2,6 +2,7 @@
 """Attention against torch's and timm's, and the fused path against the formula."""
 
 import math
+from functools import partial
 
 import pytest
 import timm.layers
@@ -9,23 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cvassign import attention
+from cvassign import attention, variants
 from cvassign.attention import (
     MultiHeadAttention,
     MultiHeadDiffAttention,
     lambda_init_of,
     scaled_dot_product_attention,
 )
+from cvassign.variants import ATTENTIONS
 
 B, N, D, H = 3, 7, 24, 4
 CLOSE = dict(rtol=1e-5, atol=1e-5)
-KINDS = {
-    "standard": lambda: MultiHeadAttention(D, H),
-    "standard with norm": lambda: MultiHeadAttention(D, H, head_norm=True),
-    "diff": lambda: MultiHeadDiffAttention(D, H, layer=3),
-    "diff without norm": lambda: MultiHeadDiffAttention(D, H, layer=3, head_norm=False),
-    "diff constant": lambda: MultiHeadDiffAttention(D, H, layer=3, lambda_init=0.8),
-}
+KINDS = {name: partial(make, D, H, 3) for name, make in ATTENTIONS.items()}
 
 
 def made(kind: str, seed: int = 0) -> nn.Module:
@@ -51,7 +47,8 @@ def path(monkeypatch):
     )
 
     def force(name: str) -> list:
-        monkeypatch.setattr(attention, "use_sdpa", lambda x: name == "fused")
+        for module in (attention, variants):
+            monkeypatch.setattr(module, "use_sdpa", lambda x: name == "fused")
         calls.clear()
         return calls
 
@@ -117,7 +114,8 @@ def test_fused_is_explicit_gradients_too(kind, path):
         results[name] = [out.detach(), x.grad] + [p.grad for p in module.parameters()]
         asked, weights = module(x, return_attention=True)
         torch.testing.assert_close(asked, out, **CLOSE)
-        assert weights.shape == (B, H // 2 if kind.startswith("diff") else H, N, N)
+        paired = isinstance(module, MultiHeadDiffAttention)
+        assert weights.shape == (B, H // 2 if paired else H, N, N)
     for fused, explicit in zip(*results.values()):
         assert explicit.abs().max() > 0
         torch.testing.assert_close(fused, explicit, **CLOSE)
@@ -147,7 +145,7 @@ def test_diff_attention_is_timms_at_mapped_weights(layer, monkeypatch):
     theirs.load_state_dict(
         {k.replace("norm.", "sub_norm."): v for k, v in ours.state_dict().items()}
     )
-    assert ours.lambda_init == pytest.approx(theirs.lambda_init)
+    assert ours.lambda_init.item() == pytest.approx(theirs.lambda_init)
     torch.testing.assert_close(ours(x, return_attention=True)[0], theirs(x), **CLOSE)
     theirs.fused_attn = False
     torch.testing.assert_close(ours(x), theirs(x), **CLOSE)
@@ -171,7 +169,7 @@ def test_lambda_vectors_start_as_the_paper_says():
     assert values.std().item() == pytest.approx(0.1, rel=0.05)
 
 
-@pytest.mark.parametrize("kind", [name for name in KINDS if name.startswith("diff")])
+@pytest.mark.parametrize("kind", [name for name in KINDS if name.startswith("diff") and name != "diff_v2"])
 def test_rows_of_the_signed_map_sum_to_one_minus_lambda(kind):
     module, x = made(kind), tokens()
     _, weights = module(x, return_attention=True)
@@ -214,3 +212,48 @@ def test_diff_attention_is_the_equation_head_by_head():
 def test_impossible_heads_and_layers_are_errors(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_each_variant_changes_one_thing():
+    """From the module that it is a variant of, at the same weights."""
+    x, d = tokens(), D // H
+    plain, normed = made("standard"), KINDS["standard_norm"]()
+    normed.load_state_dict(plain.state_dict(), strict=False)
+    heads = F.scaled_dot_product_attention(
+        *plain.qkv(x).view(B, N, 3, H, d).permute(2, 0, 3, 1, 4)
+    )
+    rms = (heads.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    torch.testing.assert_close(normed(x), plain.join(heads / rms), **CLOSE)
+
+    diff = made("diff")
+    first, second, lam = diff.attention_maps(x)
+    for name, kept, scale, weight in (
+        ("diff_no_norm", lam, 1 - lambda_init_of(3), None),
+        ("diff_no_scale", lam, 1, diff.norm.weight),
+        ("diff_constant_init", lam - lambda_init_of(3) + 0.8, 1 - 0.8, diff.norm.weight),
+        ("diff_fixed_lambda", lambda_init_of(3), 1 - lambda_init_of(3), diff.norm.weight),
+    ):
+        variant = KINDS[name]()
+        own = {k: v for k, v in diff.state_dict().items() if k in variant.state_dict()}
+        variant.load_state_dict(own)
+        heads = (first - kept * second) @ diff._split(x)[2]
+        if weight is not None:
+            heads = heads / (heads.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight
+        expected = diff.proj((heads * scale).transpose(1, 2).flatten(2))
+        torch.testing.assert_close(variant(x), expected, **CLOSE)
+
+
+def test_the_second_version_is_its_equation_head_by_head():
+    """Two queries share a head's keys and values; λ is a sigmoid for each token and head."""
+    module, x = made("diff_v2"), tokens()
+    d = D // H
+    q1, q2, k, v = (x @ w.T + b for w, b in zip(module.qkv.weight.chunk(4), module.qkv.bias.chunk(4)))
+    lam, heads = module.lambda_proj(x).sigmoid(), []
+    for h in range(H):
+        cut = slice(d * h, d * (h + 1))
+        a1, a2 = ((q[..., cut] @ k[..., cut].mT / math.sqrt(d)).softmax(-1) for q in (q1, q2))
+        heads.append((a1 - lam[..., h : h + 1] * a2) @ v[..., cut])
+    expected = torch.cat(heads, -1) @ module.proj.weight.T + module.proj.bias
+    torch.testing.assert_close(module(x), expected, **CLOSE)
+    sums = module(x, return_attention=True)[1].sum(-1)
+    torch.testing.assert_close(sums, 1 - lam.transpose(1, 2), **CLOSE)

@@ -1,7 +1,5 @@
-# LLM-assisted: prompts P1, see report.md
+# LLM-assisted: prompts P1, P15, see report.md
 """The split is fair, fixed and disjoint; pixels keep their order; the constants are CIFAR-10's."""
-
-import os
 
 import numpy as np
 import pytest
@@ -68,7 +66,7 @@ def fake_cifar10(per_class: int) -> dict[str, np.ndarray]:
 def test_cifar10_becomes_channels_first_with_its_labels(uncached, tmp_path, monkeypatch):
     arrays = fake_cifar10(per_class=data.VAL_PER_CLASS + 20)
     np.savez(tmp_path / "cifar10.npz", **arrays)
-    monkeypatch.setattr(assets, "cifar10", lambda: tmp_path / "cifar10.npz")
+    monkeypatch.setattr(assets, "fetch", lambda name: tmp_path / f"{name}.npz")
     got = data.load_cifar10()
     assert (len(got.train), len(got.val), len(got.test)) == (200, 5000, 100)
     numbers = []
@@ -83,7 +81,7 @@ def test_cifar10_becomes_channels_first_with_its_labels(uncached, tmp_path, monk
 
 
 def have_cifar10() -> bool:
-    return bool(os.environ.get("CVASSIGN_DATA")) or (assets.cache_dir() / "cifar10.npz").exists()
+    return bool(assets.named("CVASSIGN_DATA")) or (assets.cache_home() / "cifar10.npz").exists()
 
 
 @pytest.mark.skipif(not have_cifar10(), reason="CIFAR-10 is not here, and tests fetch nothing")

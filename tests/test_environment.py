@@ -5,9 +5,11 @@ notebook that is started elsewhere. Killed processes and full disks: test_train,
 import json
 import os
 import shutil
+import signal as signals
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -53,7 +55,7 @@ for model in ("vit", "diff"):
     run = experiments.experiment_runs("best", model, "smoke")[0]
     run = replace(run, train=replace(run.train, epochs=1))
     result = results.run_or_load(run, out, out / "state", progress=False)
-    assert result["device"].startswith("CPU"), result["device"]
+    assert result.on_cpu, result.device
     trained = results.load_model(run, out)
     attention_study.attention_of(trained, data.load_generated().test.images[:4])
 layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 4))
@@ -88,12 +90,12 @@ import os, sys
 from pathlib import Path
 import matplotlib.pyplot as plt
 from IPython.display import Image
-from cvassign import plots
+from cvassign import figure as figures
 
 folder = Path(sys.argv[1])
 figure, ax = plt.subplots(figsize=(4, 2))
 ax.plot([1, 3, 2])
-plots.png(figure)  # whatever drawing loads at its first use
+figures.encoded(figure)  # whatever drawing loads at its first use
 if os.getuid() == 0:
     os.setgroups([])
     os.setgid(65534)
@@ -122,7 +124,7 @@ def test_a_figure_is_shown_where_it_cannot_be_saved(read_only, tmp_path):
         READ_ONLY
         + """
 for where, name in ((folder, "curve"), (folder / "inner", "curve")):
-    shown = plots.show(figure, name, where)
+    shown = figures.show(figure, name, where)
     assert isinstance(shown, Image) and shown.data[1:4] == b"PNG" and shown.width == 400
 """
     )
@@ -161,3 +163,44 @@ def test_printing_and_reading_survive_another_encoding(changes):
                           timeout=300)  # fmt: skip
     assert done.returncode == 0, done.stderr[-1000:]
     assert b"runs done" in done.stdout and b"_init 0.8" in done.stdout
+
+
+@pytest.mark.parametrize("signal", ("SIGKILL", "SIGTERM", "SIGHUP"))
+def test_workers_end_with_the_process_that_started_them(signal, tmp_path):
+    """Also where it could not tell them."""
+    program = """
+import os, sys, time
+from pathlib import Path
+from cvassign import experiments
+
+def _worker(*args):
+    Path(sys.argv[1], str(os.getpid())).touch()
+    time.sleep(600)
+
+if __name__ == "__main__":
+    experiments.run_all([], Path(sys.argv[1]), jobs=2)
+else:
+    experiments._worker = _worker
+"""
+    script = tmp_path / "parent.py"
+    script.write_text(program)
+    workers = tmp_path / "workers"
+    workers.mkdir()
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, script, workers], env=environment) as parent:
+        until = time.monotonic() + 120
+        while len(found := list(workers.iterdir())) < 2 and time.monotonic() < until:
+            time.sleep(0.1)
+        parent.send_signal(getattr(signals, signal))
+    assert len(found) == 2
+    until = time.monotonic() + 10
+    while (alive := [p for p in found if Path("/proc", p.name).exists()]) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not alive
+
+
+def test_an_older_python_is_told_in_one_line(tmp_path):
+    program = "import sys; sys.version_info = (3, 10, 12); import cvassign"
+    done = run(program, tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("cvassign needs Python 3.11 or newer") and done.stderr.count("\n") == 1

@@ -14,14 +14,14 @@ import pytest
 import torch
 
 from cvassign import experiments, results
-from cvassign.experiments import MODELS, PRESETS, SECTIONS, all_runs, experiment_runs
+from cvassign.experiments import EXPERIMENTS, MODELS, PRESETS, all_runs, experiment_runs
 from cvassign.positional import POSITIONS
-from cvassign.results import FORMAT, Busy, Run, load, run_config, write_json
+from cvassign.results import Busy, Run, load, save
 from cvassign.train import TimeUp
 from cvassign.vit import VisionTransformer, ViTConfig, count_parameters
+from tests.made import made_result
 
 ROOT = Path(__file__).resolve().parents[1]
-CONTROLS = (("vit", "head-norm"), ("diff", "no-norm"), ("diff", "constant"))
 MEASURED = ("full", "cpu")  # the presets whose results are reported; smoke's are thrown away
 
 
@@ -40,12 +40,8 @@ def changed(runs: list[Run], part: str) -> list[dict]:
 def twins(preset: str) -> list[tuple[Run, Run]]:
     """(ViT, Diff-ViT) of every run that both models have; the controls belong to one."""
     by_file = {run.file_name: run for run in all_runs(preset)}
-    others = {f"{model}-{slug}" for model, slug in CONTROLS}
-    return [
-        (run, by_file[run.file_name.replace("/vit-", "/diff-")])
-        for run in all_runs(preset, model="vit")
-        if run.name not in others
-    ]
+    pairs = [(r, r.file_name.replace("/vit-", "/diff-")) for r in all_runs(preset, model="vit")]
+    return [(run, by_file[twin]) for run, twin in pairs if twin in by_file]
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -55,7 +51,7 @@ def test_every_vit_run_has_a_diff_twin_that_differs_only_in_attention(preset):
     for vit, diff in pairs:
         assert vit.model.attention == "standard"
         assert diff.model == replace(vit.model, attention="diff"), diff.name
-        for part in ("train", "seed", "dataset", "label", "preset", "on_gpu"):
+        for part in ("train", "seed", "dataset", "label", "preset"):
             assert getattr(vit, part) == getattr(diff, part), diff.name
 
 
@@ -65,9 +61,8 @@ def test_what_is_compared_has_equal_parameters(preset):
     for vit, diff in twins(preset):
         ours, theirs = parameters(vit.model), parameters(diff.model)
         assert ours < theirs < ours * (1.01 if preset in MEASURED else 1.02), vit.name
-    for model in MODELS:
-        counts = [parameters(r.model) for r in experiment_runs("controls", model, preset)]
-        assert max(counts) < (1.03 if preset in MEASURED else 1.1) * min(counts)
+    counts = [parameters(r.model) for m in MODELS for r in experiment_runs("factorial", m, preset)]
+    assert max(counts) < (1.01 if preset in MEASURED else 1.1) * min(counts)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -83,7 +78,7 @@ def test_file_names_are_unique_plain_and_of_the_preset(preset):
 def test_the_assignments_experiments_are_there(preset, model):
     runs = {
         experiment: [r for r in experiment_runs(experiment, model, preset) if r.seed == 0]
-        for experiment in SECTIONS
+        for experiment in EXPERIMENTS
     }
     measured = preset in MEASURED
 
@@ -97,14 +92,14 @@ def test_the_assignments_experiments_are_there(preset, model):
     assert sorted(values("position", "position")) == sorted(POSITIONS)
     hyper = runs["hyper"]
     configurations = {repr((run.model, run.train)) for run in hyper}
-    assert len(configurations) == len(hyper) >= (14 if measured else 4)
+    assert len(configurations) == len(hyper) == (14 if measured else 4)
     if measured:
         assert {k for part in ("model", "train") for c in changed(hyper, part) for k in c} == {
             "embed_dim", "depth", "mlp_ratio", "num_heads", "learning_rate", "optimizer"
         }  # fmt: skip
     short = [r for r in runs["augment"] if "epochs" not in r.label]
     augments = [r.train.augment for r in short]
-    assert len(set(augments)) == len(augments) >= (6 if measured else 3)
+    assert len(set(augments)) == len(augments) >= (6 if measured else 4)
     assert "none" in augments and len([a for a in augments if "+" in a]) >= 2
     for compared, part, other, field in (
         (runs["patch"], "model", "train", "patch_size"),
@@ -116,18 +111,33 @@ def test_the_assignments_experiments_are_there(preset, model):
         assert len({run.label for run in of_one}) == len(of_one)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_controls_are_the_three_of_the_plan_beside_both_models(preset):
-    runs = {
-        run.label: run.model for model in MODELS
-        for run in experiment_runs("controls", model, preset)
-    }  # fmt: skip
-    vit, diff = runs["ViT"], runs["Diff-ViT"]
-    assert diff == replace(vit, attention="diff")
-    assert runs["ViT + per-head norm"] == replace(vit, head_norm=True)
-    assert runs["Diff-ViT, no per-head norm"] == replace(diff, head_norm=False)
-    assert runs["Diff-ViT, λ_init 0.8 in all layers"] == replace(diff, lambda_init=0.8)
-    assert len(runs) == 5
+def test_the_factorial_separates_heads_norm_and_subtraction():
+    runs = {r.label: r for m in MODELS for r in experiment_runs("factorial", m, "full")}
+    wide, pairs = runs["8 heads of width 16"].model, runs["4 pairs, norm"].model
+    assert {label: run.model for label, run in runs.items()} == {
+        "8 heads of width 16": wide,
+        "8 heads, norm": replace(wide, attention="standard_norm"),
+        "4 heads of width 32": replace(wide, num_heads=4),
+        "4 heads, norm": replace(wide, num_heads=4, attention="standard_norm"),
+        "4 pairs, no norm": replace(pairs, attention="diff_no_norm"),
+        "4 pairs, norm": replace(wide, attention="diff"),
+    }
+    assert len({run.train for run in runs.values()}) == 1
+    assert all(len([r for m in MODELS for r in experiment_runs("factorial", m, "full")
+                    if r.label == label]) == 3 for label in runs)  # fmt: skip
+
+
+def test_a_new_experiment_is_one_entry(monkeypatch):
+    """It is listed and trained, at its place in the table."""
+    rows = [experiments.Row(dict(depth=7)), experiments.Row(label="again the reference")]
+    table = experiments.Experiment(("9.1", "9.2"), "reference", lambda preset: rows)
+    monkeypatch.setitem(EXPERIMENTS, "new", table)
+    new = [r for r in all_runs("full") if r.section.startswith("9.")]
+    assert [(r.name, r.label, r.section) for r in new] == [
+        ("vit-reference-depth-7", "depth 7", "9.1"), ("diff-reference-depth-7", "depth 7", "9.2")
+    ]  # fmt: skip
+    again = experiment_runs("new", "vit", "full")[1]
+    assert (again.name, again.label) == ("vit-reference", "again the reference")
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -135,12 +145,12 @@ def test_the_best_recipe_is_the_candidate_that_validation_chose(model):
     """The mean of both models, so that one recipe serves both; three seeds, within 50 epochs."""
     candidates = {m: experiment_runs("candidates", m, "full") for m in MODELS}
     means = [
-        sum(load(candidates[m][i])["val_accuracy"] for m in MODELS)
+        sum(load(candidates[m][i]).val for m in MODELS)
         for i in range(len(candidates[model]))
     ]
     chosen = candidates[model][means.index(max(means))]
     best = experiment_runs("best", model, "full")
-    assert [replace(run, label="") for run in best[:1]] == [replace(chosen, label="")]
+    assert replace(best[0], label="") == replace(chosen, label="")
     assert [run.seed for run in best] == [0, 1, 2]
     assert best[0].train.epochs == 50 and parameters(best[0].model) < 5_000_000
 
@@ -150,7 +160,6 @@ def test_every_stored_result_belongs_to_a_run():
     stored = {f"full/{path.name}" for path in (ROOT / "results" / "full").glob("*.json")}
     assert stored <= runs.keys()
     assert all(load(runs[name]) for name in stored)
-    assert not [n for n, run in runs.items() if not run.on_gpu and n not in stored]
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -184,7 +193,7 @@ def test_no_run_is_begun_that_cannot_get_one_epoch_done(tmp_path, monkeypatch, c
         asked.append(run.label)
         if len(asked) == 3:
             raise TimeUp("1 of 2 epochs are done")
-        return {"val_accuracy": 1.0, "test_accuracy": 1.0, "train_seconds": 20.0, "epochs": 2}
+        return made_result(run, seconds=10.0 * run.train.epochs)
 
     monkeypatch.setattr(experiments, "run_or_load", run_or_load)
     monkeypatch.setattr(experiments.time, "time", lambda: 0.0)
@@ -207,13 +216,7 @@ def test_unknown_names_list_the_known(asked, words):
 
 
 def put(run: Run, folder: Path, accuracy: float = 50.0) -> None:
-    write_json({
-        "format": FORMAT, "name": run.name, "section": run.section, "label": run.label,
-        "preset": run.preset, "seed": run.seed, "epochs": run.train.epochs,
-        "config": run_config(run), "n_params": 1, "history": {}, "val_accuracy": accuracy,
-        "test_accuracy": accuracy, "train_seconds": 1.0, "images_per_second": 1.0,
-        "device": "none", "versions": {},
-    }, folder / run.file_name)  # fmt: skip
+    save(made_result(run, val=accuracy, test=accuracy), folder)
 
 
 def test_stored_takes_the_first_preset_that_has_results(tmp_path):
@@ -221,7 +224,7 @@ def test_stored_takes_the_first_preset_that_has_results(tmp_path):
 
     def stored():
         preset, found = experiments.stored("patch", "vit", results=tmp_path)
-        return preset, [result["label"] for result in found]
+        return preset, [result.label for result in found]
 
     assert stored() == ("full", [])
     put(cpu[0], tmp_path)
@@ -244,7 +247,7 @@ def test_a_worker_takes_what_is_neither_done_nor_being_done(tmp_path, monkeypatc
             raise Busy
         if run == broken:
             raise RuntimeError("out of memory")
-        return {"val_accuracy": 12.0, "test_accuracy": 34.0, "train_seconds": 5.0, "epochs": 2}
+        return made_result(run, val=12.0, test=34.0, seconds=5.0)
 
     monkeypatch.setattr(experiments, "run_or_load", run_or_load)
     assert experiments.run_all(RUNS, tmp_path) == 1
@@ -314,8 +317,7 @@ def test_two_jobs_train_the_smoke_preset_once(tmp_path):
     assert said == {run.file_name: 1 for run in runs}  # each by one of the two
     for run in runs:
         result = results.load(run, tmp_path)
-        assert result["config"]["dataset"] == "generated" and result["preset"] == "smoke"
-        assert len(result["history"]["val_loss"]) == run.train.epochs
+        assert len(result.history["val_loss"]) == run.train.epochs
     assert not list(tmp_path.rglob("*.tmp")) and not list(tmp_path.rglob("*.pt"))
     assert command("list").stdout.splitlines()[-1] == f"{len(runs)} of {len(runs)} runs done"
     files = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}

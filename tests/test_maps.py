@@ -11,7 +11,7 @@ from matplotlib.colors import same_color
 from PIL import Image
 
 from cvassign import maps as ap
-from cvassign.plots import MODEL_COLOURS
+from cvassign.figure import MODEL_COLOURS
 
 L, B, H, g, S = 3, 2, 4, 4, 16
 N = g * g

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from cvassign import optim
-from cvassign.optim import StackedMuon, build_optimizers, lr_factor, orthogonalise
-from cvassign.vit import ATTENTIONS, VisionTransformer, ViTConfig
+from cvassign.optim import StackedMuon, build_optimizers, lr_factor, orthogonalise, set_rate
+from cvassign.vit import VisionTransformer, ViTConfig
 
 SMALL = ViTConfig(embed_dim=24, depth=3, num_heads=4, mlp_ratio=2.0, patch_size=8)
 
@@ -50,7 +50,8 @@ def test_stacked_muon_is_torchs_step_by_step(bf16, monkeypatch):
     ours = [nn.Parameter(w.clone()) for w in start]
     theirs = [nn.Parameter(w.clone()) for w in (*start[0].chunk(3), *start[1:])]
     options = dict(lr=0.02, weight_decay=0.3, momentum=0.9)
-    muon = StackedMuon(ours, fused={id(ours[0]): 3}, **options)
+    groups = [dict(params=ours[:1], blocks=3), dict(params=ours[1:])]
+    muon = StackedMuon(groups, **options)
     torchs = torch.optim.Muon(theirs, adjust_lr_fn="match_rms_adamw", nesterov=True, **options)
     for step in range(6):
         grads = [torch.randn(s, generator=seeded(100 * step + i)) for i, s in enumerate(shapes)]
@@ -59,8 +60,8 @@ def test_stacked_muon_is_torchs_step_by_step(bf16, monkeypatch):
         for p, g in zip(theirs, (*grads[0].chunk(3), *grads[1:])):
             p.grad = g.clone()
         if step == 4:  # the schedule changes the rate between steps
-            for optimizer in (muon, torchs):
-                optimizer.param_groups[0]["lr"] = 0.005
+            for group in (*muon.param_groups, *torchs.param_groups):
+                group["lr"] = 0.005
         before = [p.detach().clone() for p in ours]
         muon.step()
         torchs.step()
@@ -74,19 +75,23 @@ def test_stacked_muon_is_torchs_step_by_step(bf16, monkeypatch):
 
 def test_without_a_gradient_muon_leaves_a_matrix_as_torchs_does():
     p, idle = nn.Parameter(torch.ones(4, 4)), nn.Parameter(torch.ones(4, 4))
-    muon = StackedMuon([p, idle], lr=0.1, weight_decay=0.5, fused={})
+    muon = StackedMuon([p, idle], lr=0.1, weight_decay=0.5)
     p.grad = torch.eye(4)
     muon.step()
     assert (p != 1).all() and (idle == 1).all()
 
 
-@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("attention", ("standard", "diff"))
 @pytest.mark.parametrize("position", ("learned_1d", "learned_2d"))
 @pytest.mark.parametrize("name", ("adamw", "muon"))
 def test_decay_falls_on_matrices_only(name, position, attention):
     model = VisionTransformer(replace(SMALL, attention=attention, position=position))
-    groups = [g for o in build_optimizers(model, name, lr=1e-3, decay=0.1) for g in o.param_groups]
-    assert all(group["lr"] == 1e-3 for group in groups)
+    optimizers = build_optimizers(model, name, decay=0.1, lambda_share=0.5)
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    set_rate(optimizers, 1e-3)
+    rates = {id(p): float(group["lr"]) for group in groups for p in group["params"]}
+    for path, p in model.named_parameters():
+        assert rates[id(p)] == pytest.approx(5e-4 if ".lambda_" in path else 1e-3), path
     decays = [(p, group["weight_decay"]) for group in groups for p in group["params"]]
     assert len(decays) == len(list(model.parameters()))  # each parameter has one optimizer
     without = ("bias", "norm", "cls_token", "position", "lambda_q", "lambda_k")
@@ -95,12 +100,12 @@ def test_decay_falls_on_matrices_only(name, position, attention):
         assert dict(decays)[p] == (0.0 if exempt else 0.1), path
 
 
-@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("attention", ("standard", "diff"))
 def test_muon_gets_the_matrices_of_the_layers_with_three_maps_in_qkv(attention):
     model = VisionTransformer(replace(SMALL, attention=attention))
-    adamw, muon = build_optimizers(model, "muon", lr=1e-3, decay=0.1)
+    adamw, muon = build_optimizers(model, "muon", decay=0.1)
     names = {id(p): path for path, p in model.named_parameters()}
-    got = {names[id(p)]: muon.fused[id(p)] for p in muon.param_groups[0]["params"]}
+    got = {names[id(p)]: g["blocks"] for g in muon.param_groups for p in g["params"]}
     assert got == {
         f"layers.{i}.{path}.weight": 3 if path.endswith("qkv") else 1
         for i in range(3) for path in ("attention.qkv", "attention.proj", "mlp.0", "mlp.2")
@@ -116,7 +121,9 @@ def test_decay_is_decoupled():
             for p in model.parameters():
                 p.fill_(1.0)
                 p.grad = torch.zeros_like(p)
-        for optimizer in build_optimizers(model, name, lr=0.1, decay=0.5):
+        optimizers = build_optimizers(model, name, decay=0.5)
+        set_rate(optimizers, 0.1)
+        for optimizer in optimizers:
             optimizer.step()
         for path, p in model.named_parameters():
             matrix = path.endswith("weight") and "norm" not in path and "position" not in path

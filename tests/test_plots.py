@@ -6,48 +6,32 @@ import pytest
 
 from cvassign import plots
 from cvassign.attention import lambda_init_of
+from tests.made import made_result, made_run
 
-EPOCHS, LAYERS = 5, 3
+EPOCHS = 5
 
 
-def result(name="vit", label=None, attention="standard", seed=0, epochs=EPOCHS, **overrides):
-    rng = np.random.default_rng([seed, *name.encode(), *attention.encode()])
-    model = {"attention": attention, "embed_dim": 192, "depth": 6, "num_heads": 6,
-             "mlp_ratio": 4.0, "lambda_init": None}  # fmt: skip
-    train = {"learning_rate": 1e-3, "batch_size": 256, "epochs": epochs, "optimizer": "muon"}
-    history = {k: rng.random(epochs).tolist() for k in ("train_loss", "val_loss", "val_accuracy")}
-    if attention == "diff":
-        history["lambdas"] = rng.random((epochs, LAYERS)).tolist()
-    made = {
-        "name": name, "label": label or name, "preset": "cpu", "seed": seed, "epochs": epochs,
-        "config": {"model": model, "train": train}, "n_params": 2_700_000, "history": history,
-        "val_accuracy": 80 + 10 * rng.random(), "test_accuracy": 80 + 10 * rng.random(),
-    }  # fmt: skip
-    for key, value in overrides.items():
-        for part in (model, train, made):
-            if key in part:
-                part[key] = value
-    return made
+def result(name="vit", label="", attention="standard", seed=0, val=None, **settings):
+    run = made_run(name, label, attention, seed=seed, **settings)
+    return made_result(run, **({} if val is None else {"val": val}))
 
 
 def three_seeds(*args, **kwargs):
     return [result(*args, seed=seed, **kwargs) for seed in range(3)]
 
 
-def mean_of(results, *keys):
-    for key in keys:
-        results = [r[key] for r in results]
-    return np.mean(np.array(results, dtype=float), axis=0)
+def mean_of(results, key):
+    return np.mean(np.array([r.history[key] for r in results], dtype=float), axis=0)
 
 
 def test_loss_curves_draw_the_mean_of_the_seeds():
     runs = {name: three_seeds(name) for name in ("patch 2", "patch 4")}
-    runs["patch 2"][0]["history"]["val_loss"][2] = None  # was not finite: a gap
+    runs["patch 2"][0].history["val_loss"][2] = None  # was not finite: a gap
     fig = plots.loss_curves(sum(runs.values(), []))
     for ax, key in zip(fig.axes, ("train_loss", "val_loss"), strict=True):
         for line, group in zip(ax.lines, runs.values(), strict=True):
             np.testing.assert_allclose(line.get_xdata(), range(1, EPOCHS + 1))
-            np.testing.assert_allclose(line.get_ydata(), mean_of(group, "history", key))
+            np.testing.assert_allclose(line.get_ydata(), mean_of(group, key))
         assert len(ax.collections) == 2  # a band each
     texts = [t.get_text() for t in fig.legends[0].get_texts()]
     assert texts == ["patch 2 (3 seeds)", "patch 4 (3 seeds)"]
@@ -76,7 +60,7 @@ def test_loss_grid_has_a_panel_a_label_with_both_models():
     for ax, label in zip(fig.axes, labels):
         drawn = {line.get_label(): line.get_ydata() for line in ax.lines}
         for attention, model in (("standard", "ViT"), ("diff", "Diff-ViT")):
-            history = runs[attention, label]["history"]
+            history = runs[attention, label].history
             np.testing.assert_allclose(drawn[f"{model}, training"], history["train_loss"])
             np.testing.assert_allclose(drawn[f"{model}, validation"], history["val_loss"])
 
@@ -101,7 +85,7 @@ def test_confusion_matrix_prints_the_counts_and_colours_the_mistakes():
 def test_lambda_curves_have_a_labelled_line_a_layer():
     runs = three_seeds("diff", attention="diff")
     (ax,) = plots.lambda_curves(runs).axes
-    expected = mean_of(runs, "history", "lambdas")
+    expected = mean_of(runs, "lambdas")
 
     def lines(label):
         return [line.get_ydata() for line in ax.lines if line.get_label() == label]
@@ -115,12 +99,12 @@ def test_lambda_curves_have_a_labelled_line_a_layer():
 
 def test_a_hyperparameters_panel_has_its_runs_in_order_and_the_reference():
     runs = [
-        result("reference", val_accuracy=82.0), result("deep", depth=9, val_accuracy=84.0),
-        result("flat", depth=3, val_accuracy=80.0),
-        result("fast", learning_rate=2e-3, val_accuracy=81.0),
-        result("adamw", optimizer="adamw", learning_rate=5e-4, val_accuracy=72.0),
+        result("reference", val=82.0), result("deep", depth=9, val=84.0),
+        result("flat", depth=3, val=80.0),
+        result("fast", learning_rate=2e-3, val=81.0),
+        result("adamw", optimizer="adamw", learning_rate=5e-4, val=72.0),
     ]  # fmt: skip
-    seeds = [result("reference", val_accuracy=v) for v in (81.0, 82.0, 83.0)]
+    seeds = [result("reference", val=v) for v in (81.0, 82.0, 83.0)]
     drawn = {ax.get_xlabel(): ax for ax in plots.hyperparameters(runs, seeds).axes}
     for label, values in (
         ("layers", [80, 82, 84]), ("heads", [82]), ("learning rate, Muon", [82, 81]),
@@ -130,15 +114,3 @@ def test_a_hyperparameters_panel_has_its_runs_in_order_and_the_reference():
     assert [t.get_text() for t in drawn["layers"].get_xticklabels()] == ["3", "6", "9"]
     band = drawn["layers"].patches[0].get_bbox()  # two standard deviations around the reference
     assert (band.y0, band.y1) == (80, 84)
-
-
-def test_a_figure_is_saved_once_and_small(tmp_path):
-    fig = plots.loss_curves([result()])
-    shown = plots.show(fig, "curve", tmp_path)
-    content = (tmp_path / "curve.png").read_bytes()
-    assert shown.data == content and len(content) < plots.MAX_BYTES
-    plots.show(fig, "curve", tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["curve.png"]
-    assert (tmp_path / "curve.png").read_bytes() == content
-    with pytest.raises(ValueError, match="bare name"):
-        plots.show(fig, "../curve", tmp_path)

@@ -1,6 +1,7 @@
-# LLM-assisted: prompts P6, P8, see report.md
-"""The report's numbers are those of the results."""
+# LLM-assisted: prompts P6, P8, P15, see report.md
+"""The numbers in report, README and notebooks are those of the results."""
 
+import json
 import re
 
 import pytest
@@ -9,19 +10,43 @@ from cvassign import report
 from cvassign.results import ROOT, ResultError
 
 
-@pytest.mark.parametrize("name", report.FILES)
-def test_filling_again_changes_nothing(name):
-    text = (ROOT / name).read_text(encoding="utf-8")
-    assert report.MARKER.search(text) and report.filled(text) == text
+@pytest.mark.parametrize("path", report.texts(), ids=lambda path: path.name)
+def test_filling_again_changes_nothing(path):
+    content = path.read_text(encoding="utf-8")
+    assert report.filled_file(path) == content
+    assert report.MARKER.search(content) or path.name == "viva.md"
+
+
+@pytest.mark.parametrize("key, expected", (
+    ("reference vit test", "82.54 ± 0.40"),
+    ('patch vit "patch 8" test', "74.30"),
+    ('patch vit "patch 8" "train loss"', "0.923"),
+    ('patch vit "patch 2" test - reference vit test', "−0.77"),
+    ("best diff 'above 80'", "20 to 21"),
+    ("reference vit parameters", "811,146"),
+    ("json study/headline over\\ images/mean +.2f", "−0.89"),
+))  # fmt: skip
+def test_a_marker_is_filled_from_the_results(key, expected):
+    assert report.filled(f"a <!--= {key} -->0<!--/--> b") == f"a <!--= {key} -->{expected}<!--/--> b"
 
 
 @pytest.mark.parametrize("key", (
-    "best vit", 'patch vit "patch 3" test', "study/none mean .2f", "best gan test",
-    "study/headline over/mean .2f",
+    "best vit", 'patch vit "patch 3" test', "json study/none mean .2f", "best gan test",
+    "json study/headline over/mean .2f", "reference vit test - reference vit",
 ))  # fmt: skip
 def test_a_marker_that_nothing_fills_is_named(key):
     with pytest.raises(ResultError, match=re.escape(repr(key))):
         report.filled(f"a <!--= {key} -->1<!--/--> b")
+
+
+def test_only_the_text_of_a_notebook_is_filled(tmp_path):
+    marker = "<!--= reference vit parameters -->1<!--/-->"
+    cells = [dict(cell_type=kind, source=[marker]) for kind in ("markdown", "code")]
+    path = tmp_path / "a.ipynb"
+    path.write_text(json.dumps({"cells": cells}))
+    text, code = json.loads(report.filled_file(path))["cells"]
+    assert text["source"] == ["<!--= reference vit parameters -->811,146<!--/-->"]
+    assert code["source"] == [marker]
 
 
 def test_every_decimal_number_of_the_report_comes_from_a_result():

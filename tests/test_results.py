@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import warnings
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,20 +15,22 @@ import torch
 
 from cvassign import results
 from cvassign.data import load_generated
-from cvassign.results import Busy, ResultError, Run
+from cvassign.results import Busy, Result, ResultError, Run
 from cvassign.train import TrainConfig, Trainer, evaluate, predict
-from cvassign.vit import ViTConfig, count_parameters
+from cvassign.vit import ViTConfig, count_parameters, gflop_per_image
+from tests.made import made_result
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = Run(
-    "vit-tiny", "1.1", "tiny", "smoke", 3,
+    "vit-tiny", "tiny", "1.1", "smoke", 3,
     ViTConfig(embed_dim=16, depth=2, num_heads=2, mlp_ratio=2.0, patch_size=8),
     TrainConfig(epochs=2, batch_size=200, augment="flip", warmup_epochs=0.5), "generated",
+    keep_weights=True, keep_logits=True,
 )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> tuple[Path, dict]:
+def trained(tmp_path_factory) -> tuple[Path, Result]:
     """A folder with the result and the weights of RUN, and that result; tests only read it."""
     folder = tmp_path_factory.mktemp("trained")
     state = tmp_path_factory.mktemp("state")
@@ -47,12 +49,13 @@ def by_hand() -> Trainer:
 @pytest.fixture
 def store(trained, tmp_path):
     """Writes the result of RUN to a folder of its own: changed, "none" for nothing; or as text."""
+    held = json.loads((trained[0] / RUN.file_name).read_text())
 
     def write(changes: dict | str | bytes, run: Run = RUN) -> Path:
         path = tmp_path / run.file_name
         path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(changes, dict):
-            changes = json.dumps({k: v for k, v in (trained[1] | changes).items() if v != "none"})
+            changes = json.dumps({k: v for k, v in (held | changes).items() if v != "none"})
         path.write_bytes(changes if isinstance(changes, bytes) else changes.encode())
         return tmp_path
 
@@ -65,17 +68,14 @@ def never(*args, **kwargs):
 
 def test_a_result_says_what_was_run_and_what_came(trained, by_hand):
     folder, result = trained
-    assert results.REQUIRED.keys() | {"label", "threads"} == result.keys()
-    assert [result[k] for k in ("name", "section", "label", "preset", "seed", "epochs")] == [
-        "vit-tiny", "1.1", "tiny", "smoke", 3, 2
-    ]  # fmt: skip
-    assert result["config"] == results.run_config(RUN)
-    assert result["n_params"] == count_parameters(by_hand.model)
-    assert result["test_accuracy"] == evaluate(by_hand.model, load_generated().test)[1]
-    assert result["history"]["val_loss"] == by_hand.history["val_loss"]
-    assert result["val_accuracy"] == by_hand.history["val_accuracy"][-1]
-    assert result["train_seconds"] == pytest.approx(sum(result["history"]["seconds"]))
-    assert result["device"].startswith("CPU, ")
+    assert (result.run, result.model, result.train) == (RUN, RUN.model, RUN.train)
+    assert (result.label, result.kind, result.gflop) == ("tiny", "ViT", gflop_per_image(RUN.model))
+    assert result.n_params == count_parameters(by_hand.model)
+    assert result.test == evaluate(by_hand.model, load_generated().test)[1]
+    assert result.history["val_loss"] == by_hand.history["val_loss"]
+    assert result.val == by_hand.history["val_accuracy"][-1]
+    assert result.seconds == pytest.approx(sum(result.history["seconds"]))
+    assert result.on_cpu and result.data.startswith("800 + 200 + 200 images, SHA-256 ")
 
 
 def test_the_last_epoch_is_reported_and_not_the_best(trained, tmp_path):
@@ -83,51 +83,55 @@ def test_the_last_epoch_is_reported_and_not_the_best(trained, tmp_path):
     trainer.fit(progress=False)
     trainer.history["val_accuracy"][0] = 99.0  # as if it had been better before
     result = results.finish(RUN, trainer, tmp_path)
-    assert result["val_accuracy"] == trainer.history["val_accuracy"][-1] < 99
+    assert result.val == trainer.history["val_accuracy"][-1] < 99
 
 
 def test_a_stored_result_is_loaded_and_not_trained(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(results, "Trainer", never)
     stored = results.run_or_load(RUN, trained[0], tmp_path)
     assert stored == results.load(RUN, trained[0])
-    assert stored["test_accuracy"] == pytest.approx(trained[1]["test_accuracy"], rel=1e-5)
+    assert stored.test == pytest.approx(trained[1].test, rel=1e-5)
     assert not list(tmp_path.iterdir())  # no lock either: many notebooks may read at once
 
 
 def test_no_result_is_none_and_no_error(tmp_path):
     assert results.load(RUN, tmp_path) is None
-    with pytest.raises(ResultError, match="nothing.json"):
-        results.read_result(tmp_path / "nothing.json")
 
 
 @pytest.mark.parametrize("content, words", (
-    ("", "no readable result file"), ('{"format": 1, "name": "vit', "no readable result file"),
+    ("", "no readable result file"), ('{"format": 2, "name": "vit', "no readable result file"),
     (b"\xff\xfe\x00\x01", "no readable result file"), ("[1, 2]", "not a result file"),
     ("null", "not a result file"), ('{"accuracy": 3}', "not a result file"),
     ({"format": "one"}, "not a result file"),
-    ({"format": results.FORMAT + 1}, "newer version .format 2, this program reads 1"),
+    *(({"format": n}, f"another version .* .format {n}, this one has 2") for n in (1, 3)),
     ({"history": 3}, "'history' to be dict, got 3"),
     ({"test_accuracy": None}, "'test_accuracy' to be float, got None"),
-    ({"seed": "3"}, "'seed' to be int, got '3'"),
+    ({"seed": "3"}, "'seed' to be int, got '3'"), ({"seed": 4}, "expected seed 3, got 4; restore"),
     ({"test_accuracy": 101.0}, "101.0 is no percentage"),
-    ({"history": {"train_loss": [1.0, None]}}, "training diverged; delete it"),
-    ({"config": {"model": 3, "train": None}}, "another configuration"),
-    ({"config": results.run_config(RUN) | {"train": asdict(RUN.train) | {"momentum": None}}},
-     r"\{'train.momentum': \(None, 'default'\)\}"),
-    *(({k: "none"}, f"'{k}' to be .*, got None") for k in results.REQUIRED if k != "format"),
+    ({"test_accuracy": 99.5}, "99.5 contradicts the stored logits, which give"),
+    ({"val_accuracy": 99.5}, "val_accuracy is not that of the last epoch"),
+    ({"history": {"train_loss": [1.0]}}, "1 of 2 epochs of 'train_loss'"),
+    ({"history": dict.fromkeys(results.PER_EPOCH, [1.0, None])}, "'train_loss' is not finite"),
+    ({"model": {"depth": 2.0}}, "model: depth must be a positive whole number"),
+    ({"train": {"epochs": 2, "momentum": 1}}, "unexpected keyword argument 'momentum'"),
+    ({"data": "300 images"}, "trained on other data .300 images, expected 800 "),
+    ({"preset": "full"}, "expected preset 'smoke', got 'full'; restore the file .git checkout."),
+    *(({k: "none"}, f"'{k}' to be .*, got None") for k in results.REQUIRED),
 ))  # fmt: skip
-def test_an_unusable_file_is_named(store, content, words):
+def test_an_unusable_file_is_named(store, content, words, trained):
     folder = store(content)
+    path, logits = (results.logits_path(RUN, f) for f in (folder, trained[0]))
+    path.parent.mkdir(parents=True)
+    path.write_bytes(logits.read_bytes())
     for read in (results.load, results.run_or_load):
         with pytest.raises(ResultError, match=f"vit-tiny-s3.json: .*{words}"):
             read(RUN, folder)
 
 
 @pytest.mark.parametrize("run, words", (
-    (replace(RUN, model=replace(RUN.model, depth=3)), r"'model.depth': \(2, 3\)"),
-    (replace(RUN, train=replace(RUN.train, epochs=50)), r"'train.epochs': \(2, 'default'\)"),
-    (replace(RUN, dataset="cifar10"), r"'dataset': \('generated', 'cifar10'\)"),
-), ids=("model", "recipe", "data"))  # fmt: skip
+    (replace(RUN, model=replace(RUN.model, depth=3)), r"'depth': \(2, 3\)"),
+    (replace(RUN, train=replace(RUN.train, learning_rate=2e-3)), r"'learning_rate': \(0.001, 0.002"),
+), ids=("model", "recipe"))  # fmt: skip
 def test_a_result_of_another_configuration_is_an_error(trained, run, words):
     with pytest.raises(ResultError, match=f"vit-tiny-s3.json: .*another configuration.*{words}"):
         results.load(run, trained[0])
@@ -151,8 +155,8 @@ def test_a_full_disk_at_the_end_of_a_run_loses_nothing(tmp_path, monkeypatch):
         with pytest.raises(OSError, match="No space left"):
             results.run_or_load(*args)
     assert results.load(RUN, tmp_path / "results") is None
-    monkeypatch.setattr(Trainer, "_train_epoch", never)
-    assert results.run_or_load(*args)["epochs"] == 2
+    monkeypatch.setattr(Trainer, "train_epoch", never)
+    assert len(results.run_or_load(*args).history["seconds"]) == 2
 
 
 def test_weights_come_back_in_half_precision(trained, by_hand):
@@ -183,7 +187,7 @@ def test_unusable_weights_are_named(trained, tmp_path, damage):
 
 
 def test_weights_are_kept_only_if_asked_for(by_hand, tmp_path):
-    results.finish(replace(RUN, keep_weights=False), by_hand, tmp_path)
+    results.finish(replace(RUN, keep_weights=False, keep_logits=False), by_hand, tmp_path)
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
@@ -195,8 +199,8 @@ def test_load_all_relabels_leaves_out_and_warns(store, trained):
     with pytest.warns(UserWarning, match="vit-tiny-s4.json: no readable") as caught:
         found = results.load_all([RUN, damaged, missing, again], folder)
     assert len(caught) == 1 and caught[0].filename == __file__
-    assert [(r["label"], r["section"]) for r in found] == [("tiny", "1.1"), ("patch 8", "1.2.1")]
-    assert found[0]["history"] == found[1]["history"] == results.load(RUN, folder)["history"]
+    assert [(r.label, r.run.section) for r in found] == [("tiny", "1.1"), ("patch 8", "1.2.1")]
+    assert found[0].history == found[1].history == results.load(RUN, folder).history
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert results.load_all([missing], folder) == []
@@ -214,16 +218,16 @@ folder = Path(folder)
 sys.path.insert(0, tests)
 import test_results as t
 
-def pause(trainer, bar):
+def pause(trainer, *told):
     if how == "wait" and trainer.epoch == 1:
         print("training", flush=True)
         time.sleep(600)
     until = time.monotonic() + 60
     while how == "race" and not (folder / "busy").exists() and time.monotonic() < until:
         time.sleep(0.01)  # until the other one has asked
-    return epoch(trainer, bar)
+    return epoch(trainer, *told)
 
-epoch, t.Trainer._train_epoch = t.Trainer._train_epoch, pause
+epoch, t.Trainer.train_epoch = t.Trainer.train_epoch, pause
 if how == "race":
     print("ready", flush=True)
     sys.stdin.readline()
@@ -253,7 +257,7 @@ def test_two_processes_that_start_at_once_train_a_run_once(tmp_path, trained):
     said = sorted(process.communicate(timeout=120)[0].strip() for process in both)
     assert said == ["busy: vit-tiny (seed 3) is being trained by another process", "done"]
     result = results.load(RUN, tmp_path / "results")
-    assert result["test_accuracy"] == pytest.approx(trained[1]["test_accuracy"], abs=1)
+    assert result.test == pytest.approx(trained[1].test, abs=1)
     assert not list(tmp_path.rglob("*.tmp")) and results.load_model(RUN, tmp_path / "results")
 
 
@@ -265,11 +269,11 @@ def test_a_killed_process_frees_its_run_and_leaves_its_epochs(tmp_path, monkeypa
             results.run_or_load(*args)
         process.kill()
     assert process.returncode == -signal.SIGKILL
-    epochs, real = [], Trainer._train_epoch
+    epochs, real = [], Trainer.train_epoch
     monkeypatch.setattr(
-        Trainer, "_train_epoch", lambda self, bar: epochs.append(self.epoch) or real(self, bar)
+        Trainer, "train_epoch", lambda self, *told: epochs.append(self.epoch) or real(self)
     )
-    assert results.run_or_load(*args)["epochs"] == 2
+    assert len(results.run_or_load(*args).history["seconds"]) == 2
     assert epochs == [1]  # the first one was not trained again
 
 
@@ -294,16 +298,22 @@ def test_an_interrupted_run_can_be_started_again(tmp_path, monkeypatch):
         patch.setattr(Trainer, "fit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt) as kept:
             results.run_or_load(*args)
-    assert results.run_or_load(*args)["epochs"] == 2
+    assert len(results.run_or_load(*args).history["seconds"]) == 2
     del kept
 
 
 def test_a_number_with_many_digits_is_found_again(trained, tmp_path):
     """Result files round to six digits; the configuration of a run is compared so too."""
     run = replace(RUN, train=replace(RUN.train, learning_rate=0.002 / 3))
-    path = tmp_path / run.file_name
-    changes = {"config": results.run_config(run), "test_accuracy": 1}
-    results.write_json(trained[1] | changes, path)
-    stored = json.loads(path.read_text())["config"]["train"]["learning_rate"]
+    results.save(replace(trained[1], run=run), tmp_path)
+    stored = json.loads((tmp_path / run.file_name).read_text())["train"]["learning_rate"]
     assert stored == 0.000666667 != run.train.learning_rate
-    assert results.load(run, tmp_path)["test_accuracy"] == 1
+    assert results.load(run, tmp_path).train == run.train
+
+
+def test_seeds_of_a_run_are_one_group():
+    runs = [replace(RUN, seed=seed, name=name) for name in "ab" for seed in range(2)]
+    made = [made_result(run) for run in runs]
+    assert results.by_name(made) == [made[:2], made[2:]]
+    with pytest.raises(ValueError, match="at least one result"):
+        results.by_name([])

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cvassign import train
+from cvassign import capture, data, train
 from cvassign.data import Dataset, Split, load_generated, normalise
 from cvassign.optim import lr_factor
 from cvassign.train import (
@@ -199,7 +200,7 @@ def test_on_a_gpu_the_graph_is_the_plain_step(optimizer, on_gpu, monkeypatch):
     )
     graph = fitted(ALL_MODEL, config, 1, on_gpu)
     assert graph.step != graph.plain_step  # captured, without a warning
-    monkeypatch.setattr(Trainer, "_captured", lambda self, x, y: self.plain_step)
+    monkeypatch.setattr(train, "captured", lambda step, *parts: step)
     plain = fitted(ALL_MODEL, config, 1, on_gpu)
     assert graph.history["train_loss"] == pytest.approx(plain.history["train_loss"], rel=2e-3)
     for key, value in plain.model.state_dict().items():
@@ -243,10 +244,11 @@ def test_a_damaged_checkpoint_is_named(stored, tmp_path, damage):
 @pytest.mark.parametrize("model, config, seed, name", (
     (replace(MODEL, depth=3), CONFIG, 0, "tiny"),
     (MODEL, replace(CONFIG, learning_rate=2e-3), 0, "tiny"), (MODEL, CONFIG, 1, "tiny"),
-    (MODEL, CONFIG, 0, "cifar10"),
-), ids=("model", "recipe", "seed", "data"))  # fmt: skip
+    (MODEL, CONFIG, 0, "cifar10"), (MODEL, CONFIG, 0, "fewer"),
+), ids=("model", "recipe", "seed", "data", "fewer images"))  # fmt: skip
 def test_a_checkpoint_of_another_run_is_named(stored, model, config, seed, name):
-    data = replace(tiny(), name=name)
+    data = tiny(64) if name == "fewer" else replace(tiny(), name=name)
+    name = data.name
     with pytest.raises(ValueError, match="run.pt belongs to another run") as error:
         Trainer(model, replace(config, epochs=1), seed, data, stored)
     message = str(error.value)
@@ -371,10 +373,11 @@ def test_prediction_by_batches_in_fp32(batch_size, monkeypatch):
 
 
 @pytest.mark.parametrize("changes, words", (
-    (dict(epochs=0), "got 0, 256"), (dict(batch_size=0), "got 50, 0"),
-    (dict(epochs=3), "warmup_epochs must be .*epochs = 3., got 5.0"),
+    (dict(epochs=0), "epochs must be .* got 0"), (dict(batch_size=0), "batch_size .* got 0"),
+    (dict(epochs=2.5), "epochs must be a positive whole number, got 2.5"),
+    (dict(epochs=3), r"warmup_epochs must be in \[0, 3\], got 5.0"),
     (dict(warmup_epochs=-1), "got -1"), (dict(augment="crop+blur"), "'blur'"),
-    (dict(unmixed_epochs=51), r"\[0, epochs = 50\], got 51"),
+    (dict(unmixed_epochs=51), r"\[0, 50\], got 51"),
     (dict(optimizer="sgd"), "adamw.*muon.*'sgd'"), (dict(learning_rate=math.nan), "got nan"),
     (dict(learning_rate=-1.0), "got -1"), (dict(clip_norm=0), "clip_norm .* got 0"),
     (dict(weight_decay=math.inf), "got inf"), (dict(label_smoothing=1.0), "got 1.0"),
@@ -406,11 +409,16 @@ def test_a_run_that_diverges_says_so_and_stops():
         fitted(MODEL, replace(CONFIG, learning_rate=1e30), 0, tiny())
 
 
-def test_a_broken_compiler_is_a_warning(monkeypatch):
+@pytest.mark.parametrize("when", ("at its first use", "at once"))
+def test_a_broken_compiler_is_a_warning(when, monkeypatch):
+    """A new Python with an older torch refuses at once; a lacking linker shows later."""
+
     def fail(*args, **kwargs):
         raise RuntimeError("g++: fatal error\nmore of it")
 
     def broken(layer, **options):
+        if when == "at once":
+            fail()
         layer._compiled_call_impl = fail
 
     monkeypatch.setattr(train, "should_compile", lambda device, steps: True)
@@ -419,3 +427,42 @@ def test_a_broken_compiler_is_a_warning(monkeypatch):
         compiled = fitted(MODEL, CONFIG, 0, tiny())
     monkeypatch.undo()
     assert_same(compiled, fitted(MODEL, CONFIG, 0, tiny()))
+
+
+def test_another_default_type_is_refused():
+    """Its numbers would be stored as the same run."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.raises(ValueError, match="float32, got torch.float64"):
+            Trainer(MODEL, CONFIG, 0, tiny())
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_pixels_get_a_gradient_after_a_prediction(uninterrupted):
+    """Saliency, the next thing that one tries; the constants of normalise are cached."""
+    data._moments.cache_clear()
+    pixels = tiny(2).val.images.float().requires_grad_()
+    with torch.inference_mode():
+        predict(uninterrupted.model, tiny(2).val.images)
+    uninterrupted.model(normalise(pixels)).sum().backward()
+    assert pixels.grad.abs().sum() > 0
+
+
+def test_the_graph_is_made_on_the_device_of_its_batch(monkeypatch):
+    """Of the second GPU, say. No GPU is here: the device that torch is told to use is noted."""
+    used = []
+
+    @contextmanager
+    def note(device):
+        used.append(device)
+        yield
+
+    monkeypatch.setattr(torch.cuda, "device", note)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda: None)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state: None)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: (_ for _ in ()).throw(RuntimeError("none")))
+    trainer, x = Trainer(MODEL, CONFIG, 0, tiny()), torch.zeros(2, 3, 32, 32)
+    with pytest.warns(UserWarning, match="without a CUDA graph: none"):
+        step = capture.captured(trainer.plain_step, trainer.model, trainer.optimizers, x, x)
+    assert step == trainer.plain_step and used == [x.device]

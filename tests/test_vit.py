@@ -14,7 +14,8 @@ from cvassign.vit import EncoderLayer, VisionTransformer, ViTConfig, count_param
 
 SMALL = ViTConfig(embed_dim=24, depth=3, num_heads=4, mlp_ratio=2.0, patch_size=8)
 T = SMALL.grid**2 + 1  # tokens, CLS included
-KINDS = [replace(SMALL, attention=a) for a in vit.ATTENTIONS]
+ATTENTIONS = ("standard", "diff")
+KINDS = [replace(SMALL, attention=a) for a in ATTENTIONS]
 
 
 def made(config: ViTConfig = SMALL, noise: float = 0.1) -> VisionTransformer:
@@ -78,7 +79,7 @@ def test_parameter_counts_are_pinned(config, count):
         assert sum(p.numel() for p in timms(config).parameters()) == count
 
 
-@pytest.mark.parametrize("config", KINDS, ids=vit.ATTENTIONS)
+@pytest.mark.parametrize("config", KINDS, ids=ATTENTIONS)
 def test_attention_is_a_second_output_on_request(config):
     model, x = made(replace(config, drop_path=0.5)), pictures()  # nothing is random in evaluation
     with torch.no_grad():
@@ -92,7 +93,7 @@ def test_attention_is_a_second_output_on_request(config):
         torch.testing.assert_close(layer, torch.full_like(layer, 1 - lam))
 
 
-@pytest.mark.parametrize("config", KINDS, ids=vit.ATTENTIONS)
+@pytest.mark.parametrize("config", KINDS, ids=ATTENTIONS)
 @pytest.mark.parametrize("position", POSITIONS)
 def test_every_parameter_gets_a_gradient(config, position):
     model = made(replace(config, position=position)).train()
@@ -110,20 +111,13 @@ def test_without_positions_the_patches_are_a_bag():
             assert same == (position == "none"), position
 
 
-@pytest.mark.parametrize("changes, kind, norm", (
-    ({}, MultiHeadAttention, False), ({"head_norm": False}, MultiHeadAttention, False),
-    ({"head_norm": True}, MultiHeadAttention, True),
-    ({"attention": "diff"}, MultiHeadDiffAttention, True),
-    ({"attention": "diff", "head_norm": False}, MultiHeadDiffAttention, False),
-    ({"attention": "diff", "head_norm": True, "lambda_init": 0.5}, MultiHeadDiffAttention, True),
-))  # fmt: skip
-def test_the_config_names_the_attention(changes, kind, norm):
-    for i, layer in enumerate(VisionTransformer(replace(SMALL, **changes)).layers, start=1):
-        assert type(layer.attention) is kind
-        assert isinstance(layer.attention.norm, torch.nn.RMSNorm) == norm
-        if kind is MultiHeadDiffAttention:
-            expected = changes.get("lambda_init") or lambda_init_of(i)
-            assert layer.attention.lambda_init == expected
+def test_the_config_names_the_attention_and_its_layer():
+    for name, kind in (("standard", MultiHeadAttention), ("diff", MultiHeadDiffAttention)):
+        model = VisionTransformer(replace(SMALL, attention=name))
+        assert [type(layer.attention) for layer in model.layers] == [kind] * 3
+        assert model.config.kind == ("ViT" if name == "standard" else "Diff-ViT")
+    starts = [layer.attention.lambda_init.item() for layer in model.layers]
+    assert starts == pytest.approx([lambda_init_of(i) for i in (1, 2, 3)])
 
 
 def test_weights_start_small_and_biases_at_zero():
@@ -139,17 +133,17 @@ def test_weights_start_small_and_biases_at_zero():
 
 @pytest.mark.parametrize("changes, words", (
     (dict(patch_size=5), "image_size 32 .* patch_size 5"),
-    (dict(patch_size=0), "patch_size must be positive, got 0"),
-    (dict(depth=0), "depth must be positive, got 0"),
-    (dict(num_classes=-1), "num_classes must be positive, got -1"),
+    (dict(patch_size=0), "patch_size must be a positive whole number, got 0"),
+    (dict(depth=2.0), "depth must be a positive whole number, got 2.0"),
+    (dict(depth=0), "depth must be a positive whole number, got 0"),
+    (dict(num_classes=-1), "num_classes must be a positive whole number, got -1"),
     (dict(embed_dim=25), "embed_dim 25 .* num_heads 4"),
     (dict(num_heads=5), "embed_dim 24 .* num_heads 5"),
-    (dict(num_heads=0), "embed_dim 24 .* num_heads 0"),
+    (dict(num_heads=0), "num_heads must be a positive whole number, got 0"),
     (dict(position="3d"), "none.*learned_1d.*learned_2d.*sinusoidal.*'3d'"),
     (dict(attention="linear"), "standard.*diff.*'linear'"),
     (dict(drop_path=1.0), r"\[0, 1\), got 1.0"),
     (dict(drop_path=-0.1), r"\[0, 1\), got -0.1"),
-    (dict(lambda_init=0.8), "'diff', got 'standard'"),
     (dict(attention="diff", embed_dim=24, num_heads=3), "num_heads 3 is odd"),
     (dict(position="learned_2d", embed_dim=25, num_heads=5), "D/2 .* embed_dim 25 is odd"),
     (dict(position="sinusoidal", embed_dim=25, num_heads=5), "embed_dim 25 is odd"),
@@ -192,9 +186,21 @@ def test_a_dropped_branch_leaves_the_tokens():
     torch.testing.assert_close(out[2], x[2] + 2 * layer.mlp(layer.norm2(x))[2])
 
 
+def test_after_the_last_layer_only_cls_goes_on():
+    """It is all that is read; the result is that of the whole layer."""
+    model, x = made(), pictures()
+    with torch.no_grad():
+        tokens = model.embed(x)
+        for layer in model.layers:
+            tokens = layer(tokens)
+        expected = model.head(model.norm(tokens[:, 0]))
+        assert model.layers[0](tokens, keep=1).shape == (4, 1, 24)
+        torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_operations_are_counted_as_the_formulas_say():
     config = replace(SMALL, patch_size=8, num_heads=2)
     N, D, L, hidden = 17, config.embed_dim, config.depth, int(config.embed_dim * config.mlp_ratio)
-    layer = 4 * N * D * D + 2 * N * N * D + 2 * N * D * hidden  # multiply-adds
-    expected = 16 * 3 * 64 * D + L * layer + D * config.num_classes
+    attention, mlp = 4 * N * D * D + 2 * N * N * D, 2 * D * hidden  # multiply-adds
+    expected = 16 * 3 * 64 * D + L * attention + (N * (L - 1) + 1) * mlp + D * config.num_classes
     assert vit.gflop_per_image(config) == pytest.approx(2 * expected / 1e9)

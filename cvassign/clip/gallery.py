@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, P4, P9, P14, see report.md
+# LLM-assisted: prompts P3, P4, P9, P14, P15, see report.md
 """Labelled pictures in many styles, and the rule that picks 3.1.4's examples.
 
 The project carries a small gallery of openly licensed ones (`gallery/`); a folder
@@ -10,7 +10,6 @@ which downloads one photo of each of ImageNet's classes into the cache.
 """
 
 import csv
-import os
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,9 +18,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
-from cvassign import assets, stats
+from cvassign import assets, fetching, stats
 from cvassign.clip import imagenet
 from cvassign.command import Parser
 from cvassign.files import replacing
@@ -87,8 +85,9 @@ class Picture:
 def load() -> list[Picture]:
     """The project's own gallery, after it `images` in the folder that CVASSIGN_DATA names, and the
     photos of `get`; FileNotFoundError when there is none of the first two."""
-    data = Path(os.environ.get("CVASSIGN_DATA", "data")) / "images"
-    folders = [f for f in (BUNDLED, data) if (f / "manifest.csv").exists()]
+    data = assets.named("CVASSIGN_DATA")
+    folders = [BUNDLED, data / "images"] if data else [BUNDLED]
+    folders = [f for f in folders if (f / "manifest.csv").exists()]
     if not folders:
         raise FileNotFoundError("expected gallery/manifest.csv in the project, or a folder that "
                                 "CVASSIGN_DATA names with images/manifest.csv; got neither")  # fmt: skip
@@ -222,10 +221,10 @@ def select(
     return chosen
 
 
-def get(folder: Path | None = None, progress: bool = True) -> list[Path]:
+def get(folder: Path | None = None) -> list[Path]:
     """Downloads one photo of each class (imagenet-sample-images, `SAMPLES`) that is not here yet.
 
-    Each file is verified by its SHA-256; what an interrupted call left is taken up by the next.
+    Each file is verified by its SHA-256; the next call takes up what an interrupted one left.
 
     Args:
         folder: default `imagenet-samples` in the cache.
@@ -234,19 +233,18 @@ def get(folder: Path | None = None, progress: bool = True) -> list[Path]:
         assets.AssetError: when some cannot be had; the others are kept.
     """
     folder = folder or assets.cache_dir() / SAMPLES.stem
-    folder.mkdir(parents=True, exist_ok=True)
     with SAMPLES.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
 
     def one(row: dict) -> str | None:
-        source = assets.Source("url", f"{ADDRESS}/{row['file']}", row["sha256"], int(row["bytes"]))
+        source = fetching.Source("url", f"{ADDRESS}/{row['file']}", row["sha256"])
         try:
-            assets.download(source, folder / row["file"])
+            fetching.download(source, folder / row["file"])
         except assets.AssetError as error:
-            return str(error)
+            return f"{source.ref}: {error}"
 
     with ThreadPoolExecutor(8) as pool:  # each waits for the network
-        errors = list(tqdm(pool.map(one, rows), "photos", len(rows), disable=not progress))
+        errors = list(fetching.bar("photos", iterable=pool.map(one, rows), total=len(rows)))
     if failed := [e for e in errors if e]:
         raise assets.AssetError(f"{len(failed)} of {len(rows)} photos cannot be had, the first: "
                                 f"{failed[0]}; run the command again to go on")  # fmt: skip
@@ -257,7 +255,8 @@ def samples() -> list[Picture]:
     """The photos that `get` has downloaded, none if it was not asked to. They are the user's own
     copies, under ImageNet's terms: shown in the user's notebook, never part of this project."""
     index = {c.wnid: i for i, c in enumerate(imagenet.classes())}
-    files = sorted((assets.cache_dir() / SAMPLES.stem).glob("n*.JPEG"))
+    folders = {f / SAMPLES.stem for f in (assets.cache_home(), assets.cache_dir())}
+    files = sorted(file for f in folders for file in f.glob("n*.JPEG"))
     return [
         Picture(f, i := index[f.name[:9]], (i,), "photo", "photo", f"github:{REPOSITORY}",
                 "ImageNet's terms (research and teaching)", "ImageNet", True) for f in files
@@ -269,6 +268,8 @@ if __name__ == "__main__":
     parser.add_argument("command", choices=("get",), help="download one photo of each class")
     parser.parse_args()
     try:
+        if assets.cache_dir() != assets.cache_home():
+            raise assets.AssetError(f"{assets.cache_home()} cannot be written: set CVASSIGN_CACHE")
         print(len(get()), "photos, one a class, for notebook 3")
-    except assets.AssetError as error:
+    except (assets.AssetError, ValueError) as error:
         parser.exit(1, f"{error}\n")

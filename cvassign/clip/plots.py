@@ -9,7 +9,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator
 
 from cvassign.clip import imagenet
-from cvassign.plots import legend_below, styled
+from cvassign.figure import legend_below, styled
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#999999"  # safe for colour blindness
 PAIR = ("#332288", "#AA4499")  # the ImageNet network, and the model of words beside it

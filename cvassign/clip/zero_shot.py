@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, P4, P9, P10, see report.md
+# LLM-assisted: prompts P3, P4, P9, P10, P16, see report.md
 """CLIP as a classifier over words ("Learning Transferable Visual Models From Natural Language
 Supervision", arXiv 2103.00020): an image and a text encoder into one space, and zero-shot
 classification by the cosine between a picture and the sentence "a photo of a tench."
@@ -9,13 +9,12 @@ works in `ZeroShot` as well.
 
 import copy
 import hashlib
-import os
-import socket
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import huggingface_hub
 import open_clip
 import torch
 from open_clip.model import convert_weights_to_lp
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from cvassign import assets
+from cvassign import assets, fetching
 from cvassign.clip import imagenet
 from cvassign.files import load_checkpoint, replacing
 
@@ -143,7 +142,7 @@ def load(path: Path | str | None = None, precision: str = "fp32", device: str = 
         assets.AssetError: when no file is named and the weights cannot be had.
         ValueError: when the file is missing, neither of these, or of another architecture.
     """
-    path = path or os.environ.get("CVASSIGN_CLIP") or None
+    path = path or assets.named("CVASSIGN_CLIP")
     model, file = rn50(), Path(path or _published())
     try:
         state = read_state(file)
@@ -168,10 +167,12 @@ def _published() -> Path:
     try:
         return assets.fetch("clip-rn50")
     except assets.AssetError as first:
-        try:
-            socket.getaddrinfo("huggingface.co", 443)  # else it is asked for a minute, in vain
-            cfg = open_clip.get_pretrained_cfg("RN50", "openai")
-            return Path(open_clip.download_pretrained(cfg))
+        try:  # one question first: open_clip would ask for a minute, in vain
+            huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=10)
+            huggingface_hub.utils.disable_progress_bars()  # they would stay in a notebook
+            with fetching.bar("fetching RN50 through open_clip …", bar_format="{desc}"):
+                cfg = open_clip.get_pretrained_cfg("RN50", "openai")
+                return Path(open_clip.download_pretrained(cfg))
         except Exception as second:  # the hub's many errors: no network, no file, no permission
             raise assets.AssetError(f"{first}\n  - open_clip: {type(second).__name__}") from second
 

@@ -26,7 +26,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from cvassign.attention import scaled_dot_product_attention
 from cvassign.command import Parser
@@ -167,12 +166,11 @@ def our_loop(config: ViTConfig, train: TrainConfig, data: Dataset, steps: int,
     if compiled:
         for layer in trainer.model.layers:
             layer.compile(dynamic=False)
-    silent = tqdm(disable=True)
 
     def one_round() -> float:
         synchronise(device)
         start = time.perf_counter()
-        trainer._train_epoch(silent)  # ends with reading the losses, which waits for the device
+        trainer.train_epoch()  # ends with reading the losses, which waits for the device
         return time.perf_counter() - start
 
     return one_round

@@ -16,25 +16,28 @@ import sys
 from pathlib import Path
 
 from cvassign.command import Parser
-from cvassign.experiments import MODELS, PRESETS, all_runs
+from cvassign.experiments import MODELS, PRESETS, all_runs, said
 from cvassign.files import replacing
 from cvassign.results import (
     RESULTS,
     ROOT,
     Busy,
+    Result,
     ResultError,
     Run,
     load,
     run_or_load,
+    save,
     weights_path,
-    write_json,
 )
 
 MISSING = "the engine 'ray' needs the package ray, which is not installed: pip install ray"
 RETRIES = 3  # of a run whose worker died; it goes on from its last epoch
 
 
-def train(run: Run, results: str, state: str, device: str | None) -> tuple[dict, bytes | None]:
+def train(
+    run: Run, results: str, state: str, device: str | None
+) -> tuple[Result, bytes | None]:
     """The task: trains one run where Ray has placed it.
 
     Args:
@@ -69,13 +72,13 @@ def resources(jobs: int, device: str | None, cluster: dict, nodes: list[dict]) -
     return {"num_cpus": max(1, int(smallest) // jobs)}
 
 
-def keep(run: Run, result: dict, weights: bytes | None, results: Path) -> None:
+def keep(run: Run, result: Result, weights: bytes | None, results: Path) -> None:
     """Writes what a task gave back, unless it left its files on this very disk."""
     if weights is not None and not weights_path(run, results).exists():
         with replacing(weights_path(run, results)) as temporary:
             temporary.write_bytes(weights)
     if load(run, results) is None:
-        write_json(result, results / run.file_name)
+        save(result, results)
 
 
 def run_all(runs: list[Run], results: Path, jobs: int = 1, device: str | None = None,
@@ -130,11 +133,7 @@ def run_all(runs: list[Run], results: Path, jobs: int = 1, device: str | None = 
                 failed += 1
             else:
                 keep(run, result, weights, results)
-                print(
-                    f"{run.file_name}: validation {result['val_accuracy']:.2f} %, test "
-                    f"{result['test_accuracy']:.2f} %, {result['train_seconds']:.0f} s",
-                    flush=True,
-                )
+                print(said(result), flush=True)
     finally:
         ray.shutdown()
     return failed

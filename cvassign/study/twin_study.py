@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P4, P9, P14, see report.md
+# LLM-assisted: prompts P4, P9, P14, P16, see report.md
 """Trains the text-aligned twin, measures it beside the classifier, and writes results/twin.
 
     python -m cvassign.study.twin_study [--out results/twin] [--seeds 3]
@@ -14,7 +14,6 @@ four times on the way: each time sources joined training or validation, never a 
 
 import io
 import json
-import os
 import re
 import tarfile
 from collections import Counter, defaultdict
@@ -161,7 +160,9 @@ def collect(classifier: twin.Features) -> Data:
     """Reads the pictures, computes features and sentences, and drops duplicates from training.
     ValueError for a source that not exactly one part names: it must be decided, not guessed."""
     pictures = defaultdict(list)
-    for p in gallery.read(Path(os.environ["CVASSIGN_DATA"]) / "images"):
+    if (data := assets.named("CVASSIGN_DATA")) is None:
+        raise ValueError("expected a folder with images/ that CVASSIGN_DATA names, got none")
+    for p in gallery.read(data / "images"):
         if len(found := twin.parts(p.source)) != 1:
             raise ValueError(f"expected one part for {p.source!r}, got {found or 'none'}")
         pictures[found[0]].append(p)

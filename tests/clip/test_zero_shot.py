@@ -1,6 +1,7 @@
-# LLM-assisted: prompts P3, see report.md
+# LLM-assisted: prompts P3, P16, see report.md
 """CLIP's files load to identical outputs, and zero-shot logits are scaled cosines."""
 
+import huggingface_hub
 import open_clip
 import pytest
 import torch
@@ -8,6 +9,7 @@ from PIL import Image
 from torch.nn import functional as F
 from torchvision.models import resnet50
 
+from cvassign import assets
 from cvassign.clip import zero_shot
 
 torch.set_num_threads(1)
@@ -115,8 +117,23 @@ def test_the_named_file_is_taken_and_never_passed_over(random_clip, tmp_path, mo
     assert loaded.name == "CLIP RN50 (mine.pt)"  # not OpenAI's: its checksum is another
     assert torch.equal(loaded.model.visual.conv1.weight, random_clip.visual.conv1.weight)
     monkeypatch.setenv("CVASSIGN_CLIP", str(tmp_path / "none.pt"))
-    with pytest.raises(ValueError, match="none.pt"):
+    with pytest.raises(ValueError, match="CVASSIGN_CLIP=.*none.pt: expected a file"):
         zero_shot.load()
+
+
+def test_open_clips_mirror_is_asked_through_a_proxy(server, monkeypatch):
+    def no(name):
+        raise assets.AssetError("not at OpenAI's address")
+
+    monkeypatch.setattr(assets, "fetch", no)
+    monkeypatch.delenv("CVASSIGN_CLIP", raising=False)
+    monkeypatch.delenv("no_proxy")
+    monkeypatch.setenv("https_proxy", server.address)
+    huggingface_hub.close_session()
+    server.lost = True
+    with pytest.raises(assets.AssetError, match="(?s)not at OpenAI's.*open_clip: "):
+        zero_shot.load()
+    assert server.asked == ["huggingface.co:443"]  # once: its many tries would take a minute
 
 
 def test_texts_that_are_cut_are_named(random_clip):

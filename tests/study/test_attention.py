@@ -45,8 +45,9 @@ def test_parts_give_what_the_whole_gives(attention, images):
 
 
 def test_a_warning_is_a_message_once_and_no_warning(images, recwarn):
-    model = made("diff", lambda_init=1.0)
+    model = made("diff")
     for layer in model.layers:  # λ is exactly 1: all rows of all images sum to zero
+        layer.attention.lambda_init.fill_(1.0)
         layer.attention.lambda_q1.data.zero_()
         layer.attention.lambda_q2.data.zero_()
     found = study.attention_of(model, images, batch_size=2)
@@ -85,7 +86,7 @@ def test_what_is_cancelled_is_the_common_part(images):
     assert found["overlap"][0].item() == pytest.approx(sum(common) / rows, rel=1e-4)
     entropy = -(a1 * a1.log()).sum(-1).mean().item()
     assert found["entropy of A1"][0].item() == pytest.approx(entropy, rel=1e-4)
-    model.layers[-1].attention.lambda_start.fill_(-9.0)  # then the maps are added
+    model.layers[-1].attention.lambda_init.fill_(-9.0)  # then the maps are added
     assert study.cancelled(model, images)["overlap"][-1] == 0
 
 

@@ -79,7 +79,7 @@ def test_a_result_that_came_over_the_network_is_written(tmp_path):
     result, weights = ray_engine.train(run, str(there), str(tmp_path / "state"), "cpu")
     assert weights
     ray_engine.keep(run, result, weights, here)
-    assert load(run, here)["test_accuracy"] == load(run, there)["test_accuracy"]
+    assert load(run, here).test == load(run, there).test
     assert (here / run.file_name).read_bytes() == (there / run.file_name).read_bytes()
     load_model(run, here)
     assert not list(tmp_path.rglob("*.tmp"))
@@ -122,7 +122,7 @@ def test_a_killed_worker_is_replaced_and_goes_on(tmp_path):
     assert len(starts(other)) == 1
     for run in (victim, other):
         result = json.loads((out / run.file_name).read_text())
-        assert len(result["history"]["val_loss"]) == EPOCHS
+        assert len(result.history["val_loss"]) == EPOCHS
     # Killed or not, the weights are those of a run that nobody disturbed.
     undisturbed = run_or_load(victim, tmp_path / "alone", tmp_path / "s", "cpu", progress=False)
     assert undisturbed["history"]["train_loss"] == pytest.approx(

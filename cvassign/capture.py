@@ -1,0 +1,98 @@
+# LLM-assisted: prompts P5, P7, P10, P15, P16, see report.md
+"""A training step made fast without changing what it computes: compiled layers, a CUDA graph.
+
+A small ViT's step on a GPU is some 550 kernels of a few microseconds each, and Python needs longer
+to launch them than the GPU to run them. A CUDA graph is a recording of all these launches: made
+once, then replayed by a single call. It replays addresses, not values, so what changes from step to
+step (images, targets, learning rate) is copied into tensors that the recording reads.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from cvassign.device import autocast
+
+Step = Callable[[Tensor, Tensor], Tensor]  # images, soft targets -> loss
+
+
+def compile_layers(model: nn.Module, images: Tensor) -> None:
+    """Compiles `model.layers` and tries them on images (B, C, S, S): a broken compiler is a warning
+    and training goes on uncompiled, it must not end a long run."""
+    # Layer by layer: the layers share one graph, so compiling takes seconds, not minutes.
+    torch.compiler.reset()  # it keeps eight graphs of one function, for all models together
+    try:
+        for layer in model.layers:
+            layer.compile(dynamic=False)
+        with autocast(images.device):
+            model.train()(images).float().sum().backward()
+    except Exception as error:  # whatever a compiler, a linker or a temporary folder does
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        warnings.warn(f"training goes on without torch.compile: {reason}", stacklevel=3)
+        for layer in model.layers:
+            layer._compiled_call_impl = None
+    model.zero_grad(set_to_none=True)
+
+
+def captured(
+    step: Step, model: nn.Module, optimizers: Sequence[Optimizer], x: Tensor, y: Tensor
+) -> Step:
+    """`step` as a CUDA graph for batches like x and y; `step` itself if that fails.
+
+    Args:
+        step: changes nothing but the model, the optimizers' state and the device's random numbers.
+    """
+    x, y = x.clone(), y.clone()  # what the graph reads; each step's batch is copied into them
+    before = _state(model, optimizers)
+    with torch.cuda.device(x.device):
+        random = torch.cuda.get_rng_state()
+        try:
+            stream = torch.cuda.Stream()  # capturing asks for warm-up steps on another stream:
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(3):  # they compile, allocate, and make the optimizers' state
+                    step(x, y)
+            torch.cuda.current_stream().wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                loss = step(x, y)
+        except RuntimeError as error:
+            warnings.warn(f"the step runs without a CUDA graph: {error}", stacklevel=2)
+            return step
+        finally:  # warming up must leave no trace
+            _restore(model, optimizers, before)
+            torch.cuda.set_rng_state(random)
+
+    def replay(new_x: Tensor, new_y: Tensor) -> Tensor:
+        x.copy_(new_x)
+        y.copy_(new_y)
+        graph.replay()
+        return loss  # overwritten by the next replay
+
+    return replay
+
+
+def _tensors(model: nn.Module, optimizers: Sequence[Optimizer]) -> dict[tuple, Tensor]:
+    """All tensors that a step changes, under keys that last."""
+    found = {("model", k): v for k, v in model.state_dict().items()}
+    for i, optimizer in enumerate(optimizers):
+        for p, state in optimizer.state.items():
+            found |= {(i, id(p), k): v for k, v in state.items()}
+    return found
+
+
+def _state(model: nn.Module, optimizers: Sequence[Optimizer]) -> dict[tuple, Tensor]:
+    return {k: v.clone() for k, v in _tensors(model, optimizers).items()}
+
+
+@torch.no_grad()
+def _restore(
+    model: nn.Module, optimizers: Sequence[Optimizer], before: dict[tuple, Tensor]
+) -> None:
+    """Puts the values of `_state` back in place: a graph keeps the tensors' addresses. State that
+    was not there yet becomes zero, as every optimizer's is at its start."""
+    for key, tensor in _tensors(model, optimizers).items():
+        tensor.copy_(before[key]) if key in before else tensor.zero_()

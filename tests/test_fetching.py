@@ -1,0 +1,120 @@
+# LLM-assisted: prompts P1, P3, P15, P16, see report.md
+"""Addresses, packages and bars, against a server and programs that behave as badly as real ones."""
+
+import hashlib
+import io
+import sys
+from dataclasses import replace
+
+import nbformat
+import pooch
+import pytest
+from nbclient import NotebookClient
+
+from cvassign import fetching
+from cvassign.fetching import AssetError, Source, download
+
+PACKAGE = Source("npm", "w@1.0.0", hashlib.sha256(b"package").hexdigest(), 95_000_000)
+NPM = ("assert sys.argv[1:] == ['pack', '--silent', 'w@1.0.0']\n"
+       "pathlib.Path('w-1.0.0.tgz').write_bytes(b'package')")  # fmt: skip
+
+
+@pytest.fixture
+def source(server) -> Source:
+    sha256 = hashlib.sha256(server.content).hexdigest()
+    return Source("url", f"{server.address}/w.pth", sha256)
+
+
+@pytest.fixture
+def quiet(capsys, monkeypatch):
+    """Nothing is printed where nobody looks, not by pooch either."""
+    monkeypatch.setattr(pooch.get_logger().handlers[0], "stream", sys.stderr)
+    yield
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("fault, asked, message", (
+    ({"cut": 2}, 3, None), ({"cut": 3}, 3, "(?i)incomplete"),
+    ({"content": b"<html>"}, 3, "known hash: expected"), ({"lost": True}, 1, "404"),
+), ids=("broken off", "broken off for ever", "another file", "lost"))  # fmt: skip
+def test_a_download_is_whole_or_refused(fault, asked, message, server, source, tmp_path, quiet):
+    vars(server).update(fault)
+    if message is None:
+        for _ in range(2):  # what is there is not asked for again
+            download(source, tmp_path / "w.pth")
+            assert (tmp_path / "w.pth").read_bytes() == server.content
+    else:
+        with pytest.raises(AssetError, match=message):
+            download(source, tmp_path / "w.pth")
+    assert len(server.asked) == asked and len(list(tmp_path.iterdir())) == (message is None)
+
+
+def test_names_are_left_to_a_proxy(server, source, tmp_path, monkeypatch):
+    monkeypatch.delenv("no_proxy")
+    monkeypatch.setenv("http_proxy", server.address.replace("//", "//user:secret@"))
+    source, server.lost = replace(source, ref="http://no-such-host.invalid/w.pth"), True
+    with pytest.raises(AssetError, match="404") as error:
+        download(source, tmp_path / "w.pth")
+    assert "secret" not in str(error.value)
+    server.lost = False
+    download(source, tmp_path / "w.pth")
+    assert server.asked == [source.ref] * 2
+
+
+@pytest.mark.parametrize("name", ("npm", "npm.cmd"))  # `which` finds the second on Windows
+def test_npm_is_called_as_configured_and_checked(name, programs, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetching.shutil, "which", lambda _: str(tmp_path / "bin" / name))
+    programs(name, NPM.replace("package", "another"))
+    with pytest.raises(AssetError, match="known hash: expected"):
+        download(PACKAGE, tmp_path / "w.tgz")
+    for code in ("0", "'npm ERR! 404 at https://user:secret@a.example/w'"):
+        programs(name, f"sys.exit({code})")
+        with pytest.raises(AssetError, match="npm failed: (npm ERR! 404 at <address>|0 files)$"):
+            download(PACKAGE, tmp_path / "w.tgz")
+    assert {p.name for p in tmp_path.iterdir()} == {"bin"}
+    programs(name, NPM)
+    download(PACKAGE, tmp_path / "w.tgz")
+    assert (tmp_path / "w.tgz").read_bytes() == b"package"
+
+
+@pytest.mark.parametrize("name, before", (
+    ("python", ["-m", "pip"]), ("uv", ["tool", "run", "pip"]), ("pip3", [])))  # fmt: skip
+def test_pip_is_this_pythons_or_another(name, before, programs, tmp_path, monkeypatch):
+    wheel = Source("pip", "w==1.0", PACKAGE.sha256)
+    monkeypatch.setattr(fetching, "find_spec", lambda _: name == "python")
+    programs(name, f"assert sys.argv[1:] == {before} + ['download', '--no-deps', "
+                   "'--only-binary=:all:', '--quiet', '--dest=.', 'w==1.0']\n"
+                   "pathlib.Path('w-1.0-py3-none-any.whl').write_bytes(b'package')")  # fmt: skip
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin/python"))
+    download(wheel, tmp_path / "w.whl")
+    assert (tmp_path / "w.whl").read_bytes() == b"package"
+    (tmp_path / "bin" / name).unlink()
+    monkeypatch.setattr(fetching, "find_spec", lambda _: None)
+    with pytest.raises(AssetError, match="pip is not installed"):
+        download(wheel, tmp_path / "other.whl")
+
+
+def test_a_terminal_shows_a_bar_that_is_gone_afterwards(programs, tmp_path, monkeypatch):
+    programs("npm", NPM)
+    monkeypatch.setattr(sys, "stderr", terminal := io.StringIO())
+    terminal.isatty = lambda: True
+    download(PACKAGE, tmp_path / "w.tgz")
+    lines = [line.strip() for line in terminal.getvalue().split("\r")]
+    assert "fetching w@1.0.0 (95 MB) through npm …" in lines and lines[-2:] == ["", ""]
+
+
+def test_a_notebook_shows_a_bar_that_is_gone_afterwards():
+    program = """
+from IPython import display
+from cvassign import fetching
+seen, real = [], display.DisplayHandle.update
+def update(self, data, **options):
+    seen.append(data["text/plain"])
+    real(self, data, **options)
+display.DisplayHandle.update = update
+list(fetching.bar("photos", iterable=range(3), total=3, mininterval=0))
+assert any(line.startswith("photos:  67%|") for line in seen), seen"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(program)])
+    NotebookClient(notebook, kernel_name="python3").execute()
+    (output,) = notebook.cells[0].outputs
+    assert output.output_type == "display_data" and output.data == {"text/plain": ""}

@@ -1,0 +1,60 @@
+# LLM-assisted: prompts P1, P15, P16, see report.md
+"""Files of figures: small, whole, in true colour, the same whatever the user's settings are."""
+
+import io
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from PIL import Image
+
+from cvassign import figure as figures
+
+
+@figures.styled
+def curve():
+    figure, ax = plt.subplots(figsize=(4, 2))
+    ax.plot([1, 3, 2], label="λ")
+    ax.set_title("a curve")
+    return figure
+
+
+@figures.styled
+def photo(noise: float = 0.0):
+    figure, ax = plt.subplots(figsize=(figures.WIDTH, 6))
+    pixels = np.full((300, 300, 3), (180, 40, 60), np.uint8)
+    drawn = np.random.default_rng(0).normal(0, noise, pixels.shape)
+    ax.imshow((pixels + drawn).clip(0, 255).astype(np.uint8))
+    return figure
+
+
+def test_a_figure_is_saved_once_and_small(tmp_path):
+    shown = figures.show(curve(), "curve", tmp_path)
+    content = (tmp_path / "curve.png").read_bytes()
+    assert shown.data == content and len(content) < figures.MAX_BYTES and shown.width == 400
+    figures.show(curve(), "curve", tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["curve.png"]
+    assert (tmp_path / "curve.png").read_bytes() == content
+    with pytest.raises(ValueError, match="bare name"):
+        figures.show(curve(), "../curve", tmp_path)
+
+
+@pytest.mark.parametrize("noise", (0, 20))
+def test_pictures_keep_their_colours(noise):
+    content, kind = figures.encoded(photo(noise))
+    image = Image.open(io.BytesIO(content))
+    assert kind == "jpg" and image.format == "JPEG" and len(content) < figures.MAX_BYTES
+    middle = np.asarray(image)[image.height // 3 : image.height // 2, image.width // 2 - 60 :][:, :60]
+    assert np.abs(middle.mean((0, 1)) - (180, 40, 60)).max() < 4
+
+
+@pytest.mark.parametrize("settings", (
+    {"figure.facecolor": "black", "text.color": "white", "axes.facecolor": "black"},
+    {"text.usetex": True}, {"savefig.transparent": True}, {"savefig.bbox": "tight"},
+    {"font.size": 30, "lines.linewidth": 9}, {"savefig.facecolor": "red"}, {"savefig.dpi": 10},
+))  # fmt: skip
+def test_a_users_settings_change_no_figure(settings):
+    expected = figures.encoded(curve())
+    with plt.rc_context(settings):
+        assert figures.encoded(curve()) == expected
+        assert plt.rcParams[next(iter(settings))] == next(iter(settings.values()))  # theirs stay

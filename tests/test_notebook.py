@@ -1,0 +1,71 @@
+# LLM-assisted: prompts P15, P16, see report.md
+"""What notebooks show of stored results: all of it, nothing else, and what is missing by name."""
+
+import ast
+import textwrap
+
+import pytest
+
+from cvassign import notebook, results, settings
+from cvassign.experiments import experiment_runs
+from cvassign.vit import EncoderLayer, VisionTransformer
+from tests.made import made_result
+
+
+@pytest.fixture
+def stored(tmp_path, monkeypatch):
+    """Results of patch 4 and 8 under the preset `cpu`; patch 2 was never trained."""
+    for model in ("vit", "diff"):
+        for run in experiment_runs("patch", model, "cpu")[1:]:
+            results.save(made_result(run, device="CPU" if "size" in run.name else "GPU"), tmp_path)
+    monkeypatch.setattr(notebook, "RESULTS", tmp_path)
+    return notebook.Stored()
+
+
+def test_a_missing_run_is_a_row_and_a_line_with_the_command(stored, capsys):
+    capsys.readouterr()
+    html = notebook.table(stored("patch")).to_html()
+    said = capsys.readouterr().out
+    assert "not run: patch 2 (seed 0)" in said
+    command = "python -m cvassign.experiments run --preset cpu --section 1.2.1 --model vit"
+    assert command in said
+    assert all(label in html for label in ("patch 2", "patch 4", "patch 8 †", "missing"))
+
+
+def test_two_models_stand_side_by_side_with_their_difference(stored):
+    vit, diff = stored("patch"), stored("patch", "diff")
+    html = notebook.table(vit, diff).to_html()
+    for part in ("val", "test"):
+        gap = getattr(diff[0], part) - getattr(vit[0], part)
+        assert f"{gap:+.2f}" in html
+
+
+def test_retraining_shows_what_it_trained_and_says_when_it_failed(stored, monkeypatch, capsys):
+    trained = []
+    monkeypatch.setattr(notebook, "RETRAIN", True)
+    monkeypatch.setattr(notebook, "run_all", lambda runs, *a, **k: trained.extend(runs) or 1)
+    again = notebook.Stored(models=("vit",))
+    out, err = capsys.readouterr()
+    assert {run.preset for run in trained} == {"cpu"} == set(again.presets)
+    assert "preset 'cpu'" in out and "some runs failed" in err
+
+
+def test_sources_on_the_page_are_whole_and_named_by_their_module(monkeypatch):
+    pages = []
+    monkeypatch.setattr(notebook, "display", lambda page: pages.append(page.data))
+    notebook.source(EncoderLayer, VisionTransformer.forward)
+    for page, name in zip(pages[1:], ("EncoderLayer", "VisionTransformer.forward")):
+        head, _, code = page.partition("```python\n")
+        assert head == f"`cvassign/vit.py`: `{name}`\n\n"
+        ast.parse(textwrap.dedent(code.removesuffix("```")))
+
+
+@pytest.mark.parametrize("value, expected", (
+    ("1", True), ("true", True), ("Yes", True), ("0", False), ("", False), ("no", False),
+))  # fmt: skip
+def test_a_switch_is_yes_or_no(value, expected, monkeypatch):
+    monkeypatch.setenv("CVASSIGN_SMOKE", value)
+    assert settings.switch("CVASSIGN_SMOKE") is expected
+    monkeypatch.setenv("CVASSIGN_SMOKE", "maybe")
+    with pytest.raises(ValueError, match="CVASSIGN_SMOKE to be 1 or 0, got 'maybe'"):
+        settings.switch("CVASSIGN_SMOKE")
