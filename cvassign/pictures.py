@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, P10, see report.md
+# LLM-assisted: prompts P3, P10, P12, see report.md
 """Pictures as people see them: upright, in RGB, and with the range that their depth has."""
 
 from pathlib import Path
@@ -13,6 +13,8 @@ DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 def open_rgb(image: Image.Image | Path | str) -> Image.Image:
     """A picture in RGB: turned as its EXIF says, transparent parts on white, the first frame.
 
+    What has an `image` stands for that: the gallery's pictures, which may be windows of a file.
+
     16-bit greys are divided by 256; 12-bit ones, other integers and floats have no depth that a
     file tells, so they are stretched over their own range.
 
@@ -20,6 +22,7 @@ def open_rgb(image: Image.Image | Path | str) -> Image.Image:
         ValueError: if a float picture holds values that are not finite.
         OSError, PIL.UnidentifiedImageError: as Pillow does, for what is no picture.
     """
+    image = getattr(image, "image", image)
     if not isinstance(image, Image.Image):
         with Image.open(image) as opened:
             return open_rgb(opened)

@@ -12,12 +12,12 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from cvassign.clip import gallery
-from cvassign.files import replacing
-from cvassign.pictures import open_rgb
+from cvassign.clip import gallery  # noqa: E402
+from cvassign.files import replacing  # noqa: E402
+from cvassign.pictures import open_rgb  # noqa: E402
 
 RENDITIONS, OF_TRAINING, SIDE = 6, 2, 224
-# Pictures that are not of the class they are labelled as, as NAME or SOURCE/NAME, and what they are.
+# Not of the class they are labelled as: NAME or SOURCE/NAME, and what they are.
 MISLABELLED = {
     "animals_mammals_bears_bear": "a black bear",
     "animals_mammals_rodents_rabbit": "a white rabbit, no cottontail",

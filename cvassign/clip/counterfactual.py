@@ -209,10 +209,8 @@ def lenders(picture, pictures: Sequence) -> dict:
         without a plain background}, as far as there are any. For a surface cut-out photos go first:
         of others nobody knows where the object is.
     """
-    draw = random.Random("/".join(picture.photo.parts[-3:]))
-    photos = [
-        p for p in pictures if p.kind == "photo" and not p.cropped and p.path != picture.photo
-    ]
+    draw = random.Random("/".join(picture.path.parts[-3:]))
+    photos = [p for p in pictures if p.kind == "photo" and not p.cropped and p.path != picture.path]
     cut_out = [p for p in photos if p.style == "photo_cutout"]
     own = [p for p in photos if p.index == picture.index]
     kinds = {
@@ -229,16 +227,16 @@ def versions(picture, pictures: Sequence) -> dict[str, Image.Image]:
     Returns:
         {`AS_IS`, names of `CHANGES`, and of a close-up `WHOLE`, its photo: picture}.
     """
-    image = picture.open()
-    with Image.open(picture.photo) as file:  # with its alpha channel
+    image = picture.image
+    with Image.open(picture.path) as file:  # with its alpha channel
         mask = mask_of(image if picture.cropped else file)
-    photos = {kind: p.open() for kind, p in lenders(picture, pictures).items()}
+    photos = {kind: p.image for kind, p in lenders(picture, pictures).items()}
     out = {AS_IS: image}
     for name, change in CHANGES.items():
         if (mask is not None or not change.masked) and (not change.of or change.of in photos):
             out[name] = change.apply(image, mask, *([photos[change.of]] if change.of else ()))
     if picture.cropped:
-        out[WHOLE] = replace(picture, cropped=None, path=picture.photo).open()
+        out[WHOLE] = replace(picture, cropped=None).image
     return out
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from cvassign import assets, fetching, stats
 from cvassign.clip import imagenet
 from cvassign.command import Parser
-from cvassign.files import replacing
+from cvassign.pictures import open_rgb
 
 COLUMNS = ("path", "imagenet_class_index", "synset", "style", "kind", "licence", "attribution",
            "source_repo", "may_be_committed", "accept_indices")  # fmt: skip
@@ -59,14 +59,10 @@ class Picture:
         return imagenet.class_names()[self.index]
 
     @property
-    def photo(self) -> Path:
-        """Its own file, or the one that it is a close-up of."""
-        return self.cropped[0] if self.cropped else self.path
-
-    def open(self) -> Image.Image:
-        """The picture in RGB; a close-up is cut from its photo, whose file is enough."""
-        image = imagenet.open_rgb(self.photo)
-        return crop(image, self.cropped[1]) if self.cropped else image
+    def image(self) -> Image.Image:
+        """In RGB, a window cut out of its photo: the models take a `Picture` as it is."""
+        whole = open_rgb(self.path)
+        return crop(whole, self.cropped[1]) if self.cropped else whole
 
     @property
     def source_order(self) -> float:
@@ -89,8 +85,10 @@ def load() -> list[Picture]:
     folders = [BUNDLED, data / "images"] if data else [BUNDLED]
     folders = [f for f in folders if (f / "manifest.csv").exists()]
     if not folders:
-        raise FileNotFoundError("expected gallery/manifest.csv in the project, or a folder that "
-                                "CVASSIGN_DATA names with images/manifest.csv; got neither")  # fmt: skip
+        raise FileNotFoundError(
+            "expected gallery/manifest.csv in the project, or a folder that "
+            "CVASSIGN_DATA names with images/manifest.csv; got neither"
+        )
     found = {}
     for folder in folders:
         for p in read(folder):  # the same name below the folder is the same picture
@@ -126,23 +124,20 @@ def read(folder: Path) -> list[Picture]:
     return pictures
 
 
-def close_ups(pictures: list[Picture], folder: Path) -> list[Picture]:
+def close_ups(pictures: list[Picture]) -> list[Picture]:
     """Windows of each photo, of each of `CLOSE_UPS`, in the middle and moved to each of the four
-    directions, by a fifth of the photo's side or up to its border. They are written to `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    found = []
-    for i, p in enumerate(p for p in pictures if p.kind == "photo"):
-        for size in CLOSE_UPS:
-            a, b, c = (0.5 - size / 2 + m * min(0.2, 0.5 - size / 2) for m in (-1, 0, 1))
-            for k, (x, y) in enumerate(((b, b), (a, b), (c, b), (b, a), (b, c))):
-                box = tuple(round(v, 6) for v in (x, y, x + size, y + size))
-                path = folder / f"{i:04d}-{size:.0%}-{k}.png"
-                window = replace(p, path=path, style=f"close-up {size:.0%}", cropped=(p.path, box),
-                                 attribution=f"{p.attribution}; cropped")  # fmt: skip
-                with replacing(path) as temporary:
-                    window.open().save(temporary, "png")
-                found.append(window)
-    return found
+    directions, by a fifth of the photo's side or up to its border."""
+    windows = []
+    for size in CLOSE_UPS:
+        a, b, c = (0.5 - size / 2 + m * min(0.2, 0.5 - size / 2) for m in (-1, 0, 1))
+        for x, y in ((b, b), (a, b), (c, b), (b, a), (b, c)):
+            windows.append(
+                (f"close-up {size:.0%}", tuple(round(v, 6) for v in (x, y, x + size, y + size)))
+            )
+    return [
+        replace(p, style=style, cropped=(p.path, box), attribution=f"{p.attribution}; cropped")
+        for p in pictures if p.kind == "photo" for style, box in windows
+    ]  # fmt: skip
 
 
 def crop(image: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:
@@ -170,7 +165,7 @@ def by_style(pictures: list[Picture], first: Tensor, second: Tensor) -> dict[str
         of_photo = defaultdict(list)
         for p, *hit in zip(pictures, first.tolist(), second.tolist()):
             if p.style == style:
-                of_photo[p.photo].append(hit)
+                of_photo[p.path].append(hit)
         shares = torch.tensor(
             [torch.tensor(h).double().mean(0).tolist() for h in of_photo.values()]
         )
@@ -206,7 +201,7 @@ def select(
     found = {}
     for index in sorted(set(only_first) & set(only_second)):
         one, *others = only_first[index]
-        others = [p for p in others if p.photo != one.photo]
+        others = [p for p in others if p.path != one.path]
         others.sort(key=lambda p: (bool(p.cropped), p.style == one.style))
         if others:
             found[index] = [one, others[0]], only_second[index][0]

@@ -21,8 +21,8 @@ def _column(ax, title: str, boxes: list[tuple[str, str]]) -> None:
     ax.set_title(title, fontsize=10)
     ax.axis("off")
     for i, (text, colour) in enumerate(boxes):
-        ax.text(0.5, i + 0.4, text, ha="center", va="center", fontsize=8,
-                bbox={"boxstyle": "round,pad=0.4", "fc": colour, "alpha": 0.25, "ec": colour})  # fmt: skip
+        box = {"boxstyle": "round,pad=0.4", "fc": colour, "alpha": 0.25, "ec": colour}
+        ax.text(0.5, i + 0.4, text, ha="center", va="center", fontsize=8, bbox=box)
         if i:
             ax.annotate("", (0.5, i + 0.1), (0.5, i - 0.3), arrowprops={"arrowstyle": "->"})
 
@@ -34,7 +34,8 @@ def architectures() -> Figure:
     top, bottom = axes
     _column(top[0], "ImageNet RN50: stem", [
         ("image 3 × 224 × 224", GREY), ("conv 7 × 7, stride 2 → 64 × 112 × 112", BLUE),
-        ("BatchNorm, ReLU", GREY), ("max pool 3 × 3, stride 2 → 64 × 56 × 56", ORANGE)])  # fmt: skip
+        ("BatchNorm, ReLU", GREY),
+        ("max pool 3 × 3, stride 2 → 64 × 56 × 56", ORANGE)])  # fmt: skip
     _column(bottom[0], "CLIP RN50: stem", [
         ("image 3 × 224 × 224", GREY), ("conv 3 × 3, stride 2 → 32 × 112 × 112", BLUE),
         ("conv 3 × 3 → 32 × 112 × 112", BLUE), ("conv 3 × 3 → 64 × 112 × 112", BLUE),
@@ -133,7 +134,7 @@ def moved(models: dict[str, dict], meanings: dict[str, str]) -> Figure:
 
 
 def _picture(ax, image, text: str, size: float, cut: tuple | None = None) -> None:
-    """A small picture under its name, with a rectangle around left, top, right, bottom in shares."""
+    """A small picture under its name, with a rectangle (left, top, right, bottom in shares)."""
     image = image.copy()
     image.thumbnail((160, 160))
     ax.imshow(image, interpolation="antialiased")
@@ -190,7 +191,7 @@ def answers(pictures: list, tops: dict[str, list], strips: list[dict] | None = N
         )
     for r, p in enumerate(pictures):
         y = 0.3 + height * r
-        whole = imagenet.open_rgb(p.photo)
+        whole = imagenet.open_rgb(p.path)
         _picture(place(0.05, y + 0.2, 1.25, height - 0.45), whole, f"{p.class_name}\n{p.style}", 7,
                  p.cropped and p.cropped[1])  # fmt: skip
         for i, top in enumerate(tops.values()):

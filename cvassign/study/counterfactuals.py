@@ -3,17 +3,15 @@
 
     python -m cvassign.study.counterfactuals    # -> results/study/counterfactual.json
 
-The ImageNet network of the twin's trunk against the twin, on the pictures of `gallery/` that the twin
-was not trained on. Every change of `clip.counterfactual` is made to every drawing of a class with a
-photo, to every cut-out photo, and to the pictures that the rule picks.
+The ImageNet network of the twin's trunk against the twin, on the pictures of `gallery/` that the
+twin was not trained on. Every change of `clip.counterfactual` is made to every drawing of a class
+with a photo, to every cut-out photo, and to the pictures that the rule picks.
 """
 
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 
@@ -49,25 +47,16 @@ def moved(ranks: Sequence[dict]) -> dict[str, dict]:
     return out
 
 
-def save(images: dict, folder: Path) -> dict[str, Path]:
-    """Pictures as files {name: file}, whose features the two models then share."""
-    folder.mkdir()
-    for name, image in images.items():
-        image.save(folder / f"{name}.png")
-    return {name: folder / f"{name}.png" for name in images}
-
-
-def study(pictures: list[gallery.Picture], models: dict, work: Path) -> dict:
+def study(pictures: list[gallery.Picture], models: dict) -> dict:
     """The content of counterfactual.json.
 
     Args:
         pictures: the gallery.
-        models: {name: model with `logits(files)`}: the ImageNet network first, the twin second.
-        work: an empty folder, for close-ups and changed pictures.
+        models: {name: model with `logits(pictures)`}: the ImageNet network first, the twin second.
     """
     new = twin.held_out(pictures)
-    pool = new + gallery.close_ups(new, work / "close-ups")
-    logits = {name: m.logits([p.path for p in pool]) for name, m in models.items()}
+    pool = new + gallery.close_ups(new)
+    logits = {name: m.logits(pool) for name, m in models.items()}
     hits = [gallery.hits(pool, x) for x in logits.values()]
     chosen = gallery.select(pool, hits[1], hits[0])
     with_photo = {p.index for p in pictures if p.kind == "photo"}
@@ -79,14 +68,14 @@ def study(pictures: list[gallery.Picture], models: dict, work: Path) -> dict:
     }
     ten = [p for wins, loss in chosen.values() for p in (*wins, loss)]
     todo = list(dict.fromkeys(chain(ten, *groups.values())))
-    files = [save(counterfactual.versions(p, pictures), work / str(i)) for i, p in enumerate(todo)]
-    ranks = {name: dict(zip(todo, counterfactual.ranks(m, files, [p.index for p in todo])))
+    images = [counterfactual.versions(p, pictures) for p in todo]
+    ranks = {name: dict(zip(todo, counterfactual.ranks(m, images, [p.index for p in todo])))
              for name, m in models.items()}  # fmt: skip
 
     def stored(p: gallery.Picture) -> dict:
         i = pool.index(p)
         return {
-            "path": p.photo.relative_to(gallery.BUNDLED).as_posix(), "style": p.style,
+            "path": p.path.relative_to(gallery.BUNDLED).as_posix(), "style": p.style,
             "box": p.cropped and p.cropped[1],
             "top": {m: imagenet.name_top(x[i : i + 1].softmax(-1))[0] for m, x in logits.items()},
             "ranks": {m: ranks[m][p] for m in models},
@@ -117,8 +106,7 @@ def main() -> int:
     classifier = twin.Features.of(twin.own_trunk(imagenet.load_resnet50()))
     words = twin.load(classifier).zero_shot()
     models = {classifier.name: classifier, words.name: words}
-    with tempfile.TemporaryDirectory() as work:
-        write_json(study(gallery.read(gallery.BUNDLED), models, Path(work)), OUT)
+    write_json(study(gallery.read(gallery.BUNDLED), models), OUT)
     print(OUT)
     return 0
 

@@ -155,8 +155,9 @@ def pictures(tmp_path, drawing, photo):
     photo.save(tmp_path / "own.png")
     photo.rotate(45, fillcolor="white").save(tmp_path / "other.png")
     return [
-        picture(tmp_path / "drawing.png", 1, "rendition", "clipart"), picture(tmp_path / "own.png", 1),
-        picture(tmp_path / "other.png", 400), picture(tmp_path / "scene.png", 500, style="photo"),
+        picture(tmp_path / "drawing.png", 1, "rendition", "clipart"),
+        picture(tmp_path / "own.png", 1), picture(tmp_path / "other.png", 400),
+        picture(tmp_path / "scene.png", 500, style="photo"),
     ]  # fmt: skip
 
 

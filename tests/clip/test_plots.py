@@ -34,7 +34,7 @@ def test_answers_show_names_windows_and_ranks(picture):
     top = [
         (name, 0.5 - 0.1 * i) for i, name in enumerate(("tench", "goldfish", "great white shark"))
     ]
-    strip = {"as is": (picture.open(), {"one": 412, "two": 3})}
+    strip = {"as is": (picture.image, {"one": 412, "two": 3})}
     figure = plots.answers([picture, window], {"one": [top] * 2, "two": [top] * 2}, [strip] * 2)
     said = words(figure)
     assert said["2  goldfish"] == (plots.GREEN, "bold")  # its own class

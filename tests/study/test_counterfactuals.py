@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from cvassign.clip import gallery, imagenet
 from cvassign.clip.counterfactual import AS_IS, CHANGES, WHOLE
+from cvassign.pictures import open_rgb
 from cvassign.study import counterfactuals, twin
 
 
@@ -42,7 +43,7 @@ def test_stored_choice_keeps_the_rule():
         for p, s, right, wrong in zip(
             restored, three, (second, second, first), (first, first, second)
         ):
-            assert imagenet.classes()[p.index].wnid == wnid and p.open().size > (0, 0)
+            assert imagenet.classes()[p.index].wnid == wnid and p.image.size > (0, 0)
             named = {m: p.class_name in [name for name, _ in s["top"][m]] for m in stored["models"]}
             assert named == {right: True, wrong: False}  # by the class's own name alone
             assert s["ranks"][right][AS_IS][0] <= 5 < s["ranks"][wrong][AS_IS][0]
@@ -64,25 +65,24 @@ def test_study_picks_and_changes(tmp_path, monkeypatch):
         return gallery.Picture(path, 1, (1,), style, kind, source, "CC0", "a", True)
 
     pictures = [
-        drawn("a", "blue", 25, "rendition", "clipart"), drawn("b", "blue", 24, "rendition", "cartoon"),
+        drawn("a", "blue", 25, "rendition", "clipart"),
+        drawn("b", "blue", 24, "rendition", "cartoon"),
         drawn("photo", "red", 12, "photo", "photo_cutout"),
         drawn("again", "red", 13, "photo", "photo_cutout"),
     ]  # fmt: skip
 
     class ByColour:  # class 1 is red in the middle
-        def logits(self, files):
-            x = [np.asarray(Image.open(f).convert("RGB"), dtype=float) for f in files]
+        def logits(self, images):
+            x = [np.asarray(open_rgb(i), dtype=float) for i in images]
             mid = [i[i.shape[0] // 2, i.shape[1] // 2] for i in x]
             return torch.tensor([[0, m[0] - m[2] - 1, *[0] * 10] for m in mid]).float()
 
     class BySize(ByColour):  # class 1 is large
-        def logits(self, files):
-            dark = [(np.asarray(Image.open(f).convert("L")) < 200).mean() for f in files]
+        def logits(self, images):
+            dark = [(np.asarray(open_rgb(i).convert("L")) < 200).mean() for i in images]
             return torch.tensor([[0, d - 0.3, *[0] * 10] for d in dark]).float()
 
-    out = counterfactuals.study(
-        pictures, {"colour": ByColour(), "size": BySize()}, tmp_path / "work"
-    )
+    out = counterfactuals.study(pictures, {"colour": ByColour(), "size": BySize()})
     (three,) = out["chosen"].values()
     assert [s["path"] for s in three] == ["a.png", "b.png", "photo.png"]
     ranks = three[0]["ranks"]["colour"]
