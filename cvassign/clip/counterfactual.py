@@ -39,9 +39,9 @@ def _border(pixels: np.ndarray) -> np.ndarray:
     return np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
 
 
-def _background(image: Image.Image) -> np.ndarray:
+def _background(image: Image.Image) -> tuple[int, ...]:
     """The border's median colour."""
-    return np.median(_border(np.asarray(image.convert("RGB"))), axis=0).astype(int)
+    return tuple(np.median(_border(np.asarray(image.convert("RGB"))), axis=0).astype(int).tolist())
 
 
 def _from_background(image: Image.Image) -> np.ndarray:
@@ -85,7 +85,7 @@ def surface(image: Image.Image, mask: np.ndarray, photo: Image.Image) -> Image.I
     luma has more or less than its mean is added to the photo's colours."""
     luma = np.asarray(image.convert("L"), dtype=float)
     shading = luma - luma[mask].mean()
-    laid = np.asarray(_over(photo, mask)) + shading[..., None]
+    laid = np.asarray(_over(patch(photo), mask)) + shading[..., None]
     return _paste(Image.fromarray(laid.round().clip(0, 255).astype(np.uint8)), image, mask)
 
 
@@ -94,15 +94,29 @@ def disc(image: Image.Image, mask: np.ndarray, photo: Image.Image) -> Image.Imag
     (w, h), radius = image.size, min(np.sqrt(mask.sum() / np.pi), min(image.size) / 2)
     y, x = np.ogrid[:h, :w]
     inside = (x - (w - 1) / 2) ** 2 + (y - (h - 1) / 2) ** 2 <= radius**2
-    return _paste(_over(photo, inside), Image.new("RGB", image.size, "white"), inside)
+    return _paste(_over(patch(photo), inside), Image.new("RGB", image.size, "white"), inside)
+
+
+def photo_in_place(image: Image.Image, mask: np.ndarray, photo: Image.Image) -> Image.Image:
+    """The photo's object instead of the picture's, on its background, as large and in the middle of
+    its place; a photo without a plain background as it is."""
+    found, out = mask_of(photo), Image.new("RGB", image.size, _background(image))
+    x, y, right, bottom = Image.fromarray(mask).getbbox()
+    if found is not None:
+        box = Image.fromarray(found).getbbox()
+        photo, found = photo.crop(box), Image.fromarray(found).crop(box)
+    photo = ImageOps.contain(photo, (right - x, bottom - y))
+    corner = ((x + right - photo.width) // 2, (y + bottom - photo.height) // 2)
+    out.paste(photo, corner, found and found.convert("L").resize(photo.size))
+    return out
 
 
 def _over(photo: Image.Image, mask: np.ndarray) -> Image.Image:
-    """A photo's `patch`, stretched over the mask's bounding box."""
+    """A photo over the mask's bounding box, in its own proportions."""
     whole = Image.fromarray(mask)
     x, y, right, bottom = whole.getbbox()
     out = Image.new("RGB", whole.size)
-    out.paste(ImageOps.fit(patch(photo), (right - x, bottom - y)), (x, y))
+    out.paste(ImageOps.fit(photo, (right - x, bottom - y)), (x, y))
     return out
 
 
@@ -162,7 +176,7 @@ def shuffled(image: Image.Image, mask=None, n: int = 4, seed: int = 0) -> Image.
 def smaller(image: Image.Image, mask=None) -> Image.Image:
     """Half as large, in the middle of its background's colour."""
     w, h = image.size
-    out = Image.new("RGB", image.size, tuple(_background(image).tolist()))
+    out = Image.new("RGB", image.size, _background(image))
     out.paste(image.resize((w // 2, h // 2)), (w // 4, h // 4))
     return out
 
@@ -188,6 +202,7 @@ CHANGES = {
     "surface": Change(surface, "the surface of a photo of its class inside the outline", "own"),
     "other surface": Change(surface, "the surface of a photo of another class", "other"),
     "surface alone": Change(disc, "its class's surface in a disc, no outline", "own"),
+    "photo in place": Change(photo_in_place, "a photo of its class in its place", "own"),
     "outline": Change(outline, "the outline alone, as a line"),
     "silhouette": Change(silhouette, "the outline alone, filled with black"),
     "blur": Change(blur, "blurred", masked=False),
@@ -257,3 +272,26 @@ def ranks(model, images: Sequence[dict[str, object]], indices: Sequence[int]) ->
     rank = (1 + (logits > own[:, None]).sum(dim=1)).tolist()
     found = iter(zip(rank, (own - logits.logsumexp(dim=1)).exp().tolist()))
     return [{name: next(found) for name in some} for some in images]
+
+
+def strips(pictures: Sequence, lenders: Sequence, models: dict) -> list[dict]:
+    """What the changes do to each picture of a class, as `plots.answers` shows it.
+
+    Args:
+        pictures, lenders: `gallery.Picture`s, and those whose photos the changes may borrow.
+        models: {name: model}, see `ranks`.
+
+    Returns:
+        {change: (image, {model: rank})} a picture.
+    """
+    images = [versions(p, lenders) for p in pictures]
+    found = {name: ranks(m, images, [p.index for p in pictures]) for name, m in models.items()}
+    return [{name: (image, {m: of[i][name][0] for m, of in found.items()})
+             for name, image in some.items()} for i, some in enumerate(images)]  # fmt: skip
+
+
+def brings_back(strip: dict, model: str, k: int = 5) -> list[str]:
+    """The changes of one of `strips` with which the model has the right class among its k best, the
+    best first: the reasons, where the picture as it is has it not."""
+    rank = {name: ranks[model] for name, (_, ranks) in strip.items() if name != AS_IS}
+    return sorted((name for name in rank if rank[name] <= k), key=rank.get)

@@ -1,6 +1,7 @@
 # LLM-assisted: prompts P3, P4, P9, P14, see report.md
 """The figures of notebook 3: each function takes numbers or pictures and returns a Figure."""
 
+import textwrap
 from itertools import pairwise
 
 import matplotlib.pyplot as plt
@@ -115,12 +116,13 @@ def moved(models: dict[str, dict], meanings: dict[str, str]) -> Figure:
     """
     fig, (rate, rank) = plt.subplots(1, 2, figsize=(9.5, 0.3 * len(meanings) + 1), sharey=True)
     for i, (model, changes) in enumerate(models.items()):
+        label = f"{model}: {next(iter(changes.values()))['top5'][0]:.0f} % before a change"
         y = [k + 0.3 * (i - 0.5) for k in range(len(meanings))]
         points = [[changes[c]["points"][k] for k in ("mean", "low", "high")] for c in meanings]
         for ax, values in ((rate, points), (rank, [changes[c]["factor"] for c in meanings])):
             mean, low, high = zip(*values)
             ax.hlines(y, low, high, color=PAIR[i])
-            ax.plot(mean, y, "o", ms=4, color=PAIR[i], label=model)
+            ax.plot(mean, y, "o", ms=4, color=PAIR[i], label=label)
     rate.set_yticks(range(len(meanings)), meanings.values())
     rate.set(xlabel="change of the top-5 rate [points]", ylim=(len(meanings) - 0.5, -0.5))
     rank.set(xlabel="the right class's rank is multiplied by", xscale="log")
@@ -153,7 +155,7 @@ def _answers(ax, picture, top: list[tuple[str, float]]) -> None:
     for i, (name, p) in enumerate(top):
         style = {"color": GREEN if name in accepted else "black", "fontsize": 7.5,
                  "weight": "bold" if name == picture.class_name else "normal"}  # fmt: skip
-        short = name if len(name) < 24 else f"{name[:22]}…"
+        short = name if len(name) < 22 else f"{name[:20]}…"
         ax.text(0, 0.86 - 0.17 * i, f"{i + 1}  {short}", **style)
         ax.text(1, 0.86 - 0.17 * i, f"{p:.2f}", ha="right", **style)
     ax.axis("off")
@@ -170,27 +172,24 @@ def answers(pictures: list, tops: dict[str, list], strips: list[dict] | None = N
     """
     if hidden := [p.path.name for p in pictures if not p.may_be_shown]:
         raise ValueError(f"these pictures may not be in a committed figure: {hidden}")
-    height, names, first = 2.0 if strips else 1.25, 1.72, 1.4  # inches
-    total = height * len(pictures) + 0.3
+    height, names, first, head = 2.0 if strips else 1.25, 1.72, 1.4, 0.4  # inches
+    total = height * len(pictures) + head
     fig = plt.figure(figsize=(9.5, total), layout="none")
 
     def place(x: float, y: float, w: float, h: float):  # inches from the left and the top
         return fig.add_axes((x / 9.5, 1 - (y + h) / total, w / 9.5, h / total))
 
-    def write(x: float, y: float, text: str, i: int, **more) -> None:
-        fig.text(x / 9.5, 1 - y / total, text, color=(*PAIR, GREEN)[i], fontsize=7, **more)
+    def write(x: float, y: float, text: str, colour: str, **more) -> None:
+        fig.text(x / 9.5, 1 - y / total, text, color=colour, fontsize=7, **more)
 
+    colours = (*PAIR, GREY)
     for i, model in enumerate(tops):
-        write(first + names * i, 0.18, model, i, weight="bold")
+        write(first + names * i, head, textwrap.fill(model, 26), colours[i], weight="bold")
     if strips:
-        write(
-            first + names * len(tops),
-            0.18,
-            "rank of the right class after a change; bold: in the top five",
-            0,
-        )
+        said = "the right class's rank after each change, bold in the top five"
+        write(first + names * len(tops), head, said, "black")
     for r, p in enumerate(pictures):
-        y = 0.3 + height * r
+        y = head + height * r
         whole = imagenet.open_rgb(p.path)
         _picture(place(0.05, y + 0.2, 1.25, height - 0.45), whole, f"{p.class_name}\n{p.style}", 7,
                  p.cropped and p.cropped[1])  # fmt: skip
@@ -200,8 +199,9 @@ def answers(pictures: list, tops: dict[str, list], strips: list[dict] | None = N
             x, above = first + names * len(tops) + 0.65 * (k % 7), y + 0.15 + 0.93 * (k // 7)
             _picture(place(x, above, 0.6, 0.6), image, change, 6)
             for i, rank in enumerate(ranks.values()):
-                write(x + 0.27 + 0.06 * i, above + 0.72, str(rank), i, ha=("right", "left")[i],
-                      weight="bold" if rank <= 5 else "normal")  # fmt: skip
+                weight = "bold" if rank <= 5 else "normal"
+                write(x + 0.27 + 0.06 * i, above + 0.72, str(rank), PAIR[i],
+                      ha=("right", "left")[i], weight=weight)  # fmt: skip
     return fig
 
 

@@ -24,9 +24,9 @@ from cvassign.study import twin
 OUT = RESULTS / "study" / "counterfactual.json"
 
 
-def moved(ranks: Sequence[dict]) -> dict[str, dict]:
+def moved(ranks: Sequence[dict], base: str = AS_IS) -> dict[str, dict]:
     """How far each change moves a model: `counterfactual.ranks` of n pictures, those that have the
-    change against the same ones as they are.
+    change against the same ones as they are, or under the change `base`.
 
     Returns:
         {change: {"n", "top5": [before, after] in %, "median": [before, after] of the ranks,
@@ -35,7 +35,9 @@ def moved(ranks: Sequence[dict]) -> dict[str, dict]:
     """
     out = {}
     for name in dict.fromkeys(name for r in ranks for name in r if name in CHANGES):
-        pairs = np.array([[r[AS_IS][0], r[name][0]] for r in ranks if name in r])
+        pairs = np.array([[r[base][0], r[name][0]] for r in ranks if {name, base} <= set(r)])
+        if not len(pairs):
+            continue
         before, after = pairs.T
         log = paired_bootstrap(np.log2(before), np.log2(after))  # in hundredths of a doubling
         out[name] = {
@@ -86,19 +88,30 @@ def study(pictures: list[gallery.Picture], models: dict) -> dict:
         "styles": gallery.by_style(pool, *hits),
         "moved": {group: {m: moved([ranks[m][p] for p in some]) for m in models}
                   for group, some in groups.items()},
+        # what the right surface does beyond what any surface does
+        "surface against other surface": {
+            m: moved([ranks[m][p] for p in groups["drawings"]], "other surface").get("surface")
+            for m in models
+        },
         "chosen": {imagenet.classes()[i].wnid: [stored(p) for p in (*wins, loss)]
                    for i, (wins, loss) in chosen.items()},
     }  # fmt: skip
 
 
-def restore(stored: list[dict], pictures: list[gallery.Picture]) -> list[gallery.Picture]:
-    """The pictures of one class in counterfactual.json, from the gallery."""
+def shown(stored: list[dict], pictures: list[gallery.Picture]) -> tuple[list, dict, list]:
+    """One class of counterfactual.json as `clip.plots.answers` takes it: its pictures out of the
+    gallery, each model's answers, and the strips of changes, drawn again."""
     found = {p.path.relative_to(gallery.BUNDLED).as_posix(): p for p in pictures}
-    out = []
+    restored, strips = [], []
     for s in stored:
         p = found[s["path"]]
-        out.append(replace(p, style=s["style"], cropped=s["box"] and (p.path, tuple(s["box"]))))
-    return out
+        p = replace(p, style=s["style"], cropped=s["box"] and (p.path, tuple(s["box"])))
+        restored.append(p)
+        strips.append({
+            name: (image, {m: ranks[name][0] for m, ranks in s["ranks"].items()})
+            for name, image in counterfactual.versions(p, pictures).items()
+        })  # fmt: skip
+    return restored, {m: [s["top"][m] for s in stored] for m in stored[0]["top"]}, strips
 
 
 def main() -> int:

@@ -101,6 +101,16 @@ def test_surface_alone_is_a_disc_of_the_same_area(drawing, photo):
     assert (disc == disc.T).all() and (disc == disc[::-1]).all() and not disc[:10].any()
 
 
+def test_photo_in_place_is_as_large_and_on_the_same_background(drawing, photo):
+    image, mask = drawing
+    out = cf.photo_in_place(image, mask, photo)
+    disc = Image.fromarray(cf.mask_of(out))
+    assert disc.getbbox() == (24, 24, 56, 56)  # of BOX the height, in the middle
+    assert np.abs(pixels(out)[26:30, 34:46].mean((0, 1)) - (90, 130, 60)).max() < 3
+    grey = Image.new("RGB", (80, 80), (200, 200, 200))
+    assert pixels(cf.photo_in_place(grey, mask, photo))[~mask].min() == 200
+
+
 def test_outline_and_silhouette(drawing):
     image, mask = drawing
     dark = pixels(cf.silhouette(image, mask)) == 0
@@ -189,3 +199,6 @@ def test_ranks_follow_the_model(pictures):
     )
     assert found["grey"][0] == 2  # red and green alike: behind the constant alone
     assert cf.ranks(ByRed(), [some, some], [1, 0])[1][cf.AS_IS][0] == 2
+    (strip,) = cf.strips(pictures[:1], pictures, {"red": ByRed()})
+    assert strip["grey"][1] == {"red": 2} and set(strip) == set(some)
+    assert cf.brings_back(strip, "red", k=1) == sorted(n for n in strip if found[n][0] == 1)

@@ -55,7 +55,7 @@ def test_differences_stand_at_their_values():
     change = {
         "points": {"mean": 10.0, "low": 5.0, "high": 15.0},
         "factor": [0.25, 0.125, 0.5],
-        "n": 9,
+        "top5": [20.0, 30.0],
     }
     figure = plots.moved(
         {"one": {"grey": change}, "two": {"grey": change}}, {"grey": "grey, not colour"}

@@ -38,7 +38,7 @@ def test_stored_choice_keeps_the_rule():
     assert len({imagenet.branch(wnid) for wnid in stored["chosen"]}) >= 6
     styles = set()
     for wnid, three in stored["chosen"].items():
-        restored = counterfactuals.restore(three, pictures)
+        restored, tops, strips = counterfactuals.shown(three, pictures)
         assert twin.held_out(restored) == restored and all(p.may_be_shown for p in restored)
         for p, s, right, wrong in zip(
             restored, three, (second, second, first), (first, first, second)
