@@ -9,6 +9,8 @@ endif
 .PHONY: test notebooks report
 
 test: $(SETUP)
+	$(PYTHON) -m ruff check --quiet .
+	$(PYTHON) -m ruff format --check --quiet .
 	$(PYTHON) -m pytest -q tests
 
 notebooks: $(SETUP)

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, P2, P8, P15, P16, see report.md
+# LLM-assisted: prompts P1, P2, P8, P13, P15, P16, see report.md
 """The style of all figures, their sizes, and how they are saved and shown.
 
 ViT is blue and Diff-ViT vermilion in every figure, and no other thing ever has these two
@@ -13,6 +13,7 @@ from functools import wraps
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -45,9 +46,9 @@ COLOURS = ("#117733", "#AA4499", "#BB9900", "#44AA99", "#332288", "#999999", "#0
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 
 
-def _style():
+def _style(**changes):
     """The common style in place of whatever the user has set: figures are the same everywhere."""
-    return plt.style.context(STYLE, after_reset=True)
+    return plt.style.context(STYLE | changes, after_reset=True)
 
 
 def styled(draw):
@@ -78,7 +79,8 @@ def encoded(figure: Figure) -> tuple[bytes, str]:
             options["pil_kwargs"] |= {"quality": quality, "subsampling": 0}  # colour at full size
         else:  # without matplotlib's version in it the same figure gives the same file
             options["metadata"] = {"Software": None}
-        with _style():
+        # Ticks are made when they are drawn, in the style of then; the layout stays as it was made.
+        with _style(**{"figure.constrained_layout.use": False}):
             figure.savefig(file, format=kind, dpi=dpi, **options)
         if file.tell() < MAX_BYTES:
             break
@@ -108,6 +110,13 @@ def show(figure: Figure, name: str, folder: Path | None = None):
 def colour_of(name: str, i: int) -> str:
     """A model's own colour, else the i-th of the others."""
     return MODEL_COLOURS.get(name, COLOURS[i % len(COLOURS)])
+
+
+def errorbars(ax: Axes, x: Sequence, values: Sequence, colour, **look) -> None:
+    """Points with their intervals, from `values` (n, 3): mean, low, high."""
+    mean, low, high = np.asarray(values, dtype=float).T
+    look = {"marker": "o", "ms": 4, "elinewidth": 1} | look
+    ax.errorbar(x, mean, (mean - low, high - mean), color=colour, **look)
 
 
 def whole_ticks(ax: Axes) -> None:

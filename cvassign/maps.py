@@ -1,10 +1,11 @@
-# LLM-assisted: prompts P1, P2, P3, P8, see report.md
+# LLM-assisted: prompts P1, P2, P3, P8, P13, see report.md
 """The figures of images, attention maps and positions: each takes arrays and returns a Figure.
 
 Images are CIFAR's uint8 pixels (B, 3, S, S), drawn pixel by pixel. A map has one number per
 patch, in raster order (B, N); it is smoothed to the image's size and laid over its grey version.
 Each map has a scale of its own: without negative numbers from its least to its largest value; a
-signed one has a diverging scale centred at 0, as wide as its largest weight of either sign.
+signed one has a diverging scale centred at 0, as wide as its largest weight of either sign. Only
+`head_maps` can draw all maps on one scale.
 
 Shapes: B batch, L layers, H heads, N = g² patches, S pixels a side, D embed_dim.
 """
@@ -17,12 +18,15 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from cvassign.figure import (
+    COLOURS,
     DASHES,
     WIDTH,
     colour_of,
+    errorbars,
     legend_below,
     styled,
     whole_ticks,
@@ -94,11 +98,11 @@ def _cells(
     """Square cells without axes, close together; sizes of the margins in inches.
 
     `text` is the height of the text above each row; `between` that after each `group` of rows.
-    Every size is known beforehand, so nothing has to be laid out: a grid of 150 axes would take
-    constrained layout many seconds.
+    The fewer the rows, the larger the cells. Every size is known beforehand, so nothing has to be
+    laid out: a grid of 150 axes would take constrained layout many seconds.
     """
     gap = 0.06
-    side = min(1.15 if rows <= 10 else 0.9, (WIDTH - left - gap) / columns - gap)
+    side = min(max(0.9, min(1.7, 11 / rows)), (WIDTH - left - gap) / columns - gap)
     width = left + columns * (side + gap) + gap
     height = top + rows * (side + gap + text) + (rows // group - 1) * between + bottom
     fig = plt.figure(figsize=(width, height), layout="none")
@@ -113,9 +117,10 @@ def _cells(
     return fig, axes
 
 
-def _overlay(ax: Axes, image: np.ndarray, grid: np.ndarray, signed: bool,
-             smooth: bool = True) -> None:  # fmt: skip
-    """A map (g, g) over a grey image (S, S, 3); not smooth: the map alone, patch by patch.
+def _overlay(ax: Axes, image: np.ndarray, grid: np.ndarray, signed: bool, smooth: bool = True,
+             limit: float | None = None) -> None:  # fmt: skip
+    """A map (g, g) over a grey image (S, S, 3); not smooth: the map alone, patch by patch. A signed
+    map's scale reaches to `limit`, else to its own largest weight.
 
     They are blended here, at the image's own S x S pixels: drawn smoothly at the figure's
     resolution a grid of maps is megabytes. In 64 steps a colour, which no eye tells from 256.
@@ -123,7 +128,7 @@ def _overlay(ax: Axes, image: np.ndarray, grid: np.ndarray, signed: bool,
     S = len(image)
     resample, opacity = (Image.BICUBIC, OPACITY) if smooth else (Image.NEAREST, 1.0)
     values = np.asarray(Image.fromarray(grid.astype(np.float32)).resize((S, S), resample))
-    limit = np.abs(grid).max() or 1.0  # of zeros only: all white
+    limit = limit or np.abs(grid).max() or 1.0  # of zeros only: all white
     low, high = (-limit, limit) if signed else (grid.min(), grid.max())
     colours = plt.get_cmap(DIVERGING if signed else SEQUENTIAL)
     heat = colours(Normalize(low, high, clip=True)(values))[..., :3]  # (S, S, 3) in 0 ... 1
@@ -133,25 +138,31 @@ def _overlay(ax: Axes, image: np.ndarray, grid: np.ndarray, signed: bool,
     ax.imshow(np.round(blend * 63) / 63)
 
 
-def _scales(fig: Figure, signed: set[bool], what: str) -> None:
-    """Colour bars in the lower margin, one for each kind of map in the figure."""
+def _scales(fig: Figure, signed: dict[str, bool], what: str, limit: float | None = None) -> None:
+    """Colour bars in the lower margin, for each kind of map one that names its rows; with a `limit`
+    a single one, with numbers."""
     width, height = fig.get_size_inches()
     each = (width - 0.6) / 2
-    for i, kind in enumerate(sorted(signed)):
+    for i, kind in enumerate(sorted(set(signed.values()))):
         where = (0.3 + (i + 0.15) * each, 0.42, 0.7 * each, 0.09)  # inches
         cax = fig.add_axes(np.divide(where, (width, height, width, height)))
-        norm = Normalize(-1, 1) if kind else Normalize(0, 1)
+        norm = Normalize(-(limit or 1), limit or 1) if kind else Normalize(0, 1)
         bar = fig.colorbar(ScalarMappable(norm, DIVERGING if kind else SEQUENTIAL), cax=cax,
                            orientation="horizontal")  # fmt: skip
-        bar.set_label(f"{'signed ' * kind}{what}, each map on its own scale", fontsize=8)
+        rows = " / ".join(name for name in signed if signed[name] == kind)
+        scale = "all maps on one scale" if limit else "each map on its own scale"
+        bar.set_label(f"{what}{rows}: {scale}", fontsize=8)
         bar.outline.set_visible(False)
-        texts = {-1: "−largest", 0: "0", 1: "largest"} if kind else {0: "least", 1: "largest"}
-        bar.set_ticks(list(texts), labels=list(texts.values()), fontsize=7.5)
+        bar.ax.tick_params(labelsize=7.5)
+        bar.locator = MaxNLocator(5)
+        if not limit:
+            texts = {-1: "−largest", 0: "0", 1: "largest"} if kind else {0: "least", 1: "largest"}
+            bar.set_ticks(list(texts), labels=list(texts.values()))
 
 
 def _rows_of_maps(images, grids: dict[str, list[np.ndarray]], heads: list[str],
-                  texts: dict[str, Sequence[str]] | None, title: str,
-                  smooth: bool = True) -> Figure:  # fmt: skip
+                  texts: dict[str, Sequence[str]] | None, title: str, smooth: bool = True,
+                  common: bool = False) -> Figure:  # fmt: skip
     """A row an image and model: the image, then the model's maps, a list of (B, g, g)."""
     B = len(images)
     texts = texts or {}
@@ -160,7 +171,8 @@ def _rows_of_maps(images, grids: dict[str, list[np.ndarray]], heads: list[str],
             raise ValueError(
                 f"expected captions of {B} images for {list(grids)}, got {len(text)} for {name!r}"
             )
-    signed = {name: bool(np.stack(maps).min() < 0) for name, maps in grids.items()}
+    limit = max(np.abs(maps).max() for maps in grids.values()) if common else None
+    signed = {name: common or bool(np.stack(maps).min() < 0) for name, maps in grids.items()}
     fig, axes = _cells(B * len(grids), 1 + len(heads), left=1.0, group=len(grids),
                        between=0.12 * (len(grids) > 1), top=0.62 if title else 0.3,
                        bottom=0.6)  # fmt: skip
@@ -171,12 +183,12 @@ def _rows_of_maps(images, grids: dict[str, list[np.ndarray]], heads: list[str],
             lines.append(_two_lines(texts[name][b]))
         axes[row, 0].set_ylabel("\n".join(lines), **LEFT)
         for ax, grid in zip(axes[row, 1:], grids[name]):
-            _overlay(ax, images[b], grid[b], signed[name], smooth)
+            _overlay(ax, images[b], grid[b], signed[name], smooth, limit)
         for ax in axes[row, 1 + len(grids[name]) :]:
             ax.set_visible(False)  # a Diff-ViT has half as many heads
     for ax, head in zip(axes[0], ("image", *heads)):
         ax.set_title(head, fontsize=9, pad=4)
-    _scales(fig, set(signed.values()), "attention")
+    _scales(fig, signed, "weights of ", limit)
     if title:
         fig.suptitle(title, y=1 - 0.1 / fig.get_figheight(), va="top")
     return fig
@@ -184,7 +196,7 @@ def _rows_of_maps(images, grids: dict[str, list[np.ndarray]], heads: list[str],
 
 @styled
 def head_maps(images, attention: dict, captions: dict | None = None, layer: int = -1,
-              title: str = "", smooth: bool = True) -> Figure:  # fmt: skip
+              title: str = "", smooth: bool = True, common: bool = False) -> Figure:  # fmt: skip
     """CLS attention of every head of one layer, and the heads' mean.
 
     Args:
@@ -193,6 +205,7 @@ def head_maps(images, attention: dict, captions: dict | None = None, layer: int 
         captions: {model: B texts}, see `captions`.
         layer: index of the layer; the last by default.
         smooth: False shows the weights as they are, one square a patch.
+        common: all maps on one scale, whose colour bar has numbers: what is pale is small.
 
     Raises:
         ValueError: if the shapes do not fit one another.
@@ -204,7 +217,7 @@ def head_maps(images, attention: dict, captions: dict | None = None, layer: int 
         grids[name] = [of_layer.mean(axis=0), *of_layer]
     H = max(map(len, grids.values())) - 1
     heads = ["mean", *(f"head {h + 1}" for h in range(H))]
-    return _rows_of_maps(images, grids, heads, captions, title, smooth)
+    return _rows_of_maps(images, grids, heads, captions, title, smooth, common)
 
 
 @styled
@@ -255,7 +268,7 @@ def rollout_maps(images, maps: dict, captions: Sequence[str] | None = None,
         if b % columns == 0:
             for ax, name in zip(column, ("image", *grids)):
                 ax.set_ylabel(wrapped(name, 16), **LEFT)
-    _scales(fig, set(signed.values()), "rollout")
+    _scales(fig, signed, "")
     if title:
         fig.suptitle(title, y=1 - 0.1 / fig.get_figheight(), va="top")
     return fig
@@ -344,6 +357,30 @@ def _cosines(positions: np.ndarray) -> np.ndarray:
     return unit @ unit.T
 
 
+def position_cosines(positions) -> dict[str, list[list]]:
+    """Mean cosine of the positions (N, D) of patches that are d apart, with the number of pairs.
+
+    Returns:
+        Rows [d, cosine, pairs]: "vertical", of one column; "horizontal", of one row; "horizontal,
+        folded", of one row, d as if the image were folded down its middle: at 0 are mirror images,
+        without those of the two middle columns, which are neighbours.
+    """
+    positions, g = _positions(positions)
+    cosine = _cosines(positions)
+    row, column = np.divmod(np.arange(g * g), g)
+    fold = np.minimum(column, g - 1 - column)
+    down, across, folded = (abs(x[:, None] - x) for x in (row, column, fold))
+    found = {}
+    for name, distance, allowed in (
+        ("vertical", down, across == 0),
+        ("horizontal", across, down == 0),
+        ("horizontal, folded", folded, (down == 0) & (across > 1 - np.sign(folded))),
+    ):
+        masks = [np.triu(allowed & (distance == d), 1) for d in range(g)]
+        found[name] = [[d, cosine[m].mean(), int(m.sum())] for d, m in enumerate(masks) if m.any()]
+    return found
+
+
 @styled
 def position_similarity(positions, title: str = "") -> Figure:
     """N x N similarity of the positions (N, D): dot products (left) and cosines (right)."""
@@ -392,20 +429,60 @@ def position_grid(positions, title: str = "") -> Figure:
 
 
 @styled
+def position_distance(positions, title: str = "") -> Figure:
+    """Mean cosine of two positions against their distance; the small numbers count the pairs. The
+    lines are those of `position_cosines`. positions: (N, D)."""
+    fig, ax = plt.subplots(figsize=(WIDTH * 0.6, 3.4))
+    sides = ("left", (7, -3)), ("center", (0, 6)), ("right", (-7, -3))  # of a point, for its number
+    for i, (name, rows) in enumerate(position_cosines(positions).items()):
+        ax.plot(*np.array(rows).T[:2], "o-", ms=4, color=COLOURS[i], label=name)
+        for d, cosine, pairs in rows:
+            ax.annotate(pairs, (d, cosine), sides[i][1], color=COLOURS[i], fontsize=7,
+                        textcoords="offset points", ha=sides[i][0])  # fmt: skip
+    ax.axhline(0, color="0.4", lw=0.8)
+    ax.set(xlabel="distance (patches)", ylabel="mean cosine", title=title)
+    legend_below(fig)
+    return fig
+
+
+def _lines(ax: Axes, x: Sequence, lines: dict[str, Sequence]) -> None:
+    """A line for each name: of numbers (n,), or of (n, 3) mean, low, high, with its intervals."""
+    for i, (name, values) in enumerate(lines.items()):
+        look = {"marker": "o", "ms": 4, "color": colour_of(name, i), "label": name}
+        if np.ndim(values) == 2:
+            errorbars(ax, x[: len(values)], values, look.pop("color"), **look)
+        else:
+            ax.plot(x[: len(values)], values, **look)
+
+
+@styled
+def perturbation_curves(scores: dict[str, dict], title: str = "") -> Figure:
+    """Probability of the class (percent) while patches leave the image (left) or enter it (right),
+    in each map's order; means over images, from the `scores` of `study.attention`."""
+    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.3), sharey=True)
+    for i, (ax, name) in enumerate(zip(axes, ("deletion", "insertion"))):
+        curves = {key: row["curves"][i] for key, row in scores.items()}
+        _lines(ax, np.linspace(0, 100, len(next(iter(curves.values())))), curves)
+        ax.set(title=name, xlabel=f"patches {('taken away', 'put in')[i]} (%)")
+    axes[0].set_ylabel("probability of the class (%)")
+    legend_below(fig)
+    fig.suptitle(title)
+    return fig
+
+
+@styled
 def by_layer(panels: dict[str, dict], tokens: int | None = None, title: str = "") -> Figure:
     """Numbers of every layer, a panel for each quantity, a line for each model.
 
     Args:
-        panels: {axis label: {line's name: (L,)}}.
+        panels: {axis label: {line's name: (L,), or (L, 3) mean, low, high}}.
         tokens: N+1; draws in the first panel the entropy ln(N+1) of attention that is the same
             everywhere.
         title: of the figure.
     """
     fig, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3.3), squeeze=False)
     for ax, (label, lines) in zip(axes[0], panels.items()):
-        for i, (name, values) in enumerate(lines.items()):
-            layers = range(1, len(values) + 1)
-            ax.plot(layers, values, marker="o", ms=4, color=colour_of(name, i), label=name)
+        _lines(ax, range(1, 1 + max(map(len, lines.values()))), lines)
         ax.set(xlabel="layer", ylabel=label)
         whole_ticks(ax)
     if tokens is not None:

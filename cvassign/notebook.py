@@ -19,12 +19,13 @@ import torch
 from IPython.display import HTML, Markdown, display
 from torch import Tensor
 
+from cvassign.data import DATASETS, Dataset
 from cvassign.device import pick_device
-from cvassign.experiments import MODELS, all_runs, experiment_runs, run_all
+from cvassign.experiments import MODELS, PRESETS, all_runs, experiment_runs, run_all
 from cvassign.experiments import stored as stored_results
-from cvassign.results import RESULTS, Result, Run, by_name, load_logits, load_model
+from cvassign.results import RESULTS, Result, Run, by_name, load_all, load_logits, load_model
 from cvassign.settings import RETRAIN, SMOKE
-from cvassign.stats import mean_std
+from cvassign.stats import Noise, interval, mean_std
 from cvassign.vit import VisionTransformer
 
 
@@ -109,9 +110,32 @@ class Stored:
         """What the best model said of the test images when it was trained, (n, 10)."""
         return load_logits(self.runs(model)[seed], self.results)
 
+    def all_results(self, model: str = "vit") -> list[Result]:
+        """Every stored result of a model, whatever its experiment."""
+        return load_all(all_runs(self.presets[0], model=model), self.results)
+
+    def dataset(self) -> Dataset:
+        """The data that the shown results were trained on, on the CPU."""
+        return DATASETS[PRESETS[self.presets[0]].dataset]()
+
+    def noise(self, length: str) -> Noise:
+        """What another seed does to the validation accuracy of runs of "15 epochs", say."""
+        held = self.study("headline")["noise"][length]["val"]
+        return Noise(held["std"], held["df"])
+
     def study(self, name: str) -> dict:
         """A stored study, results/study/NAME.json; in smoke mode that of the real models."""
         return json.loads((RESULTS / "study" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def score_table(scores: dict[str, dict]):
+    """Deletion and insertion of `study.attention` as a table: a row a map, gains with intervals."""
+    rows = {}
+    for name, found in scores.items():
+        row = {k: f"{found[k]:.1f}" for k in ("deletion", "insertion")}
+        gains = [k for k in found if "gain" in k]
+        rows[name] = row | {k: interval(found[k], "+.1f") for k in gains}
+    return shown(pd.DataFrame(rows).T.fillna("–"))
 
 
 def pick_images(logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, P2, P8, see report.md
+# LLM-assisted: prompts P1, P2, P8, P13, see report.md
 """The figures of training runs: each takes results and returns a Figure. A line is the mean over
 seeds, its band one standard deviation."""
 
@@ -15,12 +15,14 @@ from cvassign.figure import (
     DASHES,
     MODEL_COLOURS,
     WIDTH,
+    errorbars,
     legend_below,
     panels,
     styled,
     whole_ticks,
 )
 from cvassign.results import Result, by_name
+from cvassign.stats import Noise, pooled
 
 
 def std_over_seeds(values: np.ndarray) -> np.ndarray:
@@ -113,14 +115,25 @@ def loss_curves(results: Sequence[Result], title: str = "") -> Figure:
 
 
 @styled
-def loss_grid(results: Sequence[Result], title: str = "", columns: int = 4) -> Figure:
+def loss_grid(
+    results: Sequence[Result],
+    title: str = "",
+    columns: int = 4,
+    reference: Sequence[Result] = (),
+) -> Figure:
     """A small panel for each label, with training (dashed) and validation loss (solid).
 
-    For experiments of many configurations, and for ViT beside Diff-ViT in all of them.
+    For experiments of many configurations, and for ViT beside Diff-ViT in all of them. The
+    validation loss of the `reference`, mean of its seeds, is a thin grey line in every panel.
     """
     groups = by_name(results)
     histories = [[_loss(group, split) for split in ("train", "val")] for group in groups]
     fig, axes = panels(list(dict.fromkeys(g[0].label for g in groups)), columns, "epoch")
+    for i, group in enumerate(by_name(reference) if reference else ()):
+        epochs, values = _loss(group, "val")
+        look = {"color": "0.45", "lw": 0.8, "ls": DASHES[2 * i], "zorder": 3}
+        for ax in axes.values():
+            ax.plot(epochs, values.mean(axis=0), label=f"{group[0].kind}, reference", **look)
     for group, (train, val) in zip(groups, histories):
         ax, model = axes[group[0].label], group[0].kind
         colour = MODEL_COLOURS[model]
@@ -206,34 +219,67 @@ def _apart(values: np.ndarray, gap: float) -> np.ndarray:
     return result
 
 
+@styled
+def first_lambdas(results: Sequence[Result], marked: str = "", title: str = "") -> Figure:
+    """λ of the first layer after the last epoch, a row a recipe and a dot a seed, by size.
+
+    Args:
+        results: of the Diff-ViT, of any recipes and lengths.
+        marked: the label of the recipe that is drawn in the Diff-ViT's colour.
+    """
+    groups = by_name(results)
+    labels = [group[0].label for group in groups]
+    # "none" is an augmentation and a position; a name says which.
+    names = [label if labels.count(label) == 1 else group[0].run.name.removeprefix("diff-")
+             for label, group in zip(labels, groups)]  # fmt: skip
+    ends = [_histories(group, "lambdas")[:, -1, 0] for group in groups]
+    fig, ax = plt.subplots(figsize=(WIDTH * 0.75, 0.8 + 0.17 * len(groups)))
+    for place, i in enumerate(np.argsort([end.mean() for end in ends])):
+        colour = MODEL_COLOURS["Diff-ViT"] if labels[i] == marked else "0.45"
+        ax.plot(ends[i], [place] * len(ends[i]), "o", ms=4.5, alpha=0.8, color=colour)
+        look = {"va": "center", "fontsize": 8, "transform": ax.get_yaxis_transform()}
+        ax.text(-0.01, place, names[i], ha="right", **look)
+        ax.text(1.01, place, f"{groups[i][0].train.epochs} epochs", color="0.45", **look)
+    ax.axvline(0, color="0.4", lw=0.8)
+    ax.axvline(lambda_init_of(1), color="0.4", lw=0.8, ls=DASHES[1])
+    ax.set(xlabel=f"λ of layer 1 at the end (dashed: λ_init {lambda_init_of(1):g})", title=title)
+    ax.set(yticks=[], ylim=(-1, len(groups)))
+    return fig
+
+
 def _setting(result: Result, key: str):
     return getattr(result.model if hasattr(result.model, key) else result.train, key)
 
 
 @styled
 def hyperparameters(
-    results: Sequence[Result], reference: Sequence[Result], title: str = ""
+    results: Sequence[Result],
+    reference: Sequence[Result],
+    title: str = "",
+    noise: Noise | None = None,
 ) -> Figure:
     """Validation accuracy against the value of each hyperparameter, a small panel each.
 
     Args:
         results: the reference recipe first, then runs that change one thing in it; of one or of
             both models. AdamW's runs share a panel of their own against its rate.
-        reference: all seeds of the reference recipe. The band is two of their standard deviations
-            (the models' larger one) to either side of their mean: inside it a difference may be
-            chance.
+        reference: all seeds of the reference recipe, drawn as their mean with its 95 % interval.
+        noise: of validation, by default that of `reference` alone, if it has seeds. Inside the
+            band around the mean lies, nineteen times of twenty, a run that differs by its seed.
     """
-    models = [m for m in MODEL_COLOURS if any(r.kind == m for r in results)]
-    of = {m: [r for r in results if r.kind == m] for m in models}
-    val = lambda m: np.array([r.val for r in reference if r.kind == m])  # noqa: E731
-    seeds = {m: val(m) for m in models}
-    noise = max(values.std(ddof=1) for values in seeds.values())
+    seeds = {group[0].kind: [r.val for r in group] for group in by_name(reference)}
+    several = [values for values in seeds.values() if len(values) > 1]
+    noise = noise or (pooled(several) if several else None)
     keys = ("depth", "embed_dim", "num_heads", "mlp_ratio", "learning_rate")
     names = ("layers", "embedding dimension D", "heads", "MLP width / D", "learning rate, Muon")
-    fig, axes = plt.subplots(2, 3, figsize=(WIDTH, 5), sharey=True)
-    for ax, key, name in zip(axes.flat, (*keys, "adamw"), (*names, "learning rate, AdamW")):
-        for model in models:
-            base, *rest = of[model]
+    fig, axes = plt.subplots(2, 3, figsize=(WIDTH, 5))
+    for i in range(1, 5):
+        axes.flat[i].sharey(axes.flat[0])  # but AdamW, whose accuracies would flatten the others
+    for ax, key, name in zip(
+        axes.flat, (*keys, "adamw"), (*names, "learning rate, AdamW (own scale)")
+    ):
+        for model in (m for m in MODEL_COLOURS if any(r.kind == m for r in results)):
+            base, *rest = (r for r in results if r.kind == model)
             adamw = [r for r in rest if _setting(r, "optimizer") != _setting(base, "optimizer")]
             if key == "adamw":
                 runs, x = adamw, "learning_rate"
@@ -241,11 +287,14 @@ def hyperparameters(
                 changed = [r for r in rest if _setting(r, key) != _setting(base, key)]
                 runs, x = [r for r in [base, *changed] if r not in adamw], key
             runs = sorted(runs, key=lambda r: _setting(r, x))
-            colour, level = MODEL_COLOURS[model], seeds[model].mean()
-            ax.plot(range(len(runs)), [r.val for r in runs], "o-", ms=4.5, color=colour,
-                    label=model)  # fmt: skip
+            colour, n, mean = MODEL_COLOURS[model], len(seeds[model]), np.mean(seeds[model])
+            values = [mean if r is base else r.val for r in runs]
+            ax.plot(range(len(runs)), values, "o-", ms=4.5, color=colour, label=model)
             ax.set_xticks(range(len(runs)), [f"{_setting(r, x):g}" for r in runs])
-            ax.axhspan(level - 2 * noise, level + 2 * noise, color=colour, alpha=0.12, lw=0)
+            if noise and base in runs:
+                ax.errorbar(runs.index(base), mean, noise.between(n), color=colour, capsize=3)
+                width = noise.between(1, n)
+                ax.axhspan(mean - width, mean + width, color=colour, alpha=0.12, lw=0)
         ax.set_xlabel(name)
         ax.margins(x=0.12)
     fig.supylabel("validation accuracy (%)", fontsize=9)
@@ -254,22 +303,59 @@ def hyperparameters(
     return fig
 
 
+FOREST = {"step": ("o", "0.25"), "sum": ("D", COLOURS[1]), "whole": ("s", COLOURS[4]),
+          "detail": ("o", "0.45"), "variant": ("o", COLOURS[0])}  # fmt: skip
+
+
 @styled
-def robustness_difference(accuracy: dict, severities: Sequence[int], title: str = "") -> Figure:
-    """Diff-ViT minus ViT against the severity of each corruption, one line a corruption.
+def forest(rows: Sequence[tuple], xlabel: str = "points", title: str = "") -> Figure:
+    """Differences with their 95 % intervals, a row each; a filled marker where zero is outside.
 
     Args:
-        accuracy: {"ViT" and "Diff-ViT": {corruption: (severities,)}} in percent.
-        severities: what the columns stand for; 0 for clean images.
+        rows: (label, mean, low, high, n, kind), from top to bottom. n, what the interval is over
+            ("3 seeds"), stands on the right; kind is a key of `FOREST`, and a line parts one kind
+            from the next.
     """
-    fig, ax = plt.subplots(figsize=(WIDTH * 0.75, 3.6))
-    for i, name in enumerate(accuracy["ViT"]):
-        gap = np.subtract(accuracy["Diff-ViT"][name], accuracy["ViT"][name])
-        look = {"color": COLOURS[i % len(COLOURS)], "ls": "-" if "noise" in name else DASHES[1]}
-        ax.plot(severities, gap, marker="o", ms=4, label=name, **look)
-    ax.axhline(0, color="0.4", lw=0.8)
-    ax.set(xlabel="severity (0: clean images)", ylabel="Diff-ViT − ViT (points)")
-    whole_ticks(ax)
+    fig, ax = plt.subplots(figsize=(WIDTH, 0.9 + 0.3 * len(rows)))
+    ax.axvline(0, color="0.4", lw=0.8)
+    for y, (label, mean, low, high, n, kind) in enumerate(rows):
+        if kind not in FOREST:
+            raise ValueError(f"kind must be one of {tuple(FOREST)}, got {kind!r}")
+        marker, colour = FOREST[kind]
+        filled = colour if low > 0 or high < 0 else "white"
+        ax.errorbar(mean, y, xerr=[[mean - low], [high - mean]], fmt=marker, color=colour, ms=6,
+                    mfc=filled, elinewidth=1, capsize=3)  # fmt: skip
+        text = f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]   {n}".replace("-", "−")
+        ax.text(1.02, y, text, va="center", fontsize=8.5, transform=ax.get_yaxis_transform())
+        if y and kind != rows[y - 1][-1]:
+            ax.axhline(y - 0.5, color="0.7", lw=0.8)
+    ax.set_yticks(range(len(rows)), [row[0] for row in rows])
+    ax.set(xlabel=xlabel, title=title, ylim=(len(rows) - 0.5, -0.5))
+    ax.grid(axis="y", visible=False)
+    ax.tick_params(axis="y", length=0)
+    return fig
+
+
+@styled
+def robustness_difference(gaps: dict, severities: Sequence[int], title: str = "") -> Figure:
+    """Diff-ViT minus ViT against the severity, a line a corruption: noises (left), others (right).
+
+    Args:
+        gaps: {"clean": (1, 3) and each corruption: (severities, 3)} the difference in points with
+            its 95 % interval; lines are moved sideways, so that intervals stand side by side.
+        severities: of the columns, after 0 for clean images.
+    """
+    fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.4), sharey=True)
+    for ax, noise in zip(axes, (True, False)):
+        names = [name for name in gaps if name != "clean" and ("noise" in name) == noise]
+        ax.axhline(0, color="0.4", lw=0.8)
+        errorbars(ax, severities[:1], gaps["clean"], "black", ls="", label="clean images")
+        for i, name in enumerate(names):
+            x = np.array(severities[1:]) + 0.12 * (i - (len(names) - 1) / 2)
+            errorbars(ax, x, gaps[name], COLOURS[i + 3 * (not noise)], label=name)
+        ax.set(xlabel="severity (0: clean images)")
+        whole_ticks(ax)
+    axes[0].set_ylabel("Diff-ViT − ViT (points)")
     legend_below(fig)
     fig.suptitle(title)
     return fig

@@ -10,6 +10,8 @@ and only what stands between them is written here:
     <!--= patch vit "patch 2" test -->81.77<!--/-->         ... of one row
     <!--= patch vit "patch 2" test - reference vit test -->−0.77<!--/-->   difference of the means
     <!--= json study/headline over\\ images/mean +.2f -->−0.89<!--/-->      file of results/, path, format
+    <!--= interval study/headline over\\ images +.2f -->...<!--/-->       mean [low, high] of a file
+    <!--= alarms 13 -->0.65<!--/-->                         false alarms in so many comparisons
     <!--= table patch vit diff -->...<!--/-->               the rows of an experiment
     <!--= clip -->...<!--/-->                               what notebook 3 measured of CLIP
 """
@@ -24,7 +26,7 @@ from pathlib import Path
 from cvassign.experiments import experiment_runs
 from cvassign.files import replacing
 from cvassign.results import RESULTS, ROOT, Result, ResultError, by_name, load_all
-from cvassign.stats import mean_std
+from cvassign.stats import false_alarms, interval, mean_std
 from cvassign.vit import KINDS
 
 MARKER = re.compile(r"<!--= (.+?) -->(.*?)<!--/-->", re.DOTALL)
@@ -80,11 +82,24 @@ def signed(value: float, form: str) -> str:
     return format(value, "+" + form.removeprefix("+")).replace("-", "−")
 
 
-def _json(name: str, path: str, form: str, scale: str = "1") -> str:
+def _read(name: str, path: str):
     value = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     for step in path.split("/"):
         value = value[int(step)] if isinstance(value, list) else value[step]
-    return format(value * float(scale), form).replace("-", "−") if form else str(value)
+    return value
+
+
+def _json(name: str, path: str, form: str, scale: float = 1) -> str:
+    value = _read(name, path) * (float(scale) if scale != 1 else 1)
+    return format(value, form).replace("-", "−")
+
+
+def _interval(name: str, path: str, form: str) -> str:
+    return interval(_read(name, path), form)
+
+
+def _alarms(comparisons: str) -> str:
+    return f"{false_alarms(int(comparisons)):.2f}"
 
 
 def _table(experiment: str, *models: str) -> str:
@@ -129,7 +144,13 @@ def value_of(key: str) -> str:
         ResultError: if no result fills it; the message names the key.
     """
     first, *rest = words = shlex.split(key)
-    special = {"table": _table, "json": _json, "clip": _clip}
+    special = {
+        "table": _table,
+        "json": _json,
+        "interval": _interval,
+        "alarms": _alarms,
+        "clip": _clip,
+    }
     try:
         return special[first](*rest) if first in special else _number(words)
     except (LookupError, StopIteration, TypeError, ValueError, OSError) as error:

@@ -1,16 +1,24 @@
-# LLM-assisted: prompts P3, P8, see report.md
+# LLM-assisted: prompts P3, P8, P12, see report.md
 """The figure of DINO's maps, and what each head looks at. A map says where, not at what: so each of
 our two pictures has regions."""
 
 import math
-from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+import torch
+from matplotlib import patheffects
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 
+from cvassign.plots import styled
+from dino import store
+from dino.visualize_attention import MEAN, STD, AttentionMaps
+
 COLUMNS = 4  # panels side by side: large enough to see patches at the width of a notebook
+# Of the regions' outlines: none is in the pictures, whose suit is red and whose table is brown.
+COLOURS = ("#FFFFFF", "#56D7FF", "#F7F700", "#39FF14", "#FF5CD6", "#0050FF", "#B48CFF", "#00B28A")
 
 # Ellipses (centre x, centre y, half width, half height) as shares of the picture's sides. Where
 # they overlap the first region counts; `rest` is what none of them covers.
@@ -49,52 +57,64 @@ def region_map(picture: str, rows: int, columns: int) -> tuple[np.ndarray, list[
     return index, [*marked, regions["rest"]]
 
 
-@dataclass(frozen=True)
-class HeadReport:
-    """One head on one picture; mass and area are shares of 1."""
-
-    head: int
-    region: str  # the one that gets most beyond its area
-    mass: float  # the head's attention in it
-    area: float  # the picture's area in it
-    peak_region: str  # where the strongest patch is
-
-
-def describe_heads(attention: np.ndarray, picture: str) -> list[HeadReport]:
-    """What each head looks at, by the regions of one of our pictures.
+def region_table(maps: dict[str, AttentionMaps] | None = None) -> pd.DataFrame:
+    """What each head of the last layer looks at, by the regions of our pictures.
 
     Args:
-        attention: (H, r, c) from [CLS] to each patch, not normalised.
-        picture: a key of `REGIONS`.
+        maps: by key of `REGIONS`; None for the stored ones.
+
+    Returns:
+        A row a head, counted from 1: the region that gets most beyond its area, the head's attention
+        in it, its area, and where the strongest patch is.
     """
-    index, names = region_map(picture, *attention.shape[1:])
-    area = np.bincount(index.ravel(), minlength=len(names)) / index.size
-    reports = []
-    for head, weights in enumerate(attention):
-        share = weights / weights.sum()
-        mass = np.bincount(index.ravel(), weights=share.ravel(), minlength=len(names))
-        best = int((mass - area).argmax())
-        peak = names[index.flat[share.argmax()]]
-        reports.append(HeadReport(head, names[best], float(mass[best]), float(area[best]), peak))
-    return reports
+    maps = maps or {picture: store.load(picture)[0] for picture in REGIONS}
+    rows = []
+    for picture, found in maps.items():
+        index, names = region_map(picture, *found.attention.shape[1:])
+        area = np.bincount(index.ravel(), minlength=len(names)) / index.size
+        for head, weights in enumerate(found.attention.cpu().numpy(), start=1):
+            share = (weights / weights.sum()).ravel()
+            mass = np.bincount(index.ravel(), weights=share, minlength=len(names))
+            best = int((mass - area).argmax())
+            rows.append({
+                "picture": picture, "head": head, "looks most at": names[best],
+                "attention there": f"{100 * mass[best]:.0f} %", "area": f"{100 * area[best]:.0f} %",
+                "strongest patch in": names[index.flat[share.argmax()]],
+            })  # fmt: skip
+    return pd.DataFrame(rows).set_index(["picture", "head"])
 
 
+def _outline(ax, picture: str, width: int, height: int) -> None:
+    """The ellipses of a picture's regions, each in a colour of its own with a dark edge."""
+    edge = [patheffects.withStroke(linewidth=3.5, foreground="black")]
+    for colour, (name, ellipses) in zip(COLOURS, REGIONS[picture].items()):
+        if name == "rest":
+            return
+        for cx, cy, rx, ry in ellipses:
+            ax.add_patch(Ellipse((cx * width, cy * height), 2 * rx * width, 2 * ry * height, lw=1.8,
+                                 fill=False, edgecolor=colour, path_effects=edge))  # fmt: skip
+        ax.plot([], [], color=colour, lw=3, path_effects=edge, label=name)
+
+
+@styled
 def attention_figure(
-    image: np.ndarray, attention: np.ndarray, masks: np.ndarray, title: str,
-    picture: str | None = None,
-) -> Figure:  # fmt: skip
+    picture: str, maps: AttentionMaps | None = None, weights_name: str = ""
+) -> Figure:
     """The picture, the heads' mean and each head; below them, in the same order, the masks.
 
     Args:
-        image: (h, w, 3), from 0 to 1.
-        attention: (H, r, c), from [CLS] to each patch.
-        masks: (H, r, c) bool, the patches that hold the threshold's share of the mass.
-        title: what was looked at, with which weights.
-        picture: a key of `REGIONS`, whose ellipses are then drawn and named; None for none.
+        picture: a key of `REGIONS`, whose ellipses are drawn and named.
+        maps: what a model gave for it, with masks; None for the stored ones.
+        weights_name: whose they are, for the title.
     """
+    if maps is None:
+        maps, weights_name = store.load(picture)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
+    image = (maps.image.cpu() * std + mean).clamp(0, 1).permute(1, 2, 0).numpy()
+    attention, masks = maps.attention.cpu().numpy(), maps.masks.cpu().numpy()
     H, (height, width) = len(attention), image.shape[:2]
     rows = math.ceil((H + 2) / COLUMNS)
-    figure = plt.figure(figsize=(2.2 * COLUMNS, 2.35 * 2 * rows + 0.9), layout="constrained")
+    figure = plt.figure(figsize=(2.2 * COLUMNS, 2.35 * 2 * rows + 1.8), layout="constrained")
     top, bottom = figure.subfigures(2, 1)
     whole = (0, width, height, 0)  # maps of patches are drawn over the picture's pixels
     above, below = (part.subplots(rows, COLUMNS).ravel() for part in (top, bottom))
@@ -103,29 +123,25 @@ def attention_figure(
     used = (*above[: H + 2], *below[: H + 2])
     for ax in used:
         ax.imshow(image, extent=whole)
-    above[0].set_title("picture", fontsize=14)
-    below[0].set_title("regions" if picture else "", fontsize=14)
-    named = {k: v for k, v in REGIONS[picture].items() if k != "rest"} if picture else {}
-    for i, (name, ellipses) in enumerate(named.items()):
-        for cx, cy, rx, ry in ellipses:
-            at, colour = (cx * width, cy * height), plt.get_cmap("tab10")(i)
-            below[0].add_patch(Ellipse(at, 2 * rx * width, 2 * ry * height, fill=False,
-                                       edgecolor=colour, lw=1.8))  # fmt: skip
-        below[0].plot([], [], color=colour, label=name)
-    if named:
-        bottom.legend(loc="outside lower center", ncols=3, fontsize=13, frameon=False)
+    above[0].set_title("picture")
+    below[0].set_title("regions")
+    _outline(below[0], picture, width, height)
+    bottom.legend(loc="outside lower center", ncols=3, frameon=False)
     share = masks.mean(axis=0)  # of the heads whose mask has the patch
     panels = [("mean of heads", attention.mean(axis=0), share)]
-    panels += [(f"head {h}", attention[h], masks[h]) for h in range(H)]
+    panels += [(f"head {h}", a, m) for h, (a, m) in enumerate(zip(attention, masks), start=1)]
     for (name, weights, mask), over, under in zip(panels, above[1:], below[1:]):
-        over.imshow(weights, extent=whole)  # opaque, in the colours of the script's files
-        over.set_title(name, fontsize=14)
+        drawn = over.imshow(weights / weights.max(), extent=whole, vmin=0, vmax=1)
+        over.set_title(f"{name}, max {100 * weights.max():.1f} %")
         shade = np.zeros((*mask.shape, 4))  # black over what is cut off; red would vanish on red
         shade[..., 3] = 0.75 * (1 - mask)
         under.imshow(shade, extent=whole)
-        under.set_title("all masks" if name.startswith("mean") else f"{name}, mask",
-                        fontsize=14)  # fmt: skip
+        under.set_title("all masks" if name.startswith("mean") else f"{name}, mask")
     for ax in used:
         ax.set(xlim=(0, width), ylim=(height, 0))
-    figure.suptitle(title, fontsize=15)
+    bar = top.colorbar(drawn, ax=list(above), location="bottom", shrink=0.5, aspect=40)
+    bar.set_label("attention to a patch, as a share of the panel's max")
+    top.suptitle(f"{picture}: attention of CLS to the patches, last layer\n{weights_name}")
+    bottom.suptitle(f"Masks: the fewest patches that hold {100 * maps.threshold:.0f} % of a head's "
+                    "attention; the others are darkened")  # fmt: skip
     return figure

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, P10, see report.md
+# LLM-assisted: prompts P3, P10, P12, see report.md
 """What a ViT pre-trained by DINO looks at: the last layer's attention from [CLS] to each patch.
 
     python dino/visualize_attention.py --image_path dino/pictures/astronaut.jpg --threshold 0.6
@@ -19,20 +19,20 @@ ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":  # run as a script: Python looks into dino/ only, not into its parent
     sys.path[0] = str(ROOT)
 
-import matplotlib  # noqa: E402
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-import torchvision  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-from PIL import Image, UnidentifiedImageError  # noqa: E402
-from torch import Tensor  # noqa: E402
-from torchvision import transforms  # noqa: E402
+import matplotlib
+import numpy as np
+import torch
+import torchvision
+from matplotlib.figure import Figure
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torchvision import transforms
 
-import cvassign  # noqa: E402, F401  before torch: it sets up OpenMP
-from cvassign.assets import AssetError  # noqa: E402
-from cvassign.pictures import open_rgb  # noqa: E402
-from dino import weights  # noqa: E402
-from dino.vision_transformer import SIZES, VisionTransformer  # noqa: E402
+import cvassign  # noqa: F401  before torch: it sets up OpenMP
+from cvassign.assets import AssetError
+from cvassign.pictures import open_rgb
+from dino import weights
+from dino.vision_transformer import SIZES, VisionTransformer
 
 PICTURES = ROOT / "dino/pictures"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as in DINO's training

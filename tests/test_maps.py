@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, P2, see report.md
+# LLM-assisted: prompts P1, P2, P13, see report.md
 """Every cell of a grid is read back: the right map over the right image, on the right scale."""
 
 import math
@@ -43,8 +43,8 @@ def blended(image, grid, low, high, cmap):
     return ap.OPACITY * heat + (1 - ap.OPACITY) * pale[..., None]
 
 
-def assert_overlay(ax, image, grid, signed=False):
-    limit = np.abs(grid).max()
+def assert_overlay(ax, image, grid, signed=False, limit=None):
+    limit = limit or np.abs(grid).max()
     low, high = (-limit, limit) if signed else (grid.min(), grid.max())
     expected = blended(image, grid, low, high, ap.DIVERGING if signed else ap.SEQUENTIAL)
     assert np.abs(drawn(ax) - expected).max() < 0.5 / 63 + 1e-2  # a step of the colour map
@@ -74,6 +74,29 @@ def test_signed_maps_have_scales_of_their_own_centred_at_zero_beside_another_mod
         for h in range(H // 2):
             assert_overlay(diff[2 + h], IMAGES[b], signed[-1, b, h], signed=True)
         assert [vit[0].get_ylabel(), diff[0].get_ylabel()] == ["ViT", "Diff-ViT"]
+
+
+def test_maps_of_one_scale_have_a_bar_with_its_numbers():
+    pair = {"A1": MAPS[:, :, :2], "A1 − λA2": 0.1 * SIGNED}
+    fig = ap.head_maps(IMAGES, pair, common=True)
+    limit = max(np.abs([m[-1], m[-1].mean(1)[:, None]][0]).max() for m in pair.values())
+    a1, difference = np.array(cells(fig)[: B * 8]).reshape(B, 2, 4)[1]
+    assert_overlay(a1[2], IMAGES[1], MAPS[-1, 1, 0], True, limit)
+    assert_overlay(difference[1], IMAGES[1], 0.1 * SIGNED[-1, 1].mean(0), True, limit)
+    (bar,) = (ax for ax in fig.axes if ax.get_xlabel())
+    assert bar.get_xlabel() == "weights of A1 / A1 − λA2: all maps on one scale"
+    assert bar.get_xlim() == pytest.approx((-limit, limit))
+
+
+def test_a_bar_names_its_rows_and_few_images_are_large():
+    maps = {"rollout": MAPS[0, :, 0], "clamped": MAPS[0, :, 1], "normalised": SIGNED[0, :, 0]}
+    few, many = (ap.rollout_maps(np.tile(IMAGES, (k, 1, 1, 1)), {n: np.tile(m, (k, 1)) for n, m in
+                 maps.items()}) for k in (1, 12))  # fmt: skip
+    bars = [ax.get_xlabel() for ax in few.axes if ax.get_xlabel()]
+    assert bars == ["rollout / clamped: each map on its own scale",
+                    "normalised: each map on its own scale"]  # fmt: skip
+    width = lambda fig: fig.axes[0].get_position().width * fig.get_figwidth()
+    assert width(few) > 1.5 * width(many)
 
 
 def test_layer_maps_show_the_mean_of_the_heads_in_every_layer():
@@ -120,6 +143,7 @@ WITH_CLS = RNG.normal(size=(N + 1, 6))
     (ap.rollout_maps, (IMAGES, ONE_ROW, ["a", "b", "c"]), "2 images, got 3"),
     (ap.position_similarity, (WITH_CLS,), r"without CLS; got \(17, 6\)"),
     (ap.position_grid, (WITH_CLS,), r"without CLS; got \(17, 6\)"),
+    (ap.position_distance, (WITH_CLS,), r"without CLS; got \(17, 6\)"),
 ))  # fmt: skip
 def test_what_does_not_fit_is_named(draw, given, words):
     with pytest.raises(ValueError, match=words):
@@ -176,6 +200,28 @@ def test_position_grid_is_figure_7_of_the_paper():
     assert np.isnan(mosaic[g]).all() and np.isnan(mosaic[:, g]).all()
 
 
+def test_cosines_by_distance_count_each_pair_once():
+    column = np.arange(N) % g
+    mirrored = np.eye(g)[np.minimum(column, g - 1 - column)]  # only the folded column is known
+    found = ap.position_cosines(mirrored)
+    assert found["vertical"] == [[1, 1, 12], [2, 1, 8], [3, 1, 4]]
+    assert found["horizontal"] == [[1, pytest.approx(1 / 3), 12], [2, 0, 8], [3, 1, 4]]
+    assert found["horizontal, folded"] == [[0, 1, 4], [1, 0, 16]]  # no pair of the middle columns
+    (ax,) = ap.position_distance(mirrored).axes
+    assert [line.get_label() for line in ax.lines[:3]] == list(found)
+    assert ax.lines[1].get_ydata().tolist() == pytest.approx([1 / 3, 0, 1])
+    assert [t.get_text() for t in ax.texts] == ["12", "8", "4"] * 2 + ["4", "16"]
+
+
+def test_perturbation_curves_have_a_line_a_map():
+    scores = {"rollout": {"curves": [[90, 50, 10], [10, 60, 90]]},
+              "random order": {"curves": [[90, 70, 10], [10, 40, 90]]}}  # fmt: skip
+    for i, ax in enumerate(ap.perturbation_curves(scores).axes):
+        for line, (name, row) in zip(ax.lines, scores.items(), strict=True):
+            assert line.get_label() == name and line.get_xdata().tolist() == [0, 50, 100]
+            assert list(line.get_ydata()) == row["curves"][i]
+
+
 def test_numbers_by_layer_and_the_uniform_entropy():
     numbers = {"entropy": {"ViT": [3.0, 2.0], "Diff-ViT": [1.0, 2.5]}, "share": {"ViT": [5, 6]}}
     left, right = ap.by_layer(numbers, 65).axes
@@ -183,3 +229,7 @@ def test_numbers_by_layer_and_the_uniform_entropy():
     assert same_color(left.lines[0].get_color(), MODEL_COLOURS["ViT"])
     assert left.lines[2].get_ydata()[0] == pytest.approx(np.log(65))
     assert right.lines[0].get_xdata().tolist() == [1, 2]
+    (ax,) = ap.by_layer({"length": {"corner": [[1, 0.5, 2], [3, 2, 4]]}}).axes  # with intervals
+    assert ax.lines[0].get_ydata().tolist() == [1, 3]
+    bars = ax.containers[0][2][0].get_segments()
+    assert [bar[:, 1].tolist() for bar in bars] == [[0.5, 2], [2, 4]]

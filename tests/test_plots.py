@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, P2, P5, see report.md
+# LLM-assisted: prompts P1, P2, P5, P13, see report.md
 """What is drawn is what was given: lines, dots, texts and colours are read back from the figure."""
 
 import numpy as np
@@ -6,6 +6,7 @@ import pytest
 
 from cvassign import plots
 from cvassign.attention import lambda_init_of
+from cvassign.stats import Noise, pooled
 from tests.made import made_result, made_run
 
 EPOCHS = 5
@@ -27,7 +28,7 @@ def mean_of(results, key):
 def test_loss_curves_draw_the_mean_of_the_seeds():
     runs = {name: three_seeds(name) for name in ("patch 2", "patch 4")}
     runs["patch 2"][0].history["val_loss"][2] = None  # was not finite: a gap
-    fig = plots.loss_curves(sum(runs.values(), []))
+    fig = plots.loss_curves([*runs["patch 2"], *runs["patch 4"]])
     for ax, key in zip(fig.axes, ("train_loss", "val_loss"), strict=True):
         for line, group in zip(ax.lines, runs.values(), strict=True):
             np.testing.assert_allclose(line.get_xdata(), range(1, EPOCHS + 1))
@@ -55,7 +56,8 @@ def test_loss_grid_has_a_panel_a_label_with_both_models():
         (a, label): result(f"{a}-{label}", label, a)
         for a in ("standard", "diff") for label in labels
     }  # fmt: skip
-    fig = plots.loss_grid(list(runs.values()))
+    reference = three_seeds("reference")
+    fig = plots.loss_grid(list(runs.values()), reference=reference)
     assert [ax.get_title() for ax in fig.axes] == labels
     for ax, label in zip(fig.axes, labels):
         drawn = {line.get_label(): line.get_ydata() for line in ax.lines}
@@ -63,6 +65,7 @@ def test_loss_grid_has_a_panel_a_label_with_both_models():
             history = runs[attention, label].history
             np.testing.assert_allclose(drawn[f"{model}, training"], history["train_loss"])
             np.testing.assert_allclose(drawn[f"{model}, validation"], history["val_loss"])
+        np.testing.assert_allclose(drawn["ViT, reference"], mean_of(reference, "val_loss"))
 
 
 def test_confusion_matrix_prints_the_counts_and_colours_the_mistakes():
@@ -97,20 +100,64 @@ def test_lambda_curves_have_a_labelled_line_a_layer():
     np.testing.assert_allclose(lines("_start"), [[lambda_init_of(i)] for i in (1, 2, 3)])
 
 
+def test_first_lambdas_are_sorted_and_told_apart():
+    runs = {
+        "diff-a": ("none", [-0.5]),
+        "diff-b": ("none", [0.3]),
+        "diff-best": ("best", [-1, -0.8]),
+    }
+    made = [result(name, label, "diff", seed=i) for name, (label, ends) in runs.items()
+            for i in range(len(ends))]  # fmt: skip
+    for r, end in zip(made, (-0.5, 0.3, -1, -0.8), strict=True):
+        r.history["lambdas"][-1][0] = end
+    (ax,) = plots.first_lambdas(made, "best").axes
+    assert [t.get_text() for t in ax.texts[::2]] == ["best", "a", "b"]
+    assert [line.get_xdata().tolist() for line in ax.lines[:3]] == [[-1, -0.8], [-0.5], [0.3]]
+    assert [line.get_color() for line in ax.lines[:3]] == ["#D55E00", "0.45", "0.45"]
+    assert ax.lines[4].get_xdata()[0] == pytest.approx(0.2)  # λ_init of layer 1
+
+
 def test_a_hyperparameters_panel_has_its_runs_in_order_and_the_reference():
     runs = [
-        result("reference", val=82.0), result("deep", depth=9, val=84.0),
+        result("reference", val=81.0), result("deep", depth=9, val=84.0),
         result("flat", depth=3, val=80.0),
         result("fast", learning_rate=2e-3, val=81.0),
         result("adamw", optimizer="adamw", learning_rate=5e-4, val=72.0),
     ]  # fmt: skip
-    seeds = [result("reference", val=v) for v in (81.0, 82.0, 83.0)]
-    drawn = {ax.get_xlabel(): ax for ax in plots.hyperparameters(runs, seeds).axes}
-    for label, values in (
-        ("layers", [80, 82, 84]), ("heads", [82]), ("learning rate, Muon", [82, 81]),
-        ("learning rate, AdamW", [72]),
-    ):  # fmt: skip
-        assert drawn[label].lines[0].get_ydata().tolist() == values
-    assert [t.get_text() for t in drawn["layers"].get_xticklabels()] == ["3", "6", "9"]
-    band = drawn["layers"].patches[0].get_bbox()  # two standard deviations around the reference
-    assert (band.y0, band.y1) == (80, 84)
+    seeds = [result("reference", seed=i, val=v) for i, v in enumerate((81.0, 82.0, 83.0))]
+    noise = pooled([[81, 82, 83]])
+    for given, used in ((None, noise), (Noise(0.5, 8), Noise(0.5, 8))):
+        drawn = {ax.get_xlabel(): ax for ax in plots.hyperparameters(runs, seeds, "", given).axes}
+        for label, values in (  # the reference is the mean of its seeds, 82
+            ("layers", [80, 82, 84]), ("heads", [82]), ("learning rate, Muon", [82, 81]),
+            ("learning rate, AdamW (own scale)", [72]),
+        ):  # fmt: skip
+            assert drawn[label].lines[0].get_ydata().tolist() == values
+        assert [t.get_text() for t in drawn["layers"].get_xticklabels()] == ["3", "6", "9"]
+        band = drawn["layers"].patches[0].get_bbox()  # of a single run against the mean
+        assert (band.y1 - 82, 82 - band.y0) == pytest.approx([used.between(1, 3)] * 2)
+        (bar,) = drawn["layers"].containers[0][2][0].get_segments()
+        assert bar.tolist() == [[1, 82 - used.between(3)], [1, 82 + used.between(3)]]
+        assert not drawn["learning rate, AdamW (own scale)"].containers
+        assert drawn["heads"].get_ylim() == drawn["layers"].get_ylim()
+        assert drawn["learning rate, AdamW (own scale)"].get_ylim()[1] < 79
+    assert not plots.hyperparameters(runs, seeds[:1]).axes[0].patches  # one seed: no band
+
+
+def test_a_forest_has_a_row_a_difference():
+    rows = [
+        ("halve the heads", -0.3, -1.1, 0.5, "3 seeds", "step"),
+        ("add the norm", -1.2, -2.0, -0.4, "3 seeds", "step"),
+        ("all steps", -1.5, -2.5, -0.5, "", "sum"),
+    ]
+    (ax,) = plots.forest(rows).axes
+    for y, (row, (line, _, (bar,))) in enumerate(zip(rows, ax.containers, strict=True)):
+        assert (line.get_xdata()[0], line.get_ydata()[0]) == (row[1], y)
+        np.testing.assert_allclose(bar.get_segments()[0], [[row[2], y], [row[3], y]])
+        hollow = line.get_markerfacecolor() == "white"  # zero is inside
+        assert hollow == (row[0] == "halve the heads")
+    assert [t.get_text() for t in ax.get_yticklabels()] == [row[0] for row in rows]
+    assert ax.texts[0].get_text() == "−0.30 [−1.10, +0.50]   3 seeds"
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first row on top
+    with pytest.raises(ValueError, match="kind must be one of .* got 'part'"):
+        plots.forest([("a", 0, -1, 1, "", "part")])

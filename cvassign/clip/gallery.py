@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, P4, P9, P14, P15, see report.md
+# LLM-assisted: prompts P3, P4, P9, P12, P14, P15, see report.md
 """Labelled pictures in many styles, and the rule that picks 3.1.4's examples.
 
 The project carries a small gallery of openly licensed ones (`gallery/`); a folder
@@ -23,6 +23,7 @@ from cvassign import assets, fetching, stats
 from cvassign.clip import imagenet
 from cvassign.command import Parser
 from cvassign.pictures import open_rgb
+from cvassign.progress import bar
 
 COLUMNS = ("path", "imagenet_class_index", "synset", "style", "kind", "licence", "attribution",
            "source_repo", "may_be_committed", "accept_indices")  # fmt: skip
@@ -54,15 +55,15 @@ class Picture:
     cropped: tuple[Path, tuple[float, float, float, float]] | None = None
 
     @property
-    def class_name(self) -> str:
-        """The curated name of its class."""
-        return imagenet.class_names()[self.index]
-
-    @property
     def image(self) -> Image.Image:
         """In RGB, a window cut out of its photo: the models take a `Picture` as it is."""
         whole = open_rgb(self.path)
         return crop(whole, self.cropped[1]) if self.cropped else whole
+
+    @property
+    def class_name(self) -> str:
+        """The curated name of its class."""
+        return imagenet.class_names()[self.index]
 
     @property
     def source_order(self) -> float:
@@ -157,21 +158,20 @@ def by_style(pictures: list[Picture], first: Tensor, second: Tensor) -> dict[str
     """Two models' hits (n,), style by style, the best of the second first.
 
     Returns:
-        {style: {"rates": [%, %], "difference": second minus first, a `stats.Difference` as a dict,
-        over photos, as close-ups of one photo are no five samples, "n": pictures}}.
+        {style: {"n": pictures, "rates": [%, %], "difference": second minus first, a
+        `stats.Difference` over photos: five close-ups of one are no five samples}}.
     """
     out = {}
     for style in {p.style for p in pictures}:
-        of_photo = defaultdict(list)
-        for p, *hit in zip(pictures, first.tolist(), second.tolist()):
-            if p.style == style:
-                of_photo[p.path].append(hit)
-        shares = torch.tensor(
-            [torch.tensor(h).double().mean(0).tolist() for h in of_photo.values()]
+        mine = torch.tensor([p.style == style for p in pictures])
+        pair, photos = (
+            (first[mine], second[mine]),
+            [str(p.path) for p in pictures if p.style == style],
         )
-        out[style] = {"rates": (100 * shares.mean(0)).tolist(),
-                      "difference": vars(stats.paired_bootstrap(*shares.T)),
-                      "n": sum(map(len, of_photo.values()))}  # fmt: skip
+        out[style] = {
+            "n": len(photos), "rates": [100 * hit.double().mean().item() for hit in pair],
+            "difference": stats.clustered_bootstrap(*pair, photos, "photos"),
+        }  # fmt: skip
     return dict(sorted(out.items(), key=lambda item: (-item[1]["rates"][1], item[0])))
 
 
@@ -239,7 +239,7 @@ def get(folder: Path | None = None) -> list[Path]:
             return f"{source.ref}: {error}"
 
     with ThreadPoolExecutor(8) as pool:  # each waits for the network
-        errors = list(fetching.bar("photos", iterable=pool.map(one, rows), total=len(rows)))
+        errors = list(bar("photos", iterable=pool.map(one, rows), total=len(rows)))
     if failed := [e for e in errors if e]:
         raise assets.AssetError(f"{len(failed)} of {len(rows)} photos cannot be had, the first: "
                                 f"{failed[0]}; run the command again to go on")  # fmt: skip

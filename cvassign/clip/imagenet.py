@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, P9, see report.md
+# LLM-assisted: prompts P3, P9, P12, see report.md
 """ImageNet (ILSVRC 2012): the 1000 classes in WordNet's hierarchy, and ResNet-50 trained on them.
 
 ResNet-50: "Deep Residual Learning for Image Recognition" (arXiv 1512.03385); the classes:
@@ -8,8 +8,8 @@ ResNet-50: "Deep Residual Learning for Image Recognition" (arXiv 1512.03385); th
 import json
 import math
 import tarfile
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import KW_ONLY, dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from torchvision import models
 from torchvision.transforms import v2
 
 from cvassign import assets
+from cvassign.clip import kept
 from cvassign.files import load_checkpoint
 from cvassign.pictures import open_rgb
 
@@ -106,14 +107,22 @@ class Classifier:
     name: str  # which weights these are, for every table and figure
     model: nn.Module  # (B, 3, 224, 224) -> logits (B, 1000), in eval mode
     preprocess: v2.Compose  # PIL image -> (3, 224, 224)
+    _: KW_ONLY
+    cache: Path | None = None  # folder where the logits of pictures are kept; None: nowhere
+    progress: bool = False  # show a bar
+
+    @cached_property
+    def _kept(self) -> kept.Kept:
+        return kept.Kept(self._logits, kept.pixels, kept.PROBE, self.cache,
+                         f"pictures {self.name}", self.progress)  # fmt: skip
 
     @torch.inference_mode()
+    def _logits(self, images: list) -> Tensor:
+        return self.model(stack(images, self.preprocess, self.model)).float().cpu()
+
     def logits(self, images: list[Image.Image | Path | str], batch_size: int = 16) -> Tensor:
         """Logits (n, 1000), fp32, on the CPU, of pictures or their files."""
-        return torch.cat([
-            self.model(stack(images[i : i + batch_size], self.preprocess, self.model)).float().cpu()
-            for i in range(0, len(images), batch_size)
-        ])  # fmt: skip
+        return self._kept(images, "pictures", batch_size)
 
     def topk(self, images: list[Image.Image | Path | str], k: int = 5) -> list[list[tuple]]:
         """The k best classes of each picture: [(name, probability), …]."""
@@ -142,19 +151,24 @@ def preprocessing(mean: tuple, std: tuple) -> v2.Compose:
     ])  # fmt: skip
 
 
-def load_resnet50() -> Classifier:
+def load_resnet50(cache: Path | None = None, progress: bool = False) -> Classifier:
     """ResNet-50 trained on ImageNet: torchvision's IMAGENET1K_V1, else Keras's.
+
+    Args:
+        cache, progress: see `Classifier`.
 
     Raises:
         assets.AssetError: when neither can be had.
     """
     try:
-        return from_torchvision(assets.fetch("resnet50-imagenet1k-v1"))
+        found = from_torchvision(assets.fetch("resnet50-imagenet1k-v1"))
     except assets.AssetError as first:
         try:
-            return from_keras(assets.fetch("resnet50-keras"))
+            found = from_keras(assets.fetch("resnet50-keras"))
         except assets.AssetError as second:
             raise assets.AssetError(f"{first}\n{second}") from second
+    found.model.to(memory_format=torch.channels_last)  # a sixth faster on a CPU
+    return replace(found, cache=cache, progress=progress)
 
 
 def from_torchvision(path: Path | str) -> Classifier:

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, P4, P9, P14, see report.md
+# LLM-assisted: prompts P3, P4, P9, P12, P14, see report.md
 """The figures of notebook 3: each function takes numbers or pictures and returns a Figure."""
 
 import textwrap
@@ -11,6 +11,7 @@ from matplotlib.ticker import LogLocator
 
 from cvassign.clip import imagenet
 from cvassign.figure import legend_below, styled
+from cvassign.stats import interval
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#999999"  # safe for colour blindness
 PAIR = ("#332288", "#AA4499")  # the ImageNet network, and the model of words beside it
@@ -93,8 +94,7 @@ def rates_by_style(styles: dict[str, dict], models: list[str]) -> Figure:
     fig, ax = plt.subplots(figsize=(9.5, 0.27 * len(styles) + 1.1))
     for y, s in enumerate(styles.values()):
         ax.plot(s["rates"], [y, y], color="0.8", lw=2, zorder=1)
-        text = "{mean:+.1f} ({low:+.1f} to {high:+.1f})".format(**s["difference"])
-        ax.text(103, y, text, va="center", fontsize=8)
+        ax.text(103, y, interval(vars(s["difference"]), "+.1f"), va="center", fontsize=8)
     for i, model in enumerate(models):
         rates = [s["rates"][i] for s in styles.values()]
         ax.plot(rates, range(len(rates)), "o", color=PAIR[i], label=model)
@@ -108,7 +108,7 @@ def rates_by_style(styles: dict[str, dict], models: list[str]) -> Figure:
 
 @styled
 def moved(models: dict[str, dict], meanings: dict[str, str]) -> Figure:
-    """How far each change moves each model, with 95 % intervals over pictures.
+    """How far each change moves each model, with 95 % intervals over classes.
 
     Args:
         models: {model: `cvassign.study.counterfactuals.moved`} on one group of pictures.
@@ -118,9 +118,10 @@ def moved(models: dict[str, dict], meanings: dict[str, str]) -> Figure:
     for i, (model, changes) in enumerate(models.items()):
         label = f"{model}: {next(iter(changes.values()))['top5'][0]:.0f} % before a change"
         y = [k + 0.3 * (i - 0.5) for k in range(len(meanings))]
-        points = [[changes[c]["points"][k] for k in ("mean", "low", "high")] for c in meanings]
-        for ax, values in ((rate, points), (rank, [changes[c]["factor"] for c in meanings])):
-            mean, low, high = zip(*values)
+        for ax, unit in ((rate, "points"), (rank, "factor")):
+            mean, low, high = (
+                [changes[c][unit][k] for c in meanings] for k in ("mean", "low", "high")
+            )
             ax.hlines(y, low, high, color=PAIR[i])
             ax.plot(mean, y, "o", ms=4, color=PAIR[i], label=label)
     rate.set_yticks(range(len(meanings)), meanings.values())
@@ -214,7 +215,7 @@ def gallery_rows(rows: dict[str, list]) -> Figure:
         for ax in line:
             ax.axis("off")
         for ax, p in zip(line, pictures):
-            ax.imshow(imagenet.open_rgb(p.path))
+            ax.imshow(p.image)
             ax.set_title(f"{p.class_name}\n{p.style.replace('_', ' ')}", fontsize=7.5)
         line[0].text(-0.15, 0.5, name, transform=line[0].transAxes, ha="right", va="center")
     return fig

@@ -1,12 +1,13 @@
-# LLM-assisted: prompts P2, P7, P8, see report.md
-"""What 500 test images say of the attention of the best ViT and the best Diff-ViT.
+# LLM-assisted: prompts P2, P7, P8, P13, see report.md
+"""What test images say of the attention of the best ViT and the best Diff-ViT, and whether these
+two have learned their training images by heart.
 
-    python -m cvassign.study.attention    # -> results/study/attention.json, 15 minutes on two cores
+    python -m cvassign.study.attention    # -> results/study/attention.json, an hour on one core
 
 The explicit attention of 500 images of a nine-layer model is a gigabyte, so each part of them is
 reduced to what is asked for before the next is taken. The formulas are in `rollout`.
 
-Shapes: L layers, B images, H heads (of a Diff-ViT half as many), N patches.
+Shapes: L layers, B images, H heads (of a Diff-ViT half as many), N patches, K steps of a curve.
 """
 
 import sys
@@ -18,9 +19,10 @@ import torch
 from torch import Tensor
 
 from cvassign.command import Parser
-from cvassign.data import DATASETS, normalise
+from cvassign.data import DATASETS, Dataset, normalise
 from cvassign.device import autocast
 from cvassign.experiments import MODELS, experiment_runs
+from cvassign.maps import position_cosines
 from cvassign.results import RESULTS, load_model, write_json
 from cvassign.rollout import (
     attention_entropy,
@@ -32,7 +34,10 @@ from cvassign.rollout import (
     rollout_map,
 )
 from cvassign.stats import paired_bootstrap
+from cvassign.train import predict
 from cvassign.vit import VisionTransformer
+
+CLS = "CLS, last layer"
 
 
 @dataclass(frozen=True)
@@ -40,17 +45,28 @@ class Attention:
     """A model's attention on some images."""
 
     cls: Tensor  # (L, B, H, N): from CLS to the patches; signed for differential attention
+    norms: Tensor  # (L, B, N): lengths of the patches' tokens, as the layer reads them
     rollouts: dict[str, Tensor]  # treatment -> (B, N)
     entropy: Tensor  # (L,) in nats, mean over the rows of all images
     negative: Tensor  # (L,) share of weights below zero, 0 ... 1
     messages: list[str]  # what `attention_rollout` warned of, each text once
 
 
-def treatments(model: VisionTransformer) -> dict[str, str]:
-    """The rollouts of a model: name -> the `signed` of `attention_rollout`."""
-    if model.config.attention == "standard":
-        return {"rollout": "error"}
-    return {"rollout, normalised": "normalise", "rollout, clamped": "clamp"}
+def treatments(model: VisionTransformer) -> dict[str, dict]:
+    """The rollouts of a model: name -> options of `attention_rollout`. Without the identity it is
+    appendix D.8 of the ViT paper as printed."""
+    if model.config.kind == "ViT":
+        return {"rollout": {}, "rollout, no identity": {"residual": False}}
+    return {
+        "rollout, normalised": {"signed": "normalise"},
+        "rollout, clamped": {"signed": "clamp"},
+        "rollout, clamped, no identity": {"signed": "clamp", "residual": False},
+    }
+
+
+def _parts(images: Tensor, size: int) -> tuple[Tensor, ...]:
+    """The images in equal parts of at most `size`: none of one image, unless there is no other."""
+    return images.tensor_split(-(-len(images) // size))
 
 
 @torch.no_grad()
@@ -62,25 +78,32 @@ def attention_of(model: VisionTransformer, images: Tensor, batch_size: int = 50)
     """
     if not len(images):
         raise ValueError("expected at least one image, got none")
-    parts: dict[str, list] = {"cls": [], "entropy": [], "negative": []}
+    found: dict[str, list] = {"cls": [], "norms": [], "entropy": [], "negative": []}
     rollouts: dict[str, list] = {name: [] for name in treatments(model)}
     messages: list[str] = []
     model.eval()
-    for part in images.split(batch_size):
-        _, maps = model(normalise(part), return_attention=True)  # (L, b, H, N+1, N+1)
-        parts["cls"].append(cls_attention(maps))
+    for part in _parts(images, batch_size):
+        x, maps, norms = model.embed(normalise(part)), [], []
+        for layer in model.layers:
+            norms.append(x[:, 1:].norm(dim=-1))
+            x, weights = layer(x, return_attention=True)
+            maps.append(weights)
+        maps = torch.stack(maps)  # (L, b, H, N+1, N+1)
+        found["cls"].append(cls_attention(maps))
+        found["norms"].append(torch.stack(norms))
         for name, f in (("entropy", attention_entropy), ("negative", negative_share)):
-            parts[name].append(f(maps) * len(part))
+            found[name].append(f(maps) * len(part) / len(images))
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            for name, signed in treatments(model).items():
-                rollouts[name].append(rollout_map(attention_rollout(maps, signed=signed)))
+            for name, options in treatments(model).items():
+                rollouts[name].append(rollout_map(attention_rollout(maps, **options)))
         messages += [str(w.message) for w in caught]
     return Attention(
-        torch.cat(parts["cls"], dim=1),
+        torch.cat(found["cls"], dim=1),
+        torch.cat(found["norms"], dim=1),
         {name: torch.cat(r) for name, r in rollouts.items()},
-        sum(parts["entropy"]) / len(images),
-        sum(parts["negative"]) / len(images),
+        sum(found["entropy"]),
+        sum(found["negative"]),
         list(dict.fromkeys(messages)),
     )
 
@@ -94,6 +117,42 @@ def peak_share(maps: Tensor, part: float = 0.1) -> Tensor:
     size = maps.abs()
     k = max(1, round(part * maps.shape[-1]))
     return size.topk(k, dim=-1).values.sum(-1) / size.sum(-1)
+
+
+def _interval(values: Tensor) -> list:
+    """Means of numbers (..., B) over images with their 95 % intervals: (..., 3) mean, low, high."""
+    mean, half = values.mean(-1), 1.96 * values.std(-1) / values.shape[-1] ** 0.5
+    return torch.stack([mean, mean - half, mean + half], dim=-1).tolist()
+
+
+def places(grid: int) -> dict[str, Tensor]:
+    """Which of the grid² patches are the corners, the rest of the border, and inside: (N,) bool."""
+    at = torch.arange(grid)
+    edge = (at == 0) | (at == grid - 1)
+    sides = (edge[:, None].long() + edge).flatten()  # of how many sides a patch is a part
+    return {"corner": sides == 2, "border": sides == 1, "inner": sides == 0}
+
+
+def tokens(found: Attention) -> dict:
+    """Are tokens that CLS attends to long ones, as "storage" is (arXiv 2309.16588: a few patches
+    of the background, several times as long as the others, get much of the attention)?
+
+    Lengths and |attention| are divided by their mean over the image's patches: 1 is like all.
+
+    Returns:
+        By layer, each [mean, low, high] over images: both at the corners, the border and inside;
+        the longest token; and the rank correlation of the two over an image's patches.
+    """
+    length, looked = (v / v.mean(-1, keepdim=True) for v in (found.norms, found.cls.abs().mean(2)))
+    N = length.shape[-1]
+    where = places(round(N**0.5)).items()
+    ranks = [v.argsort(-1).argsort(-1) - (N - 1) / 2 for v in (length, looked)]  # (L, B, N)
+    return {
+        "length": {name: _interval(length[..., mask].mean(-1)) for name, mask in where},
+        "attention": {name: _interval(looked[..., mask].mean(-1)) for name, mask in where},
+        "longest": _interval(length.amax(-1)),
+        "rank correlation": _interval((ranks[0] * ranks[1]).mean(-1) * 12 / (N**2 - 1)),
+    }
 
 
 def _is_diff(model: VisionTransformer) -> None:
@@ -111,28 +170,33 @@ def _pairs(model: VisionTransformer, images: Tensor) -> Iterator[tuple[Tensor, T
 
 @torch.no_grad()
 def cancelled(model: VisionTransformer, images: Tensor, batch_size: int = 50) -> dict[str, Tensor]:
-    """What the second map takes from the first, by layer, means over rows, heads and images: (L,).
+    """What the second map takes from the first, by layer and image, means over rows and heads.
 
     Returns:
-        "overlap": Σ min(A1, λA2), the share of A1's mass that is cancelled, 0 where λ < 0 (a
-        correlation would not see a background that both maps share); "entropy of A1" and "entropy of the positive
-        part" of A1 - λA2, normalised to sum to 1, in nats.
-
+        (L, B) each. "overlap": Σ min(A1, λA2), the share of A1's mass that is cancelled, 0 where
+        λ < 0 (a correlation would not see a background that both maps share); "overlap with
+        another image": the same with A2 of the next image, what is in common whatever is seen;
+        "entropy of A1" and "entropy of the positive part" of A1 - λA2, normalised to sum to 1,
+        in nats.
     """
     _is_diff(model)
-    found: dict[str, Tensor] = {}
-    for part in images.split(batch_size):
-        for i, (first, second, lam) in enumerate(_pairs(model, part)):
+    found: dict[str, list] = {}
+    for part in _parts(images, batch_size):
+        layers: dict[str, list] = {}
+        for first, second, lam in _pairs(model, part):
             positive = (first - lam * second).clamp(min=0)
             positive = positive / positive.sum(-1, keepdim=True).clamp(min=1e-9)
+            taken = lam.clamp(min=0) * second
             for name, value in (
-                ("overlap", torch.minimum(first, lam.clamp(min=0) * second).sum(-1)),
-                ("entropy of A1", torch.special.entr(first).sum(-1)),
-                ("entropy of the positive part", torch.special.entr(positive).sum(-1)),
+                ("overlap", torch.minimum(first, taken)),
+                ("overlap with another image", torch.minimum(first, taken.roll(1, 0))),
+                ("entropy of A1", torch.special.entr(first)),
+                ("entropy of the positive part", torch.special.entr(positive)),
             ):
-                sums = found.setdefault(name, torch.zeros(model.config.depth))
-                sums[i] += value.mean().item() * len(part) / len(images)
-    return found
+                layers.setdefault(name, []).append(value.sum(-1).mean((1, 2)))
+        for name, values in layers.items():
+            found.setdefault(name, []).append(torch.stack(values))
+    return {name: torch.cat(values, dim=1) for name, values in found.items()}
 
 
 @torch.no_grad()
@@ -149,7 +213,7 @@ def perturb(
     model: VisionTransformer, images: Tensor, maps: dict[str, Tensor], steps: int = 8
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Deletion and insertion by each map, and by a random order, for the class the model says: the
-    areas under the curves of `rollout.perturbation_curve`, {name: (deletion, insertion), each (B,)}.
+    probabilities of `rollout.perturbation_curve`, {name: (deletion, insertion), each (B, K)}.
 
     Args:
         model: in evaluation mode.
@@ -161,22 +225,41 @@ def perturb(
         with autocast(x.device):
             return model(x)
 
-    def area(m: Tensor, insert: bool) -> Tensor:
-        share, probability = perturbation_curve(answer, x, m, insert, steps=steps)
-        return torch.trapezoid(probability, share, dim=1)
-
     x = normalise(images)
     maps = maps | {"random order": random_maps(next(iter(maps.values())))}
-    return {name: (area(m, False), area(m, True)) for name, m in maps.items()}
+    return {
+        name: tuple(
+            perturbation_curve(answer, x, m, insert, steps=steps)[1] for insert in (False, True)
+        )
+        for name, m in maps.items()
+    }
+
+
+def scores(curves: dict[str, tuple[Tensor, Tensor]]) -> dict:
+    """Of the curves of `perturb`, in points of probability: their means, the mean areas under
+    them, and the paired gain of each map over a random order and over CLS's attention. A gain is
+    positive when the map is better: in deletion the lower area, in insertion the higher."""
+    area = {
+        n: [torch.trapezoid(c, dx=1 / (c.shape[1] - 1)) for c in of] for n, of in curves.items()
+    }
+    rows: dict[str, dict] = {}
+    for name, (out, into) in area.items():
+        rows[name] = {"deletion": 100 * out.mean().item(), "insertion": 100 * into.mean().item()}
+        rows[name]["curves"] = [(100 * c.mean(0)).tolist() for c in curves[name]]
+        for other, words in (("random order", ""), (CLS, " over CLS")):
+            if name not in ("random order", other):
+                lost, won = area[other]
+                rows[name][f"deletion gain{words}"] = vars(paired_bootstrap(out, lost))
+                rows[name][f"insertion gain{words}"] = vars(paired_bootstrap(won, into))
+    return rows
 
 
 def study(model: VisionTransformer, images: Tensor, steps: int = 8) -> dict:
-    """All that is stored of one model: by layer, and the scores of its maps.
+    """All that is stored of one model: by layer, its tokens, and the scores of its maps.
 
     Returns:
         Lists by layer (entropy, negative share, concentration: what the strongest tenth of the
-        patches holds of CLS's attention), and for each map the mean areas of deletion and
-        insertion with their gain over a random order, in points of probability.
+        patches holds of CLS's attention; of a Diff-ViT what is cancelled), `tokens`, `scores`.
     """
     found = attention_of(model, images)
     layers = {
@@ -184,19 +267,36 @@ def study(model: VisionTransformer, images: Tensor, steps: int = 8) -> dict:
         "negative": found.negative.tolist(),
         "concentration": peak_share(found.cls).mean((1, 2)).tolist(),
     }
+    maps = {CLS: found.cls[-1].mean(1)}
     if model.config.attention == "diff":
-        layers |= {name: value.tolist() for name, value in cancelled(model, images).items()}
+        maps[f"{CLS}, |weight|"] = found.cls[-1].abs().mean(1)
+        common = cancelled(model, images)
+        layers |= {name: value.mean(1).tolist() for name, value in common.items()}
+        own, other = common["overlap"], common["overlap with another image"]
+        layers["overlap, own minus other"] = _interval(own - other)
         layers["lambda"] = model.lambdas()
-    maps = {"CLS, last layer": found.cls[-1].mean(1)} | found.rollouts
-    scores = perturb(model, images, maps, steps)
-    chance = scores["random order"]
-    rows = {}
-    for name, (out, into) in scores.items():
-        rows[name] = {"deletion": 100 * out.mean().item(), "insertion": 100 * into.mean().item()}
-        if name != "random order":  # both gains are better when positive
-            rows[name]["deletion gain"] = vars(paired_bootstrap(out, chance[0]))
-            rows[name]["insertion gain"] = vars(paired_bootstrap(chance[1], into))
-    return {"layers": layers, "scores": rows, "warnings": found.messages}
+    return {
+        "layers": layers,
+        "tokens": tokens(found),
+        "scores": scores(perturb(model, images, maps | found.rollouts, steps)),
+        "warnings": found.messages,
+    }
+
+
+def clean_accuracy(model: VisionTransformer, dataset: Dataset) -> dict:
+    """Accuracy (percent) without augmentation on the first 10,000 images of each split, at most:
+    {"train", "val", "test": [mean, low, high]} over images."""
+    found = {}
+    for name in ("train", "val", "test"):
+        split = getattr(dataset, name)
+        images, labels = split.images[:10_000], split.labels[:10_000]
+        right = (predict(model, images).argmax(1) == labels).float()
+        found[name] = _interval(100 * right)
+    return found
+
+
+def _positions(model: VisionTransformer) -> dict:
+    return position_cosines(model.position.table().detach()[1:])
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -204,11 +304,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--preset", default="full")
     parser.add_argument("--images", type=int, default=500, help="the first N test images")
     given = parser.parse_args(arguments)
-    found: dict = {"images": given.images, "steps": 8, "models": {}}
-    for name, model in zip(("ViT", "Diff-ViT"), MODELS):
-        run = experiment_runs("best", model, given.preset)[0]
-        images = DATASETS[run.dataset]().test.images[: given.images]
-        found["models"][name] = study(load_model(run), images)
+    found: dict = {"images": given.images, "steps": 8, "models": {}, "positions": {}}
+    for name, kind in zip(("ViT", "Diff-ViT"), MODELS):
+        run = experiment_runs("best", kind, given.preset)[0]
+        model, dataset = load_model(run), DATASETS[run.dataset]()
+        found["models"][name] = study(model, dataset.test.images[: given.images])
+        found["models"][name]["accuracy"] = clean_accuracy(model, dataset)
+        found["positions"][f"{name}, best recipe"] = _positions(model)
+    reference = load_model(experiment_runs("reference", "vit", given.preset)[0])
+    found["positions"]["ViT, reference recipe"] = _positions(reference)
     write_json(found, RESULTS / "study" / "attention.json")
     return 0
 

@@ -3,123 +3,120 @@
 
     python -m cvassign.study.counterfactuals    # -> results/study/counterfactual.json
 
-The ImageNet network of the twin's trunk against the twin, on the pictures of `gallery/` that the
-twin was not trained on. Every change of `clip.counterfactual` is made to every drawing of a class
-with a photo, to every cut-out photo, and to the pictures that the rule picks.
+The twin's ImageNet network against the twin, on the pictures of `gallery/` that the twin was not
+trained on. Who gets which picture is read from `study.answers`. Every change of
+`clip.counterfactual` is made to every drawing of a class with a photo, to every cut-out photo, and
+to the pictures that the rule picks.
 """
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import chain
 
 import numpy as np
+from torch import Tensor
 
-from cvassign.clip import counterfactual, gallery, imagenet
+from cvassign.clip import counterfactual, gallery
 from cvassign.clip.counterfactual import AS_IS, CHANGES
 from cvassign.results import RESULTS, write_json
-from cvassign.stats import paired_bootstrap
-from cvassign.study import twin
+from cvassign.stats import clustered_bootstrap
+from cvassign.study import answers, twin
 
 OUT = RESULTS / "study" / "counterfactual.json"
 
 
-def moved(ranks: Sequence[dict], base: str = AS_IS) -> dict[str, dict]:
-    """How far each change moves a model: `counterfactual.ranks` of n pictures, those that have the
-    change against the same ones as they are, or under the change `base`.
+def candidates() -> tuple[list[gallery.Picture], list[Tensor]]:
+    """The pictures and close-ups that the twin was not trained on, and the hits (n,) of the
+    ImageNet network and of the twin on them."""
+    pool = twin.held_out(answers.pool())
+    return pool, [answers.load(model).of(pool).ranks <= 5 for model in answers.MODELS]
+
+
+def moved(ranks: Sequence[dict], classes: Sequence[int], base: str = AS_IS) -> dict[str, dict]:
+    """How far each change moves a model: those of n pictures that have the change, against the same
+    ones as they are, or under the change `base`.
+
+    Args:
+        ranks: `counterfactual.ranks` of n pictures.
+        classes: of each, its class. Intervals are over classes: drawings of one borrow from the
+            same photos.
 
     Returns:
         {change: {"n", "top5": [before, after] in %, "median": [before, after] of the ranks,
-        "points": `Difference` of the top-5 rates, "factor": [mean, low, high] by which the rank is
-        multiplied, a geometric mean: below 1 is better}}; intervals by picture.
+        "points": `Difference` of the top-5 rates, "factor": {mean, low, high} by which the rank is
+        multiplied, a geometric mean: below 1 is better}}.
     """
     out = {}
     for name in dict.fromkeys(name for r in ranks for name in r if name in CHANGES):
-        pairs = np.array([[r[base][0], r[name][0]] for r in ranks if {name, base} <= set(r)])
-        if not len(pairs):
+        some = [i for i, r in enumerate(ranks) if {name, base} <= set(r)]
+        if not some:
             continue
-        before, after = pairs.T
-        log = paired_bootstrap(np.log2(before), np.log2(after))  # in hundredths of a doubling
+        pairs = np.array([[ranks[i][base][0], ranks[i][name][0]] for i in some])
+        of = [classes[i] for i in some]
+        log = clustered_bootstrap(*np.log2(pairs).T, of, "classes")  # hundredths of a doubling
         out[name] = {
-            "n": len(pairs), "top5": (100 * (pairs <= 5).mean(0)).tolist(),
+            "n": len(some), "top5": (100 * (pairs <= 5).mean(0)).tolist(),
             "median": np.median(pairs, axis=0).tolist(),
-            "points": vars(paired_bootstrap(before <= 5, after <= 5)),
-            "factor": [2 ** (v / 100) for v in (log.mean, log.low, log.high)],
+            "points": vars(clustered_bootstrap(*(pairs <= 5).T, of, "classes")),
+            "factor": {k: 2 ** (getattr(log, k) / 100) for k in ("mean", "low", "high")},
         }  # fmt: skip
     return out
 
 
-def study(pictures: list[gallery.Picture], models: dict) -> dict:
+def study(pictures: list[gallery.Picture], picked: list[gallery.Picture], models: Sequence) -> dict:
     """The content of counterfactual.json.
 
     Args:
         pictures: the gallery.
-        models: {name: model with `logits(pictures)`}: the ImageNet network first, the twin second.
+        picked: those of it whose ranks are stored one by one.
+        models: the ImageNet network and the twin, see `counterfactual.ranks`.
     """
-    new = twin.held_out(pictures)
-    pool = new + gallery.close_ups(new)
-    logits = {name: m.logits(pool) for name, m in models.items()}
-    hits = [gallery.hits(pool, x) for x in logits.values()]
-    chosen = gallery.select(pool, hits[1], hits[0])
+    new = set(twin.held_out(pictures))
     with_photo = {p.index for p in pictures if p.kind == "photo"}
     drawn = [p for p in pictures if p.kind != "photo" and p.index in with_photo]
     groups = {
         "drawings": [p for p in drawn if p in new],
-        "cut-out photos": [p for p in new if p.style == "photo_cutout"],
+        "cut-out photos": [p for p in pictures if p in new and p.style == "photo_cutout"],
         "drawings that the twin was trained on": [p for p in drawn if p not in new],
     }
-    ten = [p for wins, loss in chosen.values() for p in (*wins, loss)]
-    todo = list(dict.fromkeys(chain(ten, *groups.values())))
+    todo = list(dict.fromkeys(chain(picked, *groups.values())))
     images = [counterfactual.versions(p, pictures) for p in todo]
-    ranks = {name: dict(zip(todo, counterfactual.ranks(m, images, [p.index for p in todo])))
-             for name, m in models.items()}  # fmt: skip
+    ranks = {m.name: dict(zip(todo, counterfactual.ranks(m, images, [p.index for p in todo])))
+             for m in models}  # fmt: skip
 
-    def stored(p: gallery.Picture) -> dict:
-        i = pool.index(p)
-        return {
-            "path": p.path.relative_to(gallery.BUNDLED).as_posix(), "style": p.style,
-            "box": p.cropped and p.cropped[1],
-            "top": {m: imagenet.name_top(x[i : i + 1].softmax(-1))[0] for m, x in logits.items()},
-            "ranks": {m: ranks[m][p] for m in models},
-        }  # fmt: skip
+    def of(name: str, group: str, base: str = AS_IS) -> dict:
+        some = groups[group]
+        return moved([ranks[name][p] for p in some], [p.index for p in some], base)
 
     return {
-        "program": "python -m cvassign.study.counterfactuals", "models": list(models),
-        "styles": gallery.by_style(pool, *hits),
-        "moved": {group: {m: moved([ranks[m][p] for p in some]) for m in models}
-                  for group, some in groups.items()},
+        "program": "python -m cvassign.study.counterfactuals",
+        "moved": {group: {name: of(name, group) for name in ranks} for group in groups},
         # what the right surface does beyond what any surface does
         "surface against other surface": {
-            m: moved([ranks[m][p] for p in groups["drawings"]], "other surface").get("surface")
-            for m in models
+            name: of(name, "drawings", "other surface").get("surface") for name in ranks
         },
-        "chosen": {imagenet.classes()[i].wnid: [stored(p) for p in (*wins, loss)]
-                   for i, (wins, loss) in chosen.items()},
-    }  # fmt: skip
+        "ranks": {answers.key(p): {name: ranks[name][p] for name in ranks} for p in picked},
+    }
 
 
-def shown(stored: list[dict], pictures: list[gallery.Picture]) -> tuple[list, dict, list]:
-    """One class of counterfactual.json as `clip.plots.answers` takes it: its pictures out of the
-    gallery, each model's answers, and the strips of changes, drawn again."""
-    found = {p.path.relative_to(gallery.BUNDLED).as_posix(): p for p in pictures}
-    restored, strips = [], []
-    for s in stored:
-        p = found[s["path"]]
-        p = replace(p, style=s["style"], cropped=s["box"] and (p.path, tuple(s["box"])))
-        restored.append(p)
-        strips.append({
-            name: (image, {m: ranks[name][0] for m, ranks in s["ranks"].items()})
-            for name, image in counterfactual.versions(p, pictures).items()
-        })  # fmt: skip
-    return restored, {m: [s["top"][m] for s in stored] for m in stored[0]["top"]}, strips
+def strips(pictures: list[gallery.Picture], lenders: list[gallery.Picture], stored: dict) -> list:
+    """As `counterfactual.strips`, the ranks from counterfactual.json."""
+    out = []
+    for p in pictures:
+        ranks = stored["ranks"][answers.key(p)]
+        images = counterfactual.versions(p, lenders).items()
+        out.append({k: (image, {m: of[k][0] for m, of in ranks.items()}) for k, image in images})
+    return out
 
 
 def main() -> int:
-    """Scores, picks, changes, and writes the file: an hour of one core, mostly ResNet-50's."""
-    classifier = twin.Features.of(twin.own_trunk(imagenet.load_resnet50()))
-    words = twin.load(classifier).zero_shot()
-    models = {classifier.name: classifier, words.name: words}
-    write_json(study(gallery.read(gallery.BUNDLED), models), OUT)
+    """Picks, changes, scores, and writes the file: half an hour of one core, mostly ResNet-50's."""
+    pool, (network, words) = candidates()
+    picked = [
+        p for wins, loss in gallery.select(pool, words, network).values() for p in (*wins, loss)
+    ]
+    models = list(answers.models().values())
+    write_json(study(gallery.read(gallery.BUNDLED), picked, models), OUT)
     print(OUT)
     return 0
 

@@ -1,19 +1,24 @@
-# LLM-assisted: prompts P7, P8, see report.md
-"""ViT against Diff-ViT, once: the one comparison that notebooks and report read.
+# LLM-assisted: prompts P7, P8, P13, see report.md
+"""ViT against Diff-ViT, and what another seed alone does: the one comparison and the one noise that
+notebooks and report read.
 
     python -m cvassign.study.headline    # -> results/study/headline.json, in seconds
 
-From the stored logits of the best recipe: no forward pass.
+From stored results and the logits of the best recipe: no forward pass.
 """
 
 import sys
+from collections.abc import Sequence
 
 import torch
 
 from cvassign.data import DATASETS
-from cvassign.experiments import MODELS, experiment_runs
-from cvassign.results import RESULTS, load_logits, write_json
-from cvassign.stats import over_seeds, paired_bootstrap
+from cvassign.experiments import MODELS, all_runs, experiment_runs
+from cvassign.results import RESULTS, Result, by_name, load_all, load_logits, write_json
+from cvassign.stats import over_seeds, paired_bootstrap, pooled
+
+COMPARED = {"one and three": (1, 3), "two and three": (2, 3), "one and one": (1, 1),
+            "three and three": (3, 3), "three": (3,)}  # fmt: skip
 
 
 def headline(right: dict[str, torch.Tensor]) -> dict:
@@ -27,7 +32,7 @@ def headline(right: dict[str, torch.Tensor]) -> dict:
     """
     accuracy = {m: 100 * r.float().mean(1) for m, r in right.items()}
     vit, diff = right["vit"][0], right["diff"][0]
-    count = lambda mask: int(mask.sum())  # noqa: E731
+    count = lambda mask: int(mask.sum())
     return {
         "accuracy": {m: a.tolist() for m, a in accuracy.items()},
         "over seeds": vars(over_seeds(accuracy["vit"], accuracy["diff"])),
@@ -39,6 +44,25 @@ def headline(right: dict[str, torch.Tensor]) -> dict:
     }
 
 
+def noise(results: Sequence[Result]) -> dict:
+    """What another seed does, by length of training and split, from all recipes with several seeds.
+
+    Returns:
+        {"15 epochs": {"val", "test": `stats.Noise`; "half widths": {"val", "test": of the 95 %
+        interval, by how many runs are compared with how many}; "recipes": their number}}.
+    """
+    several = [group for group in by_name(results) if len(group) > 1]
+    found: dict[str, dict] = {}
+    for epochs in sorted({group[0].train.epochs for group in several}):
+        groups = [group for group in several if group[0].train.epochs == epochs]
+        of = {split: pooled([[getattr(r, split) for r in group] for group in groups])
+              for split in ("val", "test")}  # fmt: skip
+        widths = {s: {name: z.between(*n) for name, n in COMPARED.items()} for s, z in of.items()}
+        found[f"{epochs} epochs"] = {split: vars(z) for split, z in of.items()}
+        found[f"{epochs} epochs"] |= {"half widths": widths, "recipes": len(groups)}
+    return found
+
+
 def main() -> int:
     runs = {m: experiment_runs("best", m, "full") for m in MODELS}
     labels = DATASETS["cifar10"]().test.labels
@@ -46,7 +70,8 @@ def main() -> int:
         m: torch.stack([load_logits(run).argmax(1) == labels for run in of_model])
         for m, of_model in runs.items()
     }
-    write_json(headline(right), RESULTS / "study" / "headline.json")
+    found = headline(right) | {"noise": noise(load_all(all_runs("full")))}
+    write_json(found, RESULTS / "study" / "headline.json")
     return 0
 
 

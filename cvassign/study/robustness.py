@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P2, P6, P7, see report.md
+# LLM-assisted: prompts P2, P6, P7, P13, see report.md
 """Test accuracy under noise, blur, low contrast, fog and JPEG: does differential attention help?
 
     python -m cvassign.study.robustness [--preset full] [--images N]
@@ -12,7 +12,6 @@ Shapes: B images of S x S pixels, uint8 outside of this module and 0 ... 1 insid
 """
 
 import io
-import platform
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-import torchvision
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as tv
@@ -30,14 +28,12 @@ from tqdm import tqdm
 from cvassign.assets import AssetError
 from cvassign.command import Parser
 from cvassign.data import DATASETS, Split
-from cvassign.device import pick_device
+from cvassign.device import describe, pick_device
 from cvassign.experiments import MODELS, experiment_runs
 from cvassign.results import RESULTS, ResultError, Run, load_model, weights_path, write_json
-from cvassign.stats import Difference, over_seeds, paired_bootstrap
+from cvassign.stats import over_seeds, paired_bootstrap
 from cvassign.train import predict
-from cvassign.vit import count_parameters
 
-FORMAT = 2  # of the study's file
 SEVERITIES = (1, 2, 3, 4, 5)
 CHUNK = 1000  # images corrupted at once
 
@@ -223,74 +219,76 @@ def study(runs: Sequence[Run], results: Path = RESULTS, images: int | None = Non
                 bar.update()
     rows = [
         {
-            "name": run.name, "seed": run.seed, "attention": run.model.attention,
-            "epochs": run.train.epochs, "n_params": count_parameters(model),
+            "name": run.name,
+            "seed": run.seed,
+            "attention": run.model.attention,
             "clean": 100 * clean[i].mean(),
-            "accuracy": {c: (100 * right[i, k].mean(-1)).tolist()
-                         for k, c in enumerate(CORRUPTIONS)},
+            "accuracy": dict(zip(CORRUPTIONS, (100 * right[i].mean(-1)).tolist())),
         }
-        for i, (run, model) in enumerate(zip(runs, models))
-    ]  # fmt: skip
+        for i, run in enumerate(runs)
+    ]
     return {
-        "format": FORMAT, "preset": preset, "dataset": dataset, "images": len(split),
-        "seed": seed, "severities": SEVERITIES,
-        "corruptions": {k: {"what": c.what, "strengths": c.strengths}
-                        for k, c in CORRUPTIONS.items()},
+        "preset": preset,
+        "images": len(split),
+        "seed": seed,
+        "severities": SEVERITIES,
+        "corruptions": {
+            k: {"what": c.what, "strengths": c.strengths} for k, c in CORRUPTIONS.items()
+        },
         "runs": rows,
-        "differences": _differences(runs, clean, right),
-        "device": torch.cuda.get_device_name(where) if where.type == "cuda" else
-        f"CPU ({platform.machine()})",
-        "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__},
-    }  # fmt: skip
+        **_differences(runs, clean, right),
+        **describe(where),
+    }
 
 
 def _differences(runs: Sequence[Run], clean: np.ndarray, right: np.ndarray) -> dict:
-    """Diff-ViT minus ViT, in points: clean, by corruption, over all, and the losses of accuracy.
-
-    Losses are clean minus damaged: to the noises, to the rest, and to all of them.
+    """Diff-ViT minus ViT, in points, from which images (runs, ..., B) are right.
 
     Over seeds when there are two or more of both models, else over the test images: an image's
     value is then the share of its severities (and corruptions) that the model gets right.
+
+    Returns:
+        "differences": clean, by corruption, over all, and of the losses of accuracy (clean minus
+        damaged) to the noises, to the rest, and to all; "by severity": {corruption: five}.
     """
     of = {(run.model.attention, run.seed): i for i, run in enumerate(runs)}
     seeds = sorted(s for a, s in of if a == "standard" and ("diff", s) in of)
     if not seeds:
-        return {}
+        return {"differences": {}, "by severity": {}}
+
+    def gap(value: np.ndarray) -> dict:  # (runs, B)
+        vit, diff = (value[[of[a, s] for s in seeds]] for a in ("standard", "diff"))
+        if len(seeds) > 1:
+            return vars(over_seeds(100 * vit.mean(1), 100 * diff.mean(1)))
+        return vars(paired_bootstrap(vit[0], diff[0]))
+
     share = right.mean(axis=2)  # (runs, corruptions, B)
-    values = {"clean": clean.astype(float)}
-    values |= {name: share[:, k] for k, name in enumerate(CORRUPTIONS)}
+    values = {"clean": clean} | {name: share[:, k] for k, name in enumerate(CORRUPTIONS)}
     values["all corruptions"] = share.mean(axis=1)
     # What matters for the paper's claim: a model that starts higher also ends higher.
-    noise = [name in NOISES for name in CORRUPTIONS]
-    for name, kinds in (("noise", noise), ("the rest", np.logical_not(noise)),
-                        ("corruption", slice(None))):  # fmt: skip
-        values[f"lost to {name}"] = values["clean"] - share[:, kinds].mean(axis=1)
-    found = {}
-    for name, value in values.items():  # (runs, B)
-        vit, diff = (value[[of[a, s] for s in seeds]] for a in ("standard", "diff"))
-        d: Difference = (
-            over_seeds(100 * vit.mean(1), 100 * diff.mean(1)) if len(seeds) > 1
-            else paired_bootstrap(vit[0], diff[0])
-        )  # fmt: skip
-        found[name] = vars(d)
-    return found
+    noise = np.array([name in NOISES for name in CORRUPTIONS])
+    for name, kinds in (("noise", noise), ("the rest", ~noise), ("corruption", slice(None))):
+        values[f"lost to {name}"] = clean - share[:, kinds].mean(axis=1)
+    return {
+        "differences": {name: gap(value) for name, value in values.items()},
+        "by severity": {
+            name: [gap(right[:, k, s]) for s in range(len(SEVERITIES))]
+            for k, name in enumerate(CORRUPTIONS)
+        },
+    }
 
 
-def curves(stored: dict) -> dict:
-    """A stored study as `plots.robustness_difference` wants it: {model: {corruption: (6,)}}, means
-    over the seeds, severity 0 (the images as they are) first."""
-    found: dict[str, dict[str, list]] = {"ViT": {}, "Diff-ViT": {}}
-    for row in stored["runs"]:
-        model = "ViT" if row["attention"] == "standard" else "Diff-ViT"
-        for name, accuracy in row["accuracy"].items():
-            found[model].setdefault(name, []).append([row["clean"], *accuracy])
-    return {m: {k: np.mean(v, axis=0) for k, v in part.items()} for m, part in found.items()}
+def curves(stored: dict) -> dict[str, np.ndarray]:
+    """A stored study as `plots.robustness_difference` wants it: {"clean" and each corruption:
+    (severities, 3)}, the difference with its interval; of clean images there is one."""
+    gaps = {"clean": [stored["differences"]["clean"]]} | stored["by severity"]
+    return {k: np.array([[d["mean"], d["low"], d["high"]] for d in of]) for k, of in gaps.items()}
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = Parser("cvassign.study.robustness", __doc__)
     parser.add_argument("--preset", choices=("cpu", "full", "smoke"), default="full")
-    parser.add_argument("--images", type=int, default=2000, help="the first N test images")
+    parser.add_argument("--images", type=int, help="the first N test images (default: all)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
     given = parser.parse_args(arguments)

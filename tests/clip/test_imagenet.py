@@ -1,9 +1,10 @@
-# LLM-assisted: prompts P3, see report.md
+# LLM-assisted: prompts P3, P12, see report.md
 """The classes are WordNet's, and Keras's ResNet-50 computes in torchvision's module what it was."""
 
 import io
 import json
 import tarfile
+from itertools import pairwise
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ def test_paths_lead_from_entity_to_the_class():
     for c in imagenet.classes():
         for path in imagenet.paths(c.wnid):
             assert known[path[0]].lemmas == ("entity",) and path[-1] == c.wnid
-            assert all(a in known[b].hypernyms for a, b in zip(path, path[1:]))
+            assert all(a in known[b].hypernyms for a, b in pairwise(path))
     tiger = [known[w].lemmas[0] for w in imagenet.paths("n02129604")[0]]
     assert tiger[-3:] == ["feline", "big cat", "tiger"]
     with pytest.raises(KeyError, match="got 'n00000000'"):
@@ -129,10 +130,19 @@ def test_keras_weights_compute_the_same(keras_package):
     assert (ours - theirs).norm() < 1e-4 * theirs.norm()
 
 
-def test_classifier_names_its_answers(keras_package):
-    classifier = imagenet.from_keras(keras_package[0])
+def test_classifier_names_its_answers(keras_package, tmp_path, monkeypatch):
+    def fetch(name):
+        if name != "resnet50-keras":
+            raise imagenet.assets.AssetError(name)
+        return keras_package[0]
+
+    monkeypatch.setattr(imagenet.assets, "fetch", fetch)
+    classifier = imagenet.load_resnet50(cache=tmp_path)
     picture = Image.new("RGB", (300, 260), "red")
     (top,) = classifier.topk([picture], k=3)
     logits = classifier.logits([picture])[0]
     assert top[0][0] == imagenet.class_names()[logits.argmax()]
     assert top[0][1] == pytest.approx(logits.softmax(0).max().item())
+    monkeypatch.setattr(classifier.model.fc, "forward", lambda x: torch.zeros(len(x), 1000))
+    assert torch.equal(classifier.logits([picture])[0], logits)  # kept, not computed
+    assert len(list(tmp_path.iterdir())) == 1

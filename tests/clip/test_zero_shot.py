@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, P16, see report.md
+# LLM-assisted: prompts P3, P12, P16, see report.md
 """CLIP's files load to identical outputs, and zero-shot logits are scaled cosines."""
 
 import huggingface_hub
@@ -68,9 +68,10 @@ def test_wrong_files_are_refused(tmp_path):
 class Counting:
     """An encoder in two dimensions whose texts point where their length says."""
 
-    name, logit_scale, preprocess, calls = "counting", 10.0, None, 0
+    name, logit_scale, preprocess, calls, pictures = "counting", 10.0, None, 0, 0
 
     def encode_image(self, images):
+        self.pictures += len(images)
         return F.normalize(torch.tensor([[1.0, 0.0]] * len(images)), dim=-1)
 
     def encode_text(self, texts):
@@ -79,20 +80,23 @@ class Counting:
         return torch.stack([angle.cos(), angle.sin()], dim=-1)
 
 
-def test_zero_shot_is_scaled_cosine_of_mean_sentence(tmp_path):
+def test_zero_shot_is_scaled_cosine_of_mean_sentence(tmp_path, picture):
     names, encoder = ["ox", "horse", "hippopotamus"], Counting()
     classifier = zero_shot.ZeroShot(encoder, "seven", names, cache=tmp_path)
     for i, name in enumerate(names):
         each = encoder.encode_text([t(name) for t in zero_shot.TEMPLATES["seven"]])
         expected = F.normalize(each.mean(0), dim=0)[0] * 10
-        got = classifier.logits(["x"])[0, i]  # kept in half
-        assert got == pytest.approx(expected.item(), abs=0.01)
-    (top,) = classifier.topk(["x"], k=3)
+        got = classifier.logits([picture])[0, i]
+        assert got == pytest.approx(expected.item(), abs=1e-5)
+    (top,) = classifier.topk([picture], k=3)
     assert sum(p for _, p in top) == pytest.approx(1) and top[0][1] > top[1][1]
+    assert encoder.pictures == 2  # the probe and this one
     before = encoder.calls
-    again = zero_shot.ZeroShot(encoder, "seven", names, cache=tmp_path)
-    assert encoder.calls == before + 1  # the probe sentence alone
-    assert torch.equal(again.weights, classifier.weights)
+    again = zero_shot.ZeroShot(encoder, "seven", [*names, "ox", "zebra"], cache=tmp_path)
+    assert encoder.calls == before + 14  # the probe's sentences and the new name's
+    assert torch.equal(again.weights[:4], classifier.weights[[0, 1, 2, 0]])
+    again.logits([picture])
+    assert encoder.pictures == 3  # the probe
     with pytest.raises(ValueError, match="single, seven, eighty, got 'nine'"):
         zero_shot.ZeroShot(encoder, "nine", names)
 
@@ -134,6 +138,20 @@ def test_open_clips_mirror_is_asked_through_a_proxy(server, monkeypatch):
     with pytest.raises(assets.AssetError, match="(?s)not at OpenAI's.*open_clip: "):
         zero_shot.load()
     assert server.asked == ["huggingface.co:443"]  # once: its many tries would take a minute
+
+
+@torch.inference_mode()
+def test_a_batch_is_cut_to_its_longest_sentence(random_clip):
+    texts = ["word " * n for n in (40, 0, 76, 1, 3, 9, 3, 60, 20, 100)]
+    encoder = zero_shot.OpenClip("random", random_clip, None, open_clip.get_tokenizer("RN50"))
+    lengths, block = [], random_clip.transformer.resblocks[0]
+    hook = block.register_forward_pre_hook(lambda _m, inputs: lengths.append(inputs[0].shape[1]))
+    with pytest.warns(UserWarning, match="2 texts are longer"):
+        found = encoder.encode_text(texts, batch_size=4)
+    hook.remove()
+    assert lengths == [5, 62, 77]  # with the marks of start and end, the shortest first
+    whole = F.normalize(random_clip.encode_text(open_clip.tokenize(texts)), dim=-1)
+    assert torch.allclose(found, whole, rtol=0, atol=1e-6)
 
 
 def test_texts_that_are_cut_are_named(random_clip):

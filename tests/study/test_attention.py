@@ -1,19 +1,20 @@
-# LLM-assisted: prompts P2, see report.md
+# LLM-assisted: prompts P2, P13, see report.md
 """What the study says of many images is what the formulas say of all of them at once."""
 
 import pytest
 import torch
 
 from cvassign import rollout
-from cvassign.data import normalise
+from cvassign.data import load_generated, normalise
 from cvassign.study import attention as study
+from cvassign.train import evaluate
 from cvassign.vit import VisionTransformer, ViTConfig
 
 
 def made(attention="standard", **changes):
     torch.manual_seed(0)
-    fields = dict(patch_size=8, embed_dim=24, depth=3, num_heads=4, mlp_ratio=1.0) | changes
-    model = VisionTransformer(ViTConfig(attention=attention, **fields)).eval()
+    fields = {"patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 4, "mlp_ratio": 1.0}
+    model = VisionTransformer(ViTConfig(attention=attention, **fields | changes)).eval()
     for p in model.parameters():  # as made, all attention is almost alike
         if p.ndim > 1:
             torch.nn.init.normal_(p, std=0.3)
@@ -37,10 +38,16 @@ def test_parts_give_what_the_whole_gives(attention, images):
     assert (found.negative > 0).all() == (attention != "standard")
     names = {"rollout": "error"} if attention == "standard" else {
         "rollout, normalised": "normalise", "rollout, clamped": "clamp"}  # fmt: skip
-    assert list(found.rollouts) == list(names)
+    last = list(names)[-1]
+    assert list(found.rollouts) == [*names, f"{last}, no identity"]
     for name, signed in names.items():
         expected = rollout.rollout_map(rollout.attention_rollout(maps, signed=signed))
         torch.testing.assert_close(found.rollouts[name], expected)
+    plain = rollout.attention_rollout(maps, signed=names[last], residual=False)
+    torch.testing.assert_close(found.rollouts[f"{last}, no identity"], rollout.rollout_map(plain))
+    x = model.embed(normalise(images))
+    torch.testing.assert_close(found.norms[0], x[:, 1:].norm(dim=-1))
+    torch.testing.assert_close(found.norms[1], model.layers[0](x)[:, 1:].norm(dim=-1))
     assert found.messages == []
 
 
@@ -76,18 +83,21 @@ def test_there_is_no_pair_without_differential_attention(images):
 
 def test_what_is_cancelled_is_the_common_part(images):
     model = made("diff")
-    found = study.cancelled(model, images, batch_size=3)
+    found = study.cancelled(model, images, batch_size=3)  # parts of 3, 2 and 2
     with torch.no_grad():
         a1, a2, lam = model.layers[0].attention.attention_maps(
             model.layers[0].norm1(model.embed(normalise(images)))
         )
-    common = [min(x, float(lam) * y) for x, y in zip(a1.flatten().tolist(), a2.flatten().tolist())]
-    rows = a1[..., 0].numel()
-    assert found["overlap"][0].item() == pytest.approx(sum(common) / rows, rel=1e-4)
-    entropy = -(a1 * a1.log()).sum(-1).mean().item()
-    assert found["entropy of A1"][0].item() == pytest.approx(entropy, rel=1e-4)
+    others = a2[[2, 0, 1, 4, 3, 6, 5]]  # each image's neighbour in its part, never itself
+    for name, second in (("overlap", a2), ("overlap with another image", others)):
+        pairs = zip(a1[0].flatten().tolist(), second[0].flatten().tolist())
+        common = sum(min(x, float(lam) * y) for x, y in pairs) / a1[0, ..., 0].numel()
+        assert found[name][0, 0].item() == pytest.approx(common, rel=1e-4)
+        assert found[name].shape == (3, 7)
+    entropy = -(a1 * a1.log()).sum(-1).mean((1, 2))
+    torch.testing.assert_close(found["entropy of A1"][0], entropy)
     model.layers[-1].attention.lambda_init.fill_(-9.0)  # then the maps are added
-    assert study.cancelled(model, images)["overlap"][-1] == 0
+    assert (study.cancelled(model, images)["overlap"][-1] == 0).all()
 
 
 def test_the_peak_share_counts_weights_of_both_signs():
@@ -98,31 +108,73 @@ def test_the_peak_share_counts_weights_of_both_signs():
     assert study.peak_share(-maps).tolist() == study.peak_share(maps).tolist()
 
 
+def test_places_of_a_grid():
+    found = {name: mask.view(4, 4).int().tolist() for name, mask in study.places(4).items()}
+    assert found["corner"] == [[1, 0, 0, 1], [0] * 4, [0] * 4, [1, 0, 0, 1]]
+    assert found["border"] == [[0, 1, 1, 0], [1, 0, 0, 1], [1, 0, 0, 1], [0, 1, 1, 0]]
+    assert found["inner"] == [[0] * 4, [0, 1, 1, 0], [0, 1, 1, 0], [0] * 4]
+
+
+def test_long_tokens_are_found_where_they_are():
+    rng = torch.Generator().manual_seed(0)
+    norms = 1 + 0.1 * torch.rand(2, 5, 16, generator=rng)  # 2 layers, 5 images
+    norms[..., study.places(4)["corner"]] *= 3
+    cls = torch.stack([norms[0], -1 / norms[1]]).unsqueeze(2)  # one head; only the size counts
+    found = study.tokens(study.Attention(cls, norms, {}, norms, norms, []))
+    relative = norms / norms.mean(-1, keepdim=True)
+    mean, low, high = found["length"]["corner"][1]
+    values = relative[1][:, [0, 3, 12, 15]].mean(1)
+    assert mean == pytest.approx(values.mean().item(), abs=1e-5) and 1.5 < mean < 3
+    assert (high - low) / 2 == pytest.approx(1.96 * values.std().item() / 5**0.5, rel=1e-3)
+    assert found["length"]["inner"][1][0] < 1 < found["longest"][1][0]
+    assert found["attention"]["corner"][0][0] > 1 > found["attention"]["corner"][1][0]
+    assert [r[0] for r in found["rank correlation"]] == pytest.approx([1, -1], abs=1e-5)
+
+
 @pytest.mark.filterwarnings("ignore:Mismatch dtype")  # torch's RMSNorm under autocast
-def test_areas_are_the_scores(images):
+def test_curves_are_those_of_the_map(images):
     model = made()
     maps = {"a map": study.attention_of(model, images).rollouts["rollout"]}
     found = study.perturb(model, images, maps, steps=4)
     assert list(found) == ["a map", "random order"]
-    deletion, insertion = found["a map"]
     x = normalise(images)
     with study.autocast(x.device):
-        for insert, got in ((False, deletion), (True, insertion)):
-            share, curve = rollout.perturbation_curve(model, x, maps["a map"], insert, steps=4)
-            expected = torch.trapezoid(curve, share, dim=1)
-            torch.testing.assert_close(got, expected, rtol=0, atol=0.02)
-    assert not torch.equal(deletion, insertion)
+        for insert, got in enumerate(found["a map"]):
+            _, curve = rollout.perturbation_curve(model, x, maps["a map"], bool(insert), steps=4)
+            torch.testing.assert_close(got, curve, rtol=0, atol=0.02)
+
+
+def test_gains_are_positive_for_the_better_map():
+    flat = torch.full((4, 3), 0.5)
+    falling, rising = torch.tensor([0.5, 0.1, 0.5]), torch.tensor([0.5, 0.8, 0.5])
+    curves = {study.CLS: (flat, flat), "good": (falling.repeat(4, 1), rising.repeat(4, 1)),
+              "random order": (flat + 0.1, flat - 0.1)}  # fmt: skip
+    found = study.scores(curves)
+    good = found["good"]
+    assert (good["deletion"], good["insertion"]) == pytest.approx((30, 65))  # trapezoids, percent
+    assert good["curves"][0] == pytest.approx([50, 10, 50])
+    for words, deletion, insertion in (("", 30, 25), (" over CLS", 20, 15)):
+        assert good[f"deletion gain{words}"]["mean"] == pytest.approx(deletion)
+        assert good[f"insertion gain{words}"]["mean"] == pytest.approx(insertion)
+    assert "deletion gain over CLS" not in found[study.CLS]
+    assert not [key for key in found["random order"] if "gain" in key]
 
 
 @pytest.mark.filterwarnings("ignore:Mismatch dtype")
 def test_a_study_has_a_number_for_every_layer_and_map(images):
     found = study.study(made("diff"), images, steps=2)
     assert all(len(values) == 3 for values in found["layers"].values())
-    assert {"entropy", "concentration", "overlap", "lambda"} <= found["layers"].keys()
-    scores = found["scores"]
-    random = scores.pop("random order")
-    assert scores.keys() == {"CLS, last layer", "rollout, normalised", "rollout, clamped"}
-    for s in scores.values():  # both gains are better when positive
-        gains = random["deletion"] - s["deletion"], s["insertion"] - random["insertion"]
-        got = s["deletion gain"]["mean"], s["insertion gain"]["mean"]
-        assert got == pytest.approx(gains, abs=1e-3)
+    assert {"entropy", "overlap, own minus other", "lambda"} <= found["layers"].keys()
+    assert found["scores"].keys() == {
+        "CLS, last layer", "CLS, last layer, |weight|", "rollout, normalised", "rollout, clamped",
+        "rollout, clamped, no identity", "random order"}  # fmt: skip
+    assert all(len(of_layers) == 3 for of_layers in found["tokens"]["length"].values())
+
+
+def test_clean_accuracy_is_that_of_each_split():
+    model, data = made(), load_generated()
+    found = study.clean_accuracy(model, data)
+    for name in ("train", "val", "test"):
+        mean, low, high = found[name]
+        assert mean == pytest.approx(evaluate(model, getattr(data, name))[1], abs=1e-3)
+        assert low < mean < high

@@ -1,0 +1,102 @@
+# LLM-assisted: prompt P13, see report.md
+"""Why is the Diff-ViT behind? What each of its changes costs, one at a time.
+
+    python -m cvassign.study.factorial    # -> results/study/factorial.json, in a second
+
+From the runs of the experiments `factorial` and `variants`. An effect is a contrast: a weighted sum
+of the means of cells. Its interval comes from the pooled noise of all cells (`stats.pooled`), and
+not from pairs of seeds: some cells were trained on a GPU and some on a CPU, which draw other random
+numbers for the same seed.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from cvassign.experiments import MODELS, experiment_runs
+from cvassign.results import RESULTS, Result, by_name, load_all, write_json
+from cvassign.stats import Noise, pooled
+
+WIDE, WIDE_NORM = "8 heads of width 16", "8 heads, norm"
+FOUR, FOUR_NORM = "4 heads of width 32", "4 heads, norm"
+PAIRS, PAIRS_NORM = "4 pairs, no norm", "4 pairs, norm"
+
+Contrast = list[tuple[float, str, str]]  # weight x (mean of the first cell - mean of the second)
+
+
+def _mean(*pairs: tuple[str, str]) -> Contrast:
+    return [(1 / len(pairs), first, second) for first, second in pairs]
+
+
+HALVE = _mean((FOUR, WIDE), (FOUR_NORM, WIDE_NORM))
+NORM = _mean((WIDE_NORM, WIDE), (FOUR_NORM, FOUR), (PAIRS_NORM, PAIRS))
+SUBTRACT = _mean((PAIRS, FOUR), (PAIRS_NORM, FOUR_NORM))
+# label -> the kind of row it is in the figure, and what is subtracted from what.
+EFFECTS = {
+    "halve the heads (mean of 2)": ("step", HALVE),
+    "add the norm (mean of 3)": ("step", NORM),
+    "subtract the second map (mean of 2)": ("step", SUBTRACT),
+    "sum of the three": ("sum", HALVE + NORM + SUBTRACT),
+    "measured: Diff-ViT − ViT": ("whole", _mean((PAIRS_NORM, WIDE))),
+    "halve the heads, no norm": ("detail", _mean((FOUR, WIDE))),
+    "halve the heads, norm": ("detail", _mean((FOUR_NORM, WIDE_NORM))),
+    "add the norm, 8 heads": ("detail", _mean((WIDE_NORM, WIDE))),
+    "add the norm, 4 heads": ("detail", _mean((FOUR_NORM, FOUR))),
+    "add the norm, 4 pairs": ("detail", _mean((PAIRS_NORM, PAIRS))),
+    "subtract, no norm": ("detail", _mean((PAIRS, FOUR))),
+    "subtract, norm": ("detail", _mean((PAIRS_NORM, FOUR_NORM))),
+    "Diff-ViT without norm − ViT": ("detail", _mean((PAIRS, WIDE))),
+}
+CELLS = (WIDE, WIDE_NORM, FOUR, FOUR_NORM, PAIRS, PAIRS_NORM)
+
+
+def difference(cells: dict[str, list[float]], contrast: Contrast, noise: Noise) -> dict:
+    """The contrast of the cells' means, in points, with its 95 % interval."""
+    weights: dict[str, float] = {}
+    for weight, first, second in contrast:
+        weights[first] = weights.get(first, 0) + weight
+        weights[second] = weights.get(second, 0) - weight
+    mean = sum(w * sum(cells[k]) / len(cells[k]) for k, w in weights.items())
+    half = noise.half_width(sum(w**2 / len(cells[k]) for k, w in weights.items()))
+    return {"mean": mean, "low": mean - half, "high": mean + half}
+
+
+def effects(results: Sequence[Result]) -> dict:
+    """Cells and effects, on validation and on test.
+
+    Returns:
+        {"cells": {label: {"val", "test": accuracies, "cpu": how many on a CPU}}, "noise": {"val",
+        "test"}, "effects": {label: {"kind", "seeds": fewest of a cell, "val", "test": `difference`}}},
+        without the effects of cells that have no run.
+    """
+    groups = {group[0].label: group for group in by_name(results)}
+    cells = {split: {k: [getattr(r, split) for r in g] for k, g in groups.items()}
+             for split in ("val", "test")}  # fmt: skip
+    noise = {split: pooled(list(of.values())) for split, of in cells.items()}
+    found = {}
+    variants = {k: ("variant", _mean((k, PAIRS_NORM))) for k in groups if k not in CELLS}
+    for label, (kind, contrast) in (EFFECTS | variants).items():
+        used = {cell for _, *pair in contrast for cell in pair}
+        if used <= groups.keys():
+            found[label] = {"kind": kind, "seeds": min(len(groups[cell]) for cell in used)}
+            for split, of in cells.items():
+                found[label][split] = difference(of, contrast, noise[split])
+    return {
+        "cells": {
+            k: {split: of[k] for split, of in cells.items()} | {"cpu": sum(r.on_cpu for r in g)}
+            for k, g in groups.items()
+        },
+        "noise": {split: vars(z) for split, z in noise.items()},
+        "effects": found,
+    }
+
+
+def main() -> int:
+    runs = [
+        r for e in ("factorial", "variants") for m in MODELS for r in experiment_runs(e, m, "full")
+    ]
+    write_json(effects(load_all(runs)), RESULTS / "study" / "factorial.json")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+# LLM-assisted: prompt P13, see report.md
+"""Effects are differences of the cells' means; their intervals follow from the pooled noise."""
+
+import pytest
+
+from cvassign.study import factorial as study
+from tests.made import made_result, made_run
+
+CELLS = {
+    study.WIDE: (82.0, 83.0, 84.0), study.WIDE_NORM: (81.0, 82.0, 83.0),
+    study.FOUR: (80.0, 81.0, 82.0), study.FOUR_NORM: (79.0, 80.0, 81.0),
+    study.PAIRS: (84.0, 85.0, 86.0), study.PAIRS_NORM: (80.5, 81.5, 82.5), "a variant": (82.5,),
+}  # fmt: skip
+
+
+def made(cells) -> list:
+    return [
+        made_result(made_run(f"run {i}", label, seed=seed), val=v, test=v + 1, device="CPU")
+        for i, (label, values) in enumerate(cells.items())
+        for seed, v in enumerate(values)
+    ]
+
+
+def test_effects_are_differences_of_means():
+    found = study.effects(made(CELLS))["effects"]
+    means = {label: effect["val"]["mean"] for label, effect in found.items()}
+    steps = [means[label] for label, effect in found.items() if effect["kind"] == "step"]
+    assert steps == pytest.approx([(-2 - 2) / 2, (-1 - 1 - 3.5) / 3, (4 + 1.5) / 2])
+    assert means["sum of the three"] == pytest.approx(sum(steps))
+    assert means["measured: Diff-ViT − ViT"] == pytest.approx(-1.5)
+    assert means["subtract, norm"] == pytest.approx(1.5)
+    assert means["a variant"] == pytest.approx(1.0) and found["a variant"]["seeds"] == 1
+    for effect in found.values():
+        assert effect["val"]["mean"] == pytest.approx(effect["test"]["mean"])
+
+
+def test_intervals_follow_from_the_pooled_noise():
+    """Each cell has a standard deviation of 1; t at 95 % with 12 degrees of freedom is 2.179."""
+    found = study.effects(made(CELLS))
+    assert found["noise"]["val"] == pytest.approx({"std": 1.0, "df": 12})
+    for label, variance in (
+        ("add the norm, 8 heads", 2 / 3), ("add the norm (mean of 3)", 2 / 9), ("a variant", 4 / 3),
+    ):  # fmt: skip
+        effect = found["effects"][label]["val"]
+        assert effect["high"] - effect["mean"] == pytest.approx(2.179 * variance**0.5, rel=1e-3)
+        assert effect["mean"] - effect["low"] == pytest.approx(effect["high"] - effect["mean"])
+
+
+def test_a_cell_without_runs_leaves_its_effects_out():
+    some = {k: v for k, v in CELLS.items() if k not in (study.FOUR, "a variant")}
+    found = study.effects(made(some))
+    assert "add the norm, 8 heads" in found["effects"]
+    assert not {"add the norm, 4 heads", "sum of the three"} & found["effects"].keys()
+    assert found["cells"][study.WIDE]["cpu"] == 3

@@ -1,0 +1,51 @@
+# LLM-assisted: prompt P13, see report.md
+"""Intervals against printed tables, and against the share of the time that they hold."""
+
+import math
+
+import numpy as np
+import pytest
+
+from cvassign import stats
+
+
+@pytest.mark.parametrize("df, expected", ((1, 12.706), (2, 4.303), (8, 2.306), (20, 2.086)))
+def test_the_t_quantile_is_that_of_a_printed_table(df, expected):
+    assert stats.t_quantile(0.975, df) == pytest.approx(expected, abs=6e-4)
+    with pytest.raises(ValueError, match="0.5 < p < 0.999, got 3 and 1.5"):
+        stats.t_quantile(1.5, 3)
+
+
+def test_differences_over_seeds_and_over_images():
+    d = stats.over_seeds([80.0, 81.0, 82.0], [81.0, 83.0, 85.0])  # 1, 2, 3: mean 2, deviation 1
+    assert [d.mean, d.low, d.high] == pytest.approx([2, 2 - 2.4841, 2 + 2.4841], abs=1e-3)
+    first, second = np.arange(400) % 10 < 7, np.arange(400) % 10 < 8  # a tenth is won, none lost
+    d = stats.paired_bootstrap(first, second)
+    half = 1.96 * 100 * math.sqrt(0.1 * 0.9 / 400)
+    assert [d.mean, d.low, d.high] == pytest.approx([10, 10 - half, 10 + half], abs=0.3)
+    with pytest.raises(ValueError, match=r"n >= 2 pairs, got \(1,\), \(1,\)"):
+        stats.over_seeds([1.0], [2.0])
+
+
+def test_noise_is_pooled_within_groups():
+    noise = stats.pooled([[80, 82], [90, 91, 92], [75]])  # squares 2 and 2, of 1 + 2
+    assert (noise.std, noise.df) == (pytest.approx(math.sqrt(4 / 3)), 3)
+    t = 3.1824  # table, 3 degrees of freedom
+    assert noise.between(1, 3) == pytest.approx(t * noise.std * math.sqrt(4 / 3), rel=1e-4)
+    assert noise.between(1, 1) == pytest.approx(t * noise.std * math.sqrt(2), rel=1e-4)
+    assert noise.between(3) == pytest.approx(t * noise.std / math.sqrt(3), rel=1e-4)
+    for groups in ([], [[80], [81]]):
+        with pytest.raises(ValueError, match="two runs or more"):
+            stats.pooled(groups)
+
+
+@pytest.mark.parametrize("n, m", ((1, 3), (1, 1), (3, 3)))
+def test_a_chance_difference_is_inside_nineteen_times_of_twenty(n, m):
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(2000):
+        groups = rng.normal(80, 0.4, (4, 3)) + [[0], [1], [5], [10]]  # their means do not matter
+        gap = rng.normal(80, 0.4, n).mean() - (groups[0].mean() if m == 3 else rng.normal(80, 0.4))
+        inside += abs(gap) < stats.pooled(groups).between(n, m)
+    assert inside / 2000 == pytest.approx(0.95, abs=0.015)
+    assert stats.false_alarms(13) == pytest.approx(0.65)
