@@ -92,8 +92,8 @@ class Head(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """See the class."""
         # features are what a ReLU left: never negative, with a long tail. Their root spreads them
-        # evenly; length 1 takes out a picture's contrast; 45 is about √2048, so that a number's root
-        # mean square is about one, what a layer expects.
+        # evenly; length 1 takes out a picture's contrast; 45 is about √2048, so that a number's
+        # root mean square is about one, what a layer expects.
         spread = F.normalize(features.clamp(min=0).sqrt(), dim=-1) * 45.0
         classify, words = self.fixed
         logits = classify(features) / self.log_temperature.exp().to(features)

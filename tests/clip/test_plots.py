@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from cvassign.clip import gallery, plots
+from cvassign.stats import Difference
 
 
 @pytest.fixture(autouse=True)
@@ -54,17 +55,17 @@ def test_pictures_without_a_licence_are_refused(picture):
 def test_differences_stand_at_their_values():
     change = {
         "points": {"mean": 10.0, "low": 5.0, "high": 15.0},
-        "factor": [0.25, 0.125, 0.5],
+        "factor": {"mean": 0.25, "low": 0.125, "high": 0.5},
         "top5": [20.0, 30.0],
     }
     figure = plots.moved(
         {"one": {"grey": change}, "two": {"grey": change}}, {"grey": "grey, not colour"}
     )
-    for ax, (mean, low, high) in zip(figure.axes, ((10, 5, 15), change["factor"])):
+    for ax, (mean, low, high) in zip(figure.axes, ((10, 5, 15), (0.25, 0.125, 0.5))):
         dots = [line for line in ax.lines if line.get_marker() == "o"]
         assert [d.get_xdata()[0] for d in dots] == [mean, mean]
         assert ax.collections[0].get_segments()[0][:, 0].tolist() == [low, high]
-    style = {"rates": [20.0, 60.0], "n": 5, "difference": {"mean": 40.0, "low": 1.0, "high": 79.0}}
+    style = {"rates": [20.0, 60.0], "n": 5, "difference": Difference(40.0, 1.0, 79.0, 5, "photos")}
     figure = plots.rates_by_style({"line_art": style}, ["one", "two"])
-    assert "+40.0 (+1.0 to +79.0)" in words(figure)
+    assert "+40.0 [+1.0, +79.0]" in words(figure)
     assert figure.axes[0].get_yticklabels()[0].get_text() == "line art (n = 5)"

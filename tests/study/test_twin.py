@@ -188,14 +188,17 @@ def test_study_trains_every_variant(tmp_path):
     pictures, features = {}, {}
     for part, n in (("train", 6), ("validation", 2), ("test", 2)):
         pictures[part] = [
-            picture(i, k) for i in range(6) for k in twin_study.KINDS for _ in range(n)
+            picture(i, k, f"npm:{'openmoji' if j == 0 else 'x'}")
+            for i in range(6)
+            for k in twin_study.KINDS
+            for j in range(n)
         ]
         pixels = torch.stack([centres[p.index] for p in pictures[part]])
         features[part] = pixels + 0.1 * torch.rand(pixels.shape)
     data = twin_study.Data(pictures, features, F.normalize(torch.randn(1000, 7, 16), dim=-1),
                            nn.Linear(64, 1000), {})  # fmt: skip
     out = twin_study.study(data, "small", 2, tmp_path)
-    assert [v["pairs"] for v in out["variants"].values()] == [72, 36]
+    assert [v["pairs"] for v in out["variants"].values()] == [72, 36, 60]
     trained = out["variants"]["with renditions"]
     assert (
         trained["photo"]["mean"] >= out["untrained"]["photo"]
