@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P4, P9, see report.md
+# LLM-assisted: prompts P4, P9, P14, see report.md
 """The loss is CLIP's, training learns and repeats, the stored twin is the trained one, no source is
 in two parts, and an icon gets the class that its name says."""
 
@@ -244,8 +244,9 @@ def test_aliases_are_followed_and_one_drawing_counts_once(tmp_path):
     pytest.importorskip("resvg_py")
     wanted = {n: picture(i) for i, n in enumerate(("box", "carton", "piano", "tiger"))}
     square = {"body": '<path fill="currentColor" d="M0 0h24v24H0z"/>'}
-    content = {"info": {}, "icons": {"box": square, "piano": {"body": "<g/>"}}, "width": 24, "height": 24,
-               "aliases": {"carton": {"parent": "box"}, "tiger": {"parent": "box", "hFlip": True}}}  # fmt: skip
+    aliases = {"carton": {"parent": "box"}, "tiger": {"parent": "box", "hFlip": True}}
+    content = {"info": {}, "icons": {"box": square, "piano": {"body": "<g/>"}}, "width": 24,
+               "height": 24, "aliases": aliases}  # fmt: skip
     got = twin_study.icon_set(content, "mdi", wanted, tmp_path)
     assert [(p.path.name, p.index) for p in got] == [("box.png", 0), ("piano.png", 2)]
     assert all(twin.parts(p.source) == ["train"] for p in got)
