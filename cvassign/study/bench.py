@@ -28,10 +28,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cvassign.attention import scaled_dot_product_attention
+from cvassign.capture import compile_layers
 from cvassign.command import Parser
-from cvassign.data import DATASETS, MEAN, STD, Dataset, Split
+from cvassign.data import DATASETS, MEAN, STD, Dataset, Split, normalise
 from cvassign.device import (
-    COMPILE_STEPS,
     describe,
     pick_device,
     should_compile,
@@ -42,8 +42,8 @@ from cvassign.results import RESULTS, write_json
 from cvassign.train import TrainConfig, Trainer
 from cvassign.vit import ViTConfig
 
-FORMAT = 2  # of the file
-USUAL, OURS = "usual loop, timm's model", "our loop, our model"
+FORMAT = 3  # of the file
+USUAL, OURS, OURS_MUON = "usual loop, timm's model", "our loop, AdamW", "our loop, Muon"
 LEAST_ROUNDS = 3  # a median of fewer says nothing
 
 
@@ -148,8 +148,9 @@ def usual_loop(config: ViTConfig, batch_size: int, split: Split, device: torch.d
             yield seconds  # the program ends with its input, which is closed here
 
 
-def our_loop(config: ViTConfig, train: TrainConfig, data: Dataset, steps: int,
-             compiled: bool = False) -> Callable[[], float]:  # fmt: skip
+def our_loop(
+    config: ViTConfig, train: TrainConfig, data: Dataset, steps: int, compiled: bool
+) -> Callable[[], float]:
     """A round of our Trainer: its augmentation and `steps` steps; returns the seconds.
 
     Args:
@@ -164,8 +165,7 @@ def our_loop(config: ViTConfig, train: TrainConfig, data: Dataset, steps: int,
     once = replace(train, epochs=1, warmup_epochs=0)  # a warm-up may be longer, and costs no time
     trainer = Trainer(config, once, 0, replace(data, train=part))
     if compiled:
-        for layer in trainer.model.layers:
-            layer.compile(dynamic=False)
+        compile_layers(trainer.model, normalise(part.images[: train.batch_size]))
 
     def one_round() -> float:
         synchronise(device)
@@ -179,26 +179,22 @@ def our_loop(config: ViTConfig, train: TrainConfig, data: Dataset, steps: int,
 def training(
     config: ViTConfig, train: TrainConfig, data: Dataset, size: Size, workers: int
 ) -> dict:
-    """Images a second of the usual loop and of ours."""
+    """Images a second of the usual loop, of ours with its optimizer, and of ours with Muon."""
     device = data.train.images.device
-    whole = replace(train, optimizer="adamw")  # as the usual loop
+    compiled = size.compile and should_compile(device, 10**6)  # as a long run is
     with ExitStack() as processes:
         loop = usual_loop(config, train.batch_size, data.train, device, workers)
-        loop = processes.enter_context(loop)
-        candidates = {
-            USUAL: partial(loop, size.steps),
-            OURS: our_loop(config, whole, data, size.steps),
-        }
-        ours = OURS
-        if size.compile and should_compile(device, COMPILE_STEPS[device.type]):
-            ours = f"{OURS}, compiled"
-            candidates[ours] = our_loop(config, whole, data, size.steps, compiled=True)
+        candidates = {USUAL: partial(processes.enter_context(loop), size.steps)}
+        for name, optimizer in ((OURS, "adamw"), (OURS_MUON, "muon")):
+            recipe = replace(train, optimizer=optimizer)
+            candidates[name] = our_loop(config, recipe, data, size.steps, compiled)
         seconds = alternate(candidates, size)
     images = size.steps * train.batch_size
     return {
         "images_per_second": rates(seconds, images),
-        "ours": ours,  # what a long run uses here
-        "ours_to_usual": ratio(seconds, USUAL, ours),
+        "compiled": compiled,
+        "ours_to_usual": ratio(seconds, USUAL, OURS),
+        "muon_to_usual": ratio(seconds, USUAL, OURS_MUON),
         "workers": workers,
     }
 
@@ -255,12 +251,12 @@ def bench(device: torch.device, quick: bool = False, log: Callable = print) -> d
     if size.batch:
         train = replace(train, batch_size=size.batch)
     data = DATASETS[run.dataset]().to(device)
-    workers = 0 if quick else min(4, os.cpu_count() or 1)
+    workers = 0 if quick else min(4, cores())
     # Comparisons of our own models with each other do not wait for the compiler on a CPU.
     compiled = device.type == "cuda" and size.compile
     found = {
         "format": FORMAT, **describe(device), "quick": quick,
-        "cores": os.cpu_count(), "preset": preset, "model": asdict(config),
+        "cores": cores(), "preset": preset, "model": asdict(config),
         "batch_size": train.batch_size, "steps_per_round": size.steps,
     }  # fmt: skip
 
@@ -277,8 +273,11 @@ def show(found: dict) -> None:
     """Prints the main numbers."""
     for name, r in found["training"]["images_per_second"].items():
         print(f"{name:48} {r['median']:.0f} images/s")
-    ratios = {"ours / usual": found["training"]["ours_to_usual"],
-              "Diff-ViT / ViT, time of a step": found["diff_to_vit"]}  # fmt: skip
+    ratios = {
+        "ours / usual, AdamW in both": found["training"]["ours_to_usual"],
+        "ours with Muon / usual": found["training"]["muon_to_usual"],
+        "Diff-ViT / ViT, time of a step": found["diff_to_vit"],
+    }
     ratios |= {f"SDPA / formula, {n} tokens": r for n, r in found["attention"].items()}
     for name, r in ratios.items():
         print(f"{name:48} {r['median']:.2f} ({r['min']:.2f} to {r['max']:.2f})")
@@ -297,7 +296,8 @@ def main(arguments: list[str] | None = None) -> int:
     if given.quick and given.out == RESULTS / "bench":
         parser.error("--quick measures nothing: give it a folder of its own with --out")
     found = bench(device, given.quick)
-    path = given.out / f"{device.type}.json"
+    kind = "_bf16" * (device.type == "cpu" and use_bf16(device))
+    path = given.out / f"{device.type}{kind}.json"
     write_json(found, path)
     show(found)
     print(f"{path.name} written in {found['seconds']:.0f} s")
