@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P2, P8, P13, see report.md
+# LLM-assisted: prompts P2, P8, P13, P14, see report.md
 """Differences with their intervals: over seeds, over test images.
 
 Two things make an accuracy uncertain: which images happened to be in the test set, and which random
@@ -27,7 +27,7 @@ class Difference:
     low: float
     high: float
     n: int  # pairs
-    over: str  # "seeds" or "images"
+    over: str  # "seeds", "images", "photos", "classes"
 
 
 @lru_cache
@@ -86,6 +86,20 @@ def paired_bootstrap(first, second, draws: int = 10_000, seed: int = 0) -> Diffe
     means = 100 * drawn @ values / n
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Difference(float(100 * values @ counts / n), float(low), float(high), n, "images")
+
+
+def clustered_bootstrap(
+    first, second, clusters: Sequence, over: str, draws: int = 10_000, seed: int = 0
+) -> Difference:
+    """As `paired_bootstrap`, where pairs of one cluster are no independent samples: whole clusters
+    are drawn. `over` says what they are; `n` of the result is how many there are."""
+    d = _paired(first, second, 1)
+    _, of = np.unique(clusters, return_inverse=True)
+    sums, counts = np.bincount(of, d), np.bincount(of)
+    drawn = np.random.default_rng(seed).integers(len(counts), size=(draws, len(counts)))
+    means = 100 * sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Difference(float(100 * d.mean()), float(low), float(high), len(counts), over)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-# LLM-assisted: prompt P13, see report.md
+# LLM-assisted: prompts P13, P14, see report.md
 """Intervals against printed tables, and against the share of the time that they hold."""
 
 import math
@@ -25,6 +25,20 @@ def test_differences_over_seeds_and_over_images():
     assert [d.mean, d.low, d.high] == pytest.approx([10, 10 - half, 10 + half], abs=0.3)
     with pytest.raises(ValueError, match=r"n >= 2 pairs, got \(1,\), \(1,\)"):
         stats.over_seeds([1.0], [2.0])
+
+
+def test_clusters_are_drawn_whole():
+    first, second = np.zeros(400), np.arange(400) % 10 < 1
+    alone = stats.clustered_bootstrap(first, second, range(400), "images")
+    half = 1.96 * 100 * math.sqrt(0.1 * 0.9 / 400)
+    assert [alone.mean, alone.low, alone.high] == pytest.approx([10, 10 - half, 10 + half], abs=0.3)
+    # ten copies of each of 40 pairs are no more than 40
+    whole = stats.clustered_bootstrap(
+        first, np.repeat(second[:40], 10), np.arange(400) // 10, "sets"
+    )
+    forty = stats.paired_bootstrap(first[:40], second[:40])
+    assert [whole.low, whole.high] == pytest.approx([forty.low, forty.high], abs=0.1)
+    assert (whole.mean, whole.n, whole.over) == (10, 40, "sets")
 
 
 def test_noise_is_pooled_within_groups():

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, P4, P9, P12, P15, see report.md
+# LLM-assisted: prompts P3, P4, P9, P12, P14, P15, see report.md
 """Labelled pictures in many styles, and the rule that picks 3.1.4's examples.
 
 The project carries a small gallery of openly licensed ones (`gallery/`); a folder
@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cvassign import assets, fetching
+from cvassign import assets, fetching, stats
 from cvassign.clip import imagenet
 from cvassign.command import Parser
 from cvassign.pictures import open_rgb
@@ -35,7 +35,7 @@ SAMPLES = Path(__file__).with_name("imagenet_samples.csv")
 REPOSITORY = "EliSchwartz/imagenet-sample-images"
 COMMIT = "bc69043e2862758a1906c6a24a792bb28c6bb2ff"
 ADDRESS = f"https://raw.githubusercontent.com/{REPOSITORY}/{COMMIT}"
-CLOSE_UP, CLOSE = "close-up", 0.4  # of a photo's side
+CLOSE_UPS = (0.8, 0.6, 0.4)  # of a photo's side, the one that leaves the most first
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Picture:
 
     path: Path
     index: int  # of its class
-    accept: tuple[int, ...]  # classes that count as right: some look alike by their names alone
+    accept: tuple[int, ...]  # labels that are right as well: some differ by their names alone
     style: str
     kind: str  # "photo" or "rendition"
     source: str
@@ -56,7 +56,7 @@ class Picture:
 
     @property
     def image(self) -> Image.Image:
-        """The picture in RGB, a window cut out of its photo: the models take a `Picture` as it is."""
+        """In RGB, a window cut out of its photo: the models take a `Picture` as it is."""
         whole = open_rgb(self.path)
         return crop(whole, self.cropped[1]) if self.cropped else whole
 
@@ -64,6 +64,14 @@ class Picture:
     def class_name(self) -> str:
         """The curated name of its class."""
         return imagenet.class_names()[self.index]
+
+    @property
+    def source_order(self) -> float:
+        """Whole photos (0) before renditions (1) before close-ups, the widest of these first."""
+        if self.cropped:
+            left, _, right, _ = self.cropped[1]
+            return round(3 - (right - left), 6)
+        return float(self.kind != "photo")
 
     @property
     def branch(self) -> str:
@@ -78,8 +86,10 @@ def load() -> list[Picture]:
     folders = [BUNDLED, data / "images"] if data else [BUNDLED]
     folders = [f for f in folders if (f / "manifest.csv").exists()]
     if not folders:
-        raise FileNotFoundError("expected gallery/manifest.csv in the project, or a folder that "
-                                "CVASSIGN_DATA names with images/manifest.csv; got neither")  # fmt: skip
+        raise FileNotFoundError(
+            "expected gallery/manifest.csv in the project, or a folder that "
+            "CVASSIGN_DATA names with images/manifest.csv; got neither"
+        )
     found = {}
     for folder in folders:
         for p in read(folder):  # the same name below the folder is the same picture
@@ -116,15 +126,18 @@ def read(folder: Path) -> list[Picture]:
 
 
 def close_ups(pictures: list[Picture]) -> list[Picture]:
-    """Windows of each photo, `CLOSE` of its side, in the middle and a fifth of the side to each of
-    the four directions, as pictures of the style `CLOSE_UP`: what is left is mostly texture."""
-    centres, half = ((0.5, 0.5), (0.3, 0.5), (0.7, 0.5), (0.5, 0.3), (0.5, 0.7)), CLOSE / 2
-    boxes = [
-        tuple(round(v, 6) for v in (x - half, y - half, x + half, y + half)) for x, y in centres
-    ]
+    """Windows of each photo, of each of `CLOSE_UPS`, in the middle and moved to each of the four
+    directions, by a fifth of the photo's side or up to its border."""
+    windows = []
+    for size in CLOSE_UPS:
+        a, b, c = (0.5 - size / 2 + m * min(0.2, 0.5 - size / 2) for m in (-1, 0, 1))
+        for x, y in ((b, b), (a, b), (c, b), (b, a), (b, c)):
+            windows.append(
+                (f"close-up {size:.0%}", tuple(round(v, 6) for v in (x, y, x + size, y + size)))
+            )
     return [
-        replace(p, style=CLOSE_UP, cropped=(p.path, box), attribution=f"{p.attribution}; cropped")
-        for p in pictures if p.kind == "photo" for box in boxes
+        replace(p, style=style, cropped=(p.path, box), attribution=f"{p.attribution}; cropped")
+        for p in pictures if p.kind == "photo" for style, box in windows
     ]  # fmt: skip
 
 
@@ -133,51 +146,73 @@ def crop(image: Image.Image, box: tuple[float, float, float, float]) -> Image.Im
     return image.crop(tuple(round(v * n) for v, n in zip(box, image.size * 2)))
 
 
-def hits(pictures: list[Picture], logits: Tensor, k: int = 5) -> Tensor:
-    """Whether an accepted class is among the k best: (n,) bool for (n, 1000) logits."""
+def hits(pictures: list[Picture], logits: Tensor, k: int = 5, accepted: bool = False) -> Tensor:
+    """Whether the own class, or with `accepted` any that counts as right, is among the k best:
+    (n,) bool for (n, 1000) logits."""
     top = logits.topk(k).indices.tolist()
-    return torch.tensor([bool(set(p.accept) & set(t)) for p, t in zip(pictures, top)])
+    right = [set(p.accept) if accepted else {p.index} for p in pictures]
+    return torch.tensor([bool(r & set(t)) for r, t in zip(right, top)])
 
 
-def rates(pictures: list[Picture], hit: Tensor) -> dict[str, tuple[float, int]]:
-    """{style: (share of hits, number of pictures)}, the best style first."""
+def by_style(pictures: list[Picture], first: Tensor, second: Tensor) -> dict[str, dict]:
+    """Two models' hits (n,), style by style, the best of the second first.
+
+    Returns:
+        {style: {"n": pictures, "rates": [%, %], "difference": second minus first, a
+        `stats.Difference` over photos: five close-ups of one are no five samples}}.
+    """
     out = {}
     for style in {p.style for p in pictures}:
         mine = torch.tensor([p.style == style for p in pictures])
-        out[style] = (hit[mine].double().mean().item(), int(mine.sum()))
-    return dict(sorted(out.items(), key=lambda item: (-item[1][0], item[0])))
+        pair, photos = (
+            (first[mine], second[mine]),
+            [str(p.path) for p in pictures if p.style == style],
+        )
+        out[style] = {
+            "n": len(photos), "rates": [100 * hit.double().mean().item() for hit in pair],
+            "difference": stats.clustered_bootstrap(*pair, photos, "photos"),
+        }  # fmt: skip
+    return dict(sorted(out.items(), key=lambda item: (-item[1]["rates"][1], item[0])))
 
 
 def select(
-    pictures: list[Picture], first: Tensor, second: Tensor, n_classes: int = 10, per_branch: int = 2
+    pictures: list[Picture], first: Tensor, second: Tensor, n_classes: int = 10, per_branch: int = 3
 ) -> dict[int, tuple[list[Picture], Picture]]:
     """The assignment's pick, among the pictures that may be shown: classes with two that only the
     first model gets in its top-5 and one that only the second gets.
 
+    Whole photos go before renditions, these before close-ups (`Picture.source_order`), and classes
+    whose two are whole pictures before others.
+
     Args:
-        first, second: (n,) bool, the models' hits. A close-up counts for the second alone: several
-            are of one photo.
+        first, second: (n,) bool, the models' hits.
         per_branch: classes of one branch at most; every branch gives one before any gives two.
 
     Returns:
         {class index: ([picture, picture], picture)}; fewer than `n_classes` when there are no more.
-        The two are of different styles where the class has such.
+        The two are of different photos, and of different styles where the class has such.
     """
     only_first, only_second = defaultdict(list), defaultdict(list)
-    for p, a, b in zip(pictures, first.tolist(), second.tolist()):
-        if a != b and p.may_be_shown and not (a and p.style == CLOSE_UP):
+    for p, a, b in sorted(
+        zip(pictures, first.tolist(), second.tolist()), key=lambda x: x[0].source_order
+    ):
+        if a != b and p.may_be_shown:
             (only_first if a else only_second)[p.index].append(p)
+    found = {}
+    for index in sorted(set(only_first) & set(only_second)):
+        one, *others = only_first[index]
+        others = [p for p in others if p.path != one.path]
+        others.sort(key=lambda p: (bool(p.cropped), p.style == one.style))
+        if others:
+            found[index] = [one, others[0]], only_second[index][0]
     chosen, used = {}, Counter()
-    for turn in range(per_branch):
-        for index, wins in sorted(only_first.items()):
-            branch = wins[0].branch
-            if index in chosen or len(wins) < 2 or index not in only_second or used[branch] > turn:
-                continue
-            if len(chosen) == n_classes:
-                return chosen
-            other = next((p for p in wins[1:] if p.style != wins[0].style), wins[1])
-            chosen[index] = [wins[0], other], only_second[index][0]
-            used[branch] += 1
+    for whole in (True, False):
+        for turn in range(per_branch):
+            for index, (wins, loss) in found.items():
+                free = index not in chosen and used[loss.branch] <= turn
+                if free and len(chosen) < n_classes and whole != any(p.cropped for p in wins):
+                    chosen[index] = wins, loss
+                    used[loss.branch] += 1
     return chosen
 
 

@@ -1,15 +1,20 @@
-# LLM-assisted: prompts P3, P4, P9, P12, see report.md
+# LLM-assisted: prompts P3, P4, P9, P12, P14, see report.md
 """The figures of notebook 3: each function takes numbers or pictures and returns a Figure."""
 
+import textwrap
 from itertools import pairwise
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator
 
 from cvassign.clip import imagenet
 from cvassign.figure import legend_below, styled
+from cvassign.stats import interval
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#999999"  # safe for colour blindness
+PAIR = ("#332288", "#AA4499")  # the ImageNet network, and the model of words beside it
 
 
 def _column(ax, title: str, boxes: list[tuple[str, str]]) -> None:
@@ -18,8 +23,8 @@ def _column(ax, title: str, boxes: list[tuple[str, str]]) -> None:
     ax.set_title(title, fontsize=10)
     ax.axis("off")
     for i, (text, colour) in enumerate(boxes):
-        ax.text(0.5, i + 0.4, text, ha="center", va="center", fontsize=8,
-                bbox={"boxstyle": "round,pad=0.4", "fc": colour, "alpha": 0.25, "ec": colour})  # fmt: skip
+        box = {"boxstyle": "round,pad=0.4", "fc": colour, "alpha": 0.25, "ec": colour}
+        ax.text(0.5, i + 0.4, text, ha="center", va="center", fontsize=8, bbox=box)
         if i:
             ax.annotate("", (0.5, i + 0.1), (0.5, i - 0.3), arrowprops={"arrowstyle": "->"})
 
@@ -31,7 +36,8 @@ def architectures() -> Figure:
     top, bottom = axes
     _column(top[0], "ImageNet RN50: stem", [
         ("image 3 × 224 × 224", GREY), ("conv 7 × 7, stride 2 → 64 × 112 × 112", BLUE),
-        ("BatchNorm, ReLU", GREY), ("max pool 3 × 3, stride 2 → 64 × 56 × 56", ORANGE)])  # fmt: skip
+        ("BatchNorm, ReLU", GREY),
+        ("max pool 3 × 3, stride 2 → 64 × 56 × 56", ORANGE)])  # fmt: skip
     _column(bottom[0], "CLIP RN50: stem", [
         ("image 3 × 224 × 224", GREY), ("conv 3 × 3, stride 2 → 32 × 112 × 112", BLUE),
         ("conv 3 × 3 → 32 × 112 × 112", BLUE), ("conv 3 × 3 → 64 × 112 × 112", BLUE),
@@ -83,55 +89,120 @@ def subtree(wnids: list[str]) -> Figure:
 
 
 @styled
-def rates_by_style(rates: dict[str, dict[str, tuple[float, int]]]) -> Figure:
-    """Top-5 hit rates: {model: {style: (rate, n)}}, a group of bars a style."""
-    styles = list(next(iter(rates.values())))
-    fig, ax = plt.subplots(figsize=(8, 0.26 * len(styles) * max(1, len(rates)) + 1),
-                           layout="constrained")  # fmt: skip
-    for i, (model, by_style) in enumerate(rates.items()):
-        y = [s + 0.8 * i / len(rates) for s in range(len(styles))]
-        ax.barh(y, [100 * by_style[s][0] for s in styles], 0.7 / len(rates),
-                color=(BLUE, ORANGE, GREEN)[i % 3], label=model)  # fmt: skip
-    n = next(iter(rates.values()))
-    labels = [f"{s.replace('_', ' ')} (n = {n[s][1]})" for s in styles]
-    ax.set_yticks(range(len(styles)), labels, fontsize=8)
-    ax.invert_yaxis()
-    ax.set(xlabel="pictures with the right class in the top 5 [%]", xlim=(0, 100))
-    fig.legend(fontsize=8, loc="outside upper center", ncols=len(rates))
+def rates_by_style(styles: dict[str, dict], models: list[str]) -> Figure:
+    """Top-5 rates of two models and their paired difference: `gallery.by_style`, a line a style."""
+    fig, ax = plt.subplots(figsize=(9.5, 0.27 * len(styles) + 1.1))
+    for y, s in enumerate(styles.values()):
+        ax.plot(s["rates"], [y, y], color="0.8", lw=2, zorder=1)
+        ax.text(103, y, interval(vars(s["difference"]), "+.1f"), va="center", fontsize=8)
+    for i, model in enumerate(models):
+        rates = [s["rates"][i] for s in styles.values()]
+        ax.plot(rates, range(len(rates)), "o", color=PAIR[i], label=model)
+    labels = [f"{name.replace('_', ' ')} (n = {s['n']})" for name, s in styles.items()]
+    ax.set_yticks(range(len(styles)), labels)
+    ax.set(xlabel="own class in the top five [%]", xlim=(0, 101), ylim=(len(styles) - 0.5, -0.9))
+    ax.text(103, -0.8, "difference (95 % over photos)", fontsize=8)
+    legend_below(fig)
     return fig
 
 
 @styled
-def answers(pictures: list, tops: dict[str, list[list[tuple[str, float]]]]) -> Figure:
-    """Each picture with the top-5 bars of every model: a row a picture.
+def moved(models: dict[str, dict], meanings: dict[str, str]) -> Figure:
+    """How far each change moves each model, with 95 % intervals over classes.
 
     Args:
-        pictures: `gallery.Picture`s that may be shown.
-        tops: {model: one [(name, probability), …] a picture}; the right class in green.
+        models: {model: `cvassign.study.counterfactuals.moved`} on one group of pictures.
+        meanings: {change: what it is}, a line each.
+    """
+    fig, (rate, rank) = plt.subplots(1, 2, figsize=(9.5, 0.3 * len(meanings) + 1), sharey=True)
+    for i, (model, changes) in enumerate(models.items()):
+        label = f"{model}: {next(iter(changes.values()))['top5'][0]:.0f} % before a change"
+        y = [k + 0.3 * (i - 0.5) for k in range(len(meanings))]
+        for ax, unit in ((rate, "points"), (rank, "factor")):
+            mean, low, high = (
+                [changes[c][unit][k] for c in meanings] for k in ("mean", "low", "high")
+            )
+            ax.hlines(y, low, high, color=PAIR[i])
+            ax.plot(mean, y, "o", ms=4, color=PAIR[i], label=label)
+    rate.set_yticks(range(len(meanings)), meanings.values())
+    rate.set(xlabel="change of the top-5 rate [points]", ylim=(len(meanings) - 0.5, -0.5))
+    rank.set(xlabel="the right class's rank is multiplied by", xscale="log")
+    rank.xaxis.set_major_locator(LogLocator(2))
+    rank.xaxis.set_major_formatter(lambda x, _: f"{x:g}" if x >= 1 else f"1/{1 / x:g}")
+    rank.minorticks_off()
+    for ax, same in ((rate, 0), (rank, 1)):
+        ax.axvline(same, color="0.4", lw=0.8, zorder=0)
+    legend_below(fig)
+    return fig
+
+
+def _picture(ax, image, text: str, size: float, cut: tuple | None = None) -> None:
+    """A small picture under its name, with a rectangle (left, top, right, bottom in shares)."""
+    image = image.copy()
+    image.thumbnail((160, 160))
+    ax.imshow(image, interpolation="antialiased")
+    ax.set_title(text.replace("_", " "), fontsize=size, pad=2)
+    ax.axis("off")
+    if cut:
+        (x, y), (right, bottom) = (
+            [v * n for v, n in zip(p, image.size)] for p in (cut[:2], cut[2:])
+        )
+        ax.add_patch(Rectangle((x, y), right - x, bottom - y, fill=False, ec="red", lw=1.5))
+
+
+def _answers(ax, picture, top: list[tuple[str, float]]) -> None:
+    """Five names with their probabilities: the own class bold, what is accepted green."""
+    accepted = {imagenet.class_names()[k] for k in picture.accept} | {picture.class_name}
+    for i, (name, p) in enumerate(top):
+        style = {"color": GREEN if name in accepted else "black", "fontsize": 7.5,
+                 "weight": "bold" if name == picture.class_name else "normal"}  # fmt: skip
+        short = name if len(name) < 22 else f"{name[:20]}…"
+        ax.text(0, 0.86 - 0.17 * i, f"{i + 1}  {short}", **style)
+        ax.text(1, 0.86 - 0.17 * i, f"{p:.2f}", ha="right", **style)
+    ax.axis("off")
+
+
+@styled
+def answers(pictures: list, tops: dict[str, list], strips: list[dict] | None = None) -> Figure:
+    """Pictures with the five best answers of each model, and what changes do to the right class.
+
+    Args:
+        pictures: `gallery.Picture`s that may be shown; close-ups as windows of their photos.
+        tops: {model: one [(name, probability), …] a picture}.
+        strips: {change: (image, {model: rank of the right class})} a picture, of two models.
     """
     if hidden := [p.path.name for p in pictures if not p.may_be_shown]:
         raise ValueError(f"these pictures may not be in a committed figure: {hidden}")
-    fig, axes = plt.subplots(len(pictures), 1 + len(tops), squeeze=False, layout="constrained",
-                             figsize=(2 + 3.6 * len(tops), 1.35 * len(pictures)),
-                             width_ratios=[1] + [2] * len(tops))  # fmt: skip
-    names = imagenet.class_names()
-    for row, p in enumerate(pictures):
-        image = p.image
-        image.thumbnail((128, 128))
-        axes[row, 0].imshow(image)
-        axes[row, 0].axis("off")
-        axes[row, 0].set_title(f"{p.class_name}\n{p.style.replace('_', ' ')}", fontsize=7)
-        for ax, (model, top) in zip(axes[row, 1:], tops.items()):
-            right = {names[i] for i in p.accept}
-            colours = [GREEN if name in right else GREY for name, _ in top[row]]
-            bars = ax.barh(range(5), [probability for _, probability in top[row]], color=colours)
-            ax.bar_label(bars, fmt="%.2f", fontsize=6, padding=2)
-            ax.set_yticks(range(5), [name[:28] for name, _ in top[row]], fontsize=7)
-            ax.set(xlim=(0, 1.1), ylim=(4.6, -0.6), xticks=(0, 0.5, 1))
-            ax.tick_params(axis="x", labelsize=6, labelbottom=row == len(pictures) - 1)
-            if row == 0:
-                ax.set_title(model, fontsize=8)
-    fig.supxlabel("probability (green: a right answer)", fontsize=7)
+    height, names, first, head = 2.0 if strips else 1.25, 1.72, 1.4, 0.4  # inches
+    total = height * len(pictures) + head
+    fig = plt.figure(figsize=(9.5, total), layout="none")
+
+    def place(x: float, y: float, w: float, h: float):  # inches from the left and the top
+        return fig.add_axes((x / 9.5, 1 - (y + h) / total, w / 9.5, h / total))
+
+    def write(x: float, y: float, text: str, colour: str, **more) -> None:
+        fig.text(x / 9.5, 1 - y / total, text, color=colour, fontsize=7, **more)
+
+    colours = (*PAIR, GREY)
+    for i, model in enumerate(tops):
+        write(first + names * i, head, textwrap.fill(model, 26), colours[i], weight="bold")
+    if strips:
+        said = "the right class's rank after each change, bold in the top five"
+        write(first + names * len(tops), head, said, "black")
+    for r, p in enumerate(pictures):
+        y = head + height * r
+        whole = imagenet.open_rgb(p.path)
+        _picture(place(0.05, y + 0.2, 1.25, height - 0.45), whole, f"{p.class_name}\n{p.style}", 7,
+                 p.cropped and p.cropped[1])  # fmt: skip
+        for i, top in enumerate(tops.values()):
+            _answers(place(first + names * i, y + 0.1, names - 0.2, 1.1), p, top[r])
+        for k, (change, (image, ranks)) in enumerate(strips[r].items() if strips else ()):
+            x, above = first + names * len(tops) + 0.65 * (k % 7), y + 0.15 + 0.93 * (k // 7)
+            _picture(place(x, above, 0.6, 0.6), image, change, 6)
+            for i, rank in enumerate(ranks.values()):
+                weight = "bold" if rank <= 5 else "normal"
+                write(x + 0.27 + 0.06 * i, above + 0.72, str(rank), PAIR[i],
+                      ha=("right", "left")[i], weight=weight)  # fmt: skip
     return fig
 
 

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P4, P9, P12, see report.md
+# LLM-assisted: prompts P4, P9, P12, P14, see report.md
 """A text-aligned twin of ImageNet's ResNet-50: the same frozen trunk, a small head that puts its
 features beside sentences.
 
@@ -55,6 +55,7 @@ class TwinConfig:
     """How a head is trained."""
 
     renditions: bool = True  # labelled drawings, icons, emoji, …, beside one photo a class
+    without: tuple[str, ...] = ()  # sources left out, by a word of their names
     ridge: float = 1.0  # of `put_into_words`
     temperature: float = 4.0  # of the classifier's probabilities, before it is trained
     batch_size: int = 256
@@ -91,8 +92,8 @@ class Head(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """See the class."""
         # features are what a ReLU left: never negative, with a long tail. Their root spreads them
-        # evenly; length 1 takes out a picture's contrast; 45 is about √2048, so that a number's root
-        # mean square is about one, what a layer expects.
+        # evenly; length 1 takes out a picture's contrast; 45 is about √2048, so that a number's
+        # root mean square is about one, what a layer expects.
         spread = F.normalize(features.clamp(min=0).sqrt(), dim=-1) * 45.0
         classify, words = self.fixed
         logits = classify(features) / self.log_temperature.exp().to(features)

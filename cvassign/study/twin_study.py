@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P4, P9, P16, see report.md
+# LLM-assisted: prompts P4, P9, P14, P16, see report.md
 """Trains the text-aligned twin, measures it beside the classifier, and writes results/twin.
 
     python -m cvassign.study.twin_study [--out results/twin] [--seeds 3]
@@ -33,7 +33,12 @@ from cvassign.command import Parser
 from cvassign.files import replacing
 from cvassign.study import twin
 
-VARIANTS = {"with renditions": twin.TwinConfig(), "photos only": twin.TwinConfig(renditions=False)}
+VARIANTS = {
+    "with renditions": twin.TwinConfig(),
+    "photos only": twin.TwinConfig(renditions=False),
+    # the sets of emoji whose subjects the test emoji share
+    "without OpenMoji and Twemoji": twin.TwinConfig(without=("openmoji", "twemoji")),
+}
 KINDS = ("photo", "rendition")
 # Cosine of two pictures' features: above DUPLICATE they are the same picture; above COPY and of one
 # class, one is redrawn from the other, as sets of icons often are.
@@ -191,7 +196,7 @@ def originals(features: Tensor, pictures: list[gallery.Picture]) -> list[bool]:
 
 def rates(pictures: list[gallery.Picture], logits: Tensor, k: int = 5) -> dict[str, float]:
     """Hit rates of photos and of renditions."""
-    hit = gallery.hits(pictures, logits, k).double()
+    hit = gallery.hits(pictures, logits, k, accepted=True).double()
     photo = torch.tensor([p.kind == "photo" for p in pictures])
     return {"photo": hit[photo].mean().item(), "rendition": hit[~photo].mean().item()}
 
@@ -222,7 +227,11 @@ def study(data: Data, name: str, seeds: int, folder: Path) -> dict:
     }  # fmt: skip
     for label, config in VARIANTS.items():
         train = data.pictures["train"]
-        rows = [i for i, p in enumerate(train) if config.renditions or p.kind == "photo"]
+        rows = [
+            i for i, p in enumerate(train)
+            if (config.renditions or p.kind == "photo")
+            and not any(word in p.source for word in config.without)
+        ]  # fmt: skip
         labels = torch.tensor([train[i].index for i in rows])
         found = {kind: [] for kind in KINDS}
         for seed in range(seeds):

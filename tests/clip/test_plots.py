@@ -1,12 +1,15 @@
-# LLM-assisted: prompts P4, see report.md
-"""No figure shows a picture that may not be shown."""
+# LLM-assisted: prompts P4, P14, see report.md
+"""The figures of notebook 3 say what they are given, and show no picture that may not be shown."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
+from PIL import Image
 
 from cvassign.clip import gallery, plots
+from cvassign.stats import Difference
 
 
 @pytest.fixture(autouse=True)
@@ -15,10 +18,54 @@ def closed():
     plt.close("all")
 
 
-def hidden() -> gallery.Picture:
-    return gallery.Picture(Path("secret.jpg"), 1, (1,), "photo", "photo", "s", "none", "a", False)
+@pytest.fixture
+def picture(tmp_path) -> gallery.Picture:
+    Image.new("RGB", (60, 40), "red").save(tmp_path / "p.png")
+    return gallery.Picture(tmp_path / "p.png", 1, (1, 2), "photo", "photo", "s", "none", "a", True)
 
 
-def test_pictures_without_a_licence_are_refused():
+def words(figure) -> dict:
+    """{text: colour and weight} of everything that is written in a figure."""
+    found = [*figure.texts, *(t for ax in figure.axes for t in (*ax.texts, ax.title))]
+    return {t.get_text(): (t.get_color(), t.get_weight()) for t in found}
+
+
+def test_answers_show_names_windows_and_ranks(picture):
+    window = replace(picture, cropped=(picture.path, (0.25, 0.0, 0.75, 0.5)), style="close-up 50%")
+    top = [
+        (name, 0.5 - 0.1 * i) for i, name in enumerate(("tench", "goldfish", "great white shark"))
+    ]
+    strip = {"as is": (picture.image, {"one": 412, "two": 3})}
+    figure = plots.answers([picture, window], {"one": [top] * 2, "two": [top] * 2}, [strip] * 2)
+    said = words(figure)
+    assert said["2  goldfish"] == (plots.GREEN, "bold")  # its own class
+    assert said["3  great white shark"] == (plots.GREEN, "normal")  # accepted beside it
+    assert said["1  tench"] == ("black", "normal") and "0.40" in said
+    assert said["412"] == (plots.PAIR[0], "normal") and said["3"] == (plots.PAIR[1], "bold")
+    (box,) = [patch for ax in figure.axes for patch in ax.patches]
+    assert (box.get_x(), box.get_width(), box.get_height()) == (15, 30, 20)
+
+
+def test_pictures_without_a_licence_are_refused(picture):
+    hidden = replace(picture, path=Path("secret.jpg"), may_be_shown=False)
     with pytest.raises(ValueError, match="may not be in a committed figure: .*secret.jpg"):
-        plots.answers([hidden()], {"m": [[("a", 1.0)] * 5]})
+        plots.answers([hidden], {"m": [[("a", 1.0)] * 5]})
+
+
+def test_differences_stand_at_their_values():
+    change = {
+        "points": {"mean": 10.0, "low": 5.0, "high": 15.0},
+        "factor": {"mean": 0.25, "low": 0.125, "high": 0.5},
+        "top5": [20.0, 30.0],
+    }
+    figure = plots.moved(
+        {"one": {"grey": change}, "two": {"grey": change}}, {"grey": "grey, not colour"}
+    )
+    for ax, (mean, low, high) in zip(figure.axes, ((10, 5, 15), (0.25, 0.125, 0.5))):
+        dots = [line for line in ax.lines if line.get_marker() == "o"]
+        assert [d.get_xdata()[0] for d in dots] == [mean, mean]
+        assert ax.collections[0].get_segments()[0][:, 0].tolist() == [low, high]
+    style = {"rates": [20.0, 60.0], "n": 5, "difference": Difference(40.0, 1.0, 79.0, 5, "photos")}
+    figure = plots.rates_by_style({"line_art": style}, ["one", "two"])
+    assert "+40.0 [+1.0, +79.0]" in words(figure)
+    assert figure.axes[0].get_yticklabels()[0].get_text() == "line art (n = 5)"

@@ -37,7 +37,7 @@ def test_what_is_read_is_what_the_model_says(some, tmp_path):
         answers.write(dict.fromkeys(answers.MODELS, Random()), some, tmp_path / name)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     stored = answers.load("twin", tmp_path / "a.npz")
-    assert stored.name == "random" and len(stored.rows) == len(some) == 18
+    assert stored.name == "random" and len(stored.rows) == len(some) == 48
     chosen = [some[9], some[2], some[17]]
     logits, found = Random().logits(chosen), stored.of(chosen)
     assert torch.equal(found.indices, logits.topk(10).indices)
@@ -52,11 +52,11 @@ def test_what_is_read_is_what_the_model_says(some, tmp_path):
 def test_keys_are_paths_and_windows(some, tmp_path):
     photo = some[0].path.relative_to(gallery.BUNDLED).as_posix()
     assert answers.key(some[0]) == photo
-    assert [answers.key(p) for p in some[3:5]] == [f"{photo}#30-30-70-70", f"{photo}#10-30-50-70"]
+    assert [answers.key(p) for p in some[3:5]] == [f"{photo}#10-10-90-90", f"{photo}#0-10-80-90"]
     with pytest.raises(ValueError, match="x.png"):
         answers.key(replace(some[0], path=Path("/other/x.png")))
     answers.write(dict.fromkeys(answers.MODELS, Random()), some[:2], tmp_path / "a.npz")
-    with pytest.raises(KeyError, match=f"{photo}#30-.* and 14 more: run `python -m"):
+    with pytest.raises(KeyError, match=f"{photo}#10-.* and 44 more: run `python -m"):
         answers.load("imagenet", tmp_path / "a.npz").of(some[:2] + some[3:])
     with pytest.raises(ValueError, match="a model of imagenet, twin, got 'clip'"):
         answers.load("clip")

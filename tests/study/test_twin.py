@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P4, P9, see report.md
+# LLM-assisted: prompts P4, P9, P14, see report.md
 """The loss is CLIP's, training learns and repeats, the stored twin is the trained one, no source is
 in two parts, and an icon gets the class that its name says."""
 
@@ -188,14 +188,17 @@ def test_study_trains_every_variant(tmp_path):
     pictures, features = {}, {}
     for part, n in (("train", 6), ("validation", 2), ("test", 2)):
         pictures[part] = [
-            picture(i, k) for i in range(6) for k in twin_study.KINDS for _ in range(n)
+            picture(i, k, f"npm:{'openmoji' if j == 0 else 'x'}")
+            for i in range(6)
+            for k in twin_study.KINDS
+            for j in range(n)
         ]
         pixels = torch.stack([centres[p.index] for p in pictures[part]])
         features[part] = pixels + 0.1 * torch.rand(pixels.shape)
     data = twin_study.Data(pictures, features, F.normalize(torch.randn(1000, 7, 16), dim=-1),
                            nn.Linear(64, 1000), {})  # fmt: skip
     out = twin_study.study(data, "small", 2, tmp_path)
-    assert [v["pairs"] for v in out["variants"].values()] == [72, 36]
+    assert [v["pairs"] for v in out["variants"].values()] == [72, 36, 60]
     trained = out["variants"]["with renditions"]
     assert (
         trained["photo"]["mean"] >= out["untrained"]["photo"]
@@ -241,8 +244,9 @@ def test_aliases_are_followed_and_one_drawing_counts_once(tmp_path):
     pytest.importorskip("resvg_py")
     wanted = {n: picture(i) for i, n in enumerate(("box", "carton", "piano", "tiger"))}
     square = {"body": '<path fill="currentColor" d="M0 0h24v24H0z"/>'}
-    content = {"info": {}, "icons": {"box": square, "piano": {"body": "<g/>"}}, "width": 24, "height": 24,
-               "aliases": {"carton": {"parent": "box"}, "tiger": {"parent": "box", "hFlip": True}}}  # fmt: skip
+    aliases = {"carton": {"parent": "box"}, "tiger": {"parent": "box", "hFlip": True}}
+    content = {"info": {}, "icons": {"box": square, "piano": {"body": "<g/>"}}, "width": 24,
+               "height": 24, "aliases": aliases}  # fmt: skip
     got = twin_study.icon_set(content, "mdi", wanted, tmp_path)
     assert [(p.path.name, p.index) for p in got] == [("box.png", 0), ("piano.png", 2)]
     assert all(twin.parts(p.source) == ["train"] for p in got)

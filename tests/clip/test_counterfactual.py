@@ -1,0 +1,204 @@
+# LLM-assisted: prompts P14, see report.md
+"""Each change does what its name says, and nothing else."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from cvassign.clip import counterfactual as cf
+from cvassign.clip import gallery
+from cvassign.clip.counterfactual import CHANGES
+
+BOX = (16, 24, 63, 55)  # of the drawing, its last pixels included
+PLAIN = [name for name, change in CHANGES.items() if not change.of]
+
+
+def pixels(image) -> np.ndarray:
+    return np.asarray(image, dtype=int)
+
+
+@pytest.fixture
+def drawing():
+    """A red box with a bright half on white, and its mask."""
+    image, mask = Image.new("RGB", (80, 80), "white"), np.zeros((80, 80), bool)
+    ImageDraw.Draw(image).rectangle(BOX, (120, 40, 40))
+    ImageDraw.Draw(image).rectangle((40, *BOX[1:]), (160, 80, 80))
+    mask[BOX[1] : BOX[3] + 1, BOX[0] : BOX[2] + 1] = True
+    return image, mask
+
+
+@pytest.fixture
+def photo():
+    """A green disc with stripes on white."""
+    image = Image.new("RGB", (100, 100), "white")
+    ImageDraw.Draw(image).ellipse((20, 20, 80, 80), (90, 130, 60))
+    for x in range(24, 80, 8):
+        ImageDraw.Draw(image).line((x, 45, x, 55), (70, 110, 40))
+    return image
+
+
+def test_mask_from_alpha_and_from_the_background(drawing):
+    image, mask = drawing
+    assert (cf.mask_of(image) == mask).all()
+    hollow = image.copy()
+    ImageDraw.Draw(hollow).rectangle((30, 30, 36, 36), "white")  # closed: it belongs to the object
+    assert (cf.mask_of(hollow) == mask).all()
+    noisy = Image.fromarray((pixels(image) - np.random.default_rng(0).integers(0, 5, (80, 80, 3)))
+                            .clip(0, 255).astype(np.uint8))  # fmt: skip
+    assert (cf.mask_of(noisy) == mask).all()
+    white = Image.new("RGBA", (80, 80), (255, 255, 255, 0))
+    white.paste((255, 255, 255, 255), (10, 10, 30, 30))  # white on white: alpha alone tells
+    assert cf.mask_of(white).sum() == 400 and cf.mask_of(white)[10:30, 10:30].all()
+    assert cf.mask_of(Image.effect_noise((80, 80), 90)) is None  # no plain background
+    assert cf.mask_of(Image.new("RGB", (80, 80), "white")) is None  # nothing but it
+
+
+def test_grey_keeps_luma(drawing):
+    out = cf.grey(drawing[0])
+    assert (pixels(out) == pixels(drawing[0].convert("L"))[..., None]).all()
+
+
+def test_background_is_a_blurred_photo_outside_of_the_mask(drawing, photo):
+    image, mask = drawing
+    out = pixels(cf.background(image, mask, photo))
+    assert (out[mask] == pixels(image)[mask]).all()
+    around, sharp = out[~mask], pixels(photo.resize((80, 80)))[~mask]
+    assert abs(around.mean() - sharp.mean()) < 12 and around.std() < 0.8 * sharp.std()
+
+
+def test_surface_stays_inside_and_keeps_the_shading(drawing, photo):
+    image, mask = drawing
+    out = cf.surface(image, mask, photo)
+    assert (pixels(out)[~mask] == pixels(image)[~mask]).all()
+    dark, bright = pixels(out)[26:30, 20:36], pixels(out)[26:30, 44:60]  # where no stripe is
+    assert np.ptp(dark.reshape(-1, 3), axis=0).max() <= 3
+    # the photo's colour, and between the halves the same step in luma as before
+    assert np.abs((dark + bright).mean((0, 1)) / 2 - (90, 130, 60)).max() <= 3
+    assert np.abs((bright - dark).mean((0, 1)) - 40).max() <= 2
+    black = Image.fromarray(np.where(mask, 0, 255).astype(np.uint8)).convert("RGB")
+    inside = pixels(cf.surface(black, mask, photo))[mask]  # no shading: the surface as it is
+    assert np.abs([inside.max(0) - (90, 130, 60), inside.min(0) - (70, 110, 40)]).max() <= 3
+
+
+def test_surface_takes_nothing_of_the_photos_shape(photo):
+    assert pixels(cf.patch(photo)).max() < 140  # no white of its background
+    ImageDraw.Draw(photo).rectangle((45, 45, 55, 55), "white")  # nor what shines through
+    assert pixels(cf.patch(photo)).max() < 140
+    scene = Image.effect_noise((100, 60), 90).convert("RGB")
+    assert cf.patch(scene).tobytes() == scene.crop((38, 18, 62, 42)).tobytes()  # its middle
+    assert cf.largest_square(np.pad(np.ones((5, 9), bool), ((2, 1), (3, 4)))) == (3, 2, 5)
+    with pytest.raises(ValueError, match="expected a mask with an object"):
+        cf.largest_square(np.zeros((4, 4), bool))
+
+
+def test_surface_alone_is_a_disc_of_the_same_area(drawing, photo):
+    image, mask = drawing
+    disc = (pixels(cf.disc(image, mask, photo)) != 255).any(-1)
+    assert disc.sum() == pytest.approx(mask.sum(), rel=0.05)
+    assert (disc == disc.T).all() and (disc == disc[::-1]).all() and not disc[:10].any()
+
+
+def test_photo_in_place_is_as_large_and_on_the_same_background(drawing, photo):
+    image, mask = drawing
+    out = cf.photo_in_place(image, mask, photo)
+    disc = Image.fromarray(cf.mask_of(out))
+    assert disc.getbbox() == (24, 24, 56, 56)  # of BOX the height, in the middle
+    assert np.abs(pixels(out)[26:30, 34:46].mean((0, 1)) - (90, 130, 60)).max() < 3
+    grey = Image.new("RGB", (80, 80), (200, 200, 200))
+    assert pixels(cf.photo_in_place(grey, mask, photo))[~mask].min() == 200
+
+
+def test_outline_and_silhouette(drawing):
+    image, mask = drawing
+    dark = pixels(cf.silhouette(image, mask)) == 0
+    assert (dark == mask[..., None]).all()
+    line = (pixels(cf.outline(image, mask)) == 0).all(-1)
+    inner = np.zeros_like(mask)
+    inner[BOX[1] + 1 : BOX[3], BOX[0] + 1 : BOX[2]] = True
+    assert (line == (mask & ~inner)).all()
+
+
+def test_blur_takes_detail_and_leaves_the_mean(photo):
+    out = pixels(cf.blur(photo))
+    assert out.std(axis=1).mean() < pixels(photo).std(axis=1).mean()
+    assert np.abs(np.diff(out, axis=1)).max() < np.abs(np.diff(pixels(photo), axis=1)).max() / 2
+    assert abs(out.mean() - pixels(photo).mean()) < 1
+
+
+def test_shuffled_keeps_the_patches():
+    image = Image.effect_noise((83, 80), 90).convert("RGB")  # 83: a rest of three columns
+    out = cf.shuffled(image)
+    assert cf.shuffled(image).tobytes() == out.tobytes() != image.tobytes()
+    assert (pixels(out)[:, 80:] == pixels(image)[:, 80:]).all()
+
+    def patches(im):
+        return [
+            im.crop((x, y, x + 20, y + 20)).tobytes()
+            for y in range(0, 80, 20)
+            for x in range(0, 80, 20)
+        ]
+
+    assert sorted(patches(out)) == sorted(patches(image)) and patches(out) != patches(image)
+
+
+def test_smaller_and_turned(drawing):
+    image, mask = drawing
+    small = cf.smaller(image)
+    assert small.size == image.size
+    assert (pixels(small)[20:60, 20:60] == pixels(image.resize((40, 40)))).all()
+    assert cf.mask_of(small).sum() == pytest.approx(mask.sum() / 4, rel=0.1)
+    assert (pixels(cf.turned(image)) == np.rot90(pixels(image))).all()
+
+
+def picture(path: Path, index: int, kind: str = "photo", style: str = "photo_cutout", **more):
+    return gallery.Picture(path, index, (index,), style, kind, "s", "CC0", "a", True, **more)
+
+
+@pytest.fixture
+def pictures(tmp_path, drawing, photo):
+    """A drawing of class 1 with one photo of it, a photo of another branch and a scene."""
+    Image.effect_noise((90, 60), 90).save(tmp_path / "scene.png")
+    drawing[0].save(tmp_path / "drawing.png")
+    photo.save(tmp_path / "own.png")
+    photo.rotate(45, fillcolor="white").save(tmp_path / "other.png")
+    return [
+        picture(tmp_path / "drawing.png", 1, "rendition", "clipart"),
+        picture(tmp_path / "own.png", 1), picture(tmp_path / "other.png", 400),
+        picture(tmp_path / "scene.png", 500, style="photo"),
+    ]  # fmt: skip
+
+
+def test_versions_borrow_from_the_right_photos_and_leave_out_what_is_missing(pictures):
+    drawn, own, other, scene = pictures
+    assert cf.lenders(drawn, pictures) == {"own": own, "other": other, "scene": scene}
+    assert list(cf.versions(drawn, pictures)) == [cf.AS_IS, *CHANGES]
+    assert set(cf.versions(drawn, [drawn])) == {cf.AS_IS, *PLAIN}
+    assert set(cf.versions(scene, pictures)) == {
+        cf.AS_IS, *(n for n, c in CHANGES.items() if not c.masked)}  # fmt: skip
+    window = picture(own.path, 1, cropped=(own.path, (0.0, 0.0, 0.5, 0.5)))
+    some = cf.versions(window, pictures)
+    assert some[cf.AS_IS].size == (50, 50) and some[cf.WHOLE].size == (100, 100)
+    assert "surface" not in some  # its own photo does not lend
+
+
+def test_ranks_follow_the_model(pictures):
+    class ByRed:  # class 0 by redness, class 1 by greenness, class 2 is constant
+        def logits(self, images):
+            mean = [pixels(i).reshape(-1, 3).mean(0) for i in images]
+            return torch.tensor([[m[0], m[1], 250.0] for m in mean])
+
+    some = cf.versions(pictures[0], pictures)
+    (found,) = cf.ranks(ByRed(), [some], [1])
+    assert set(found) == set(some)
+    rank, p = found[cf.AS_IS]
+    assert rank == 3 and p == pytest.approx(
+        ByRed().logits([some[cf.AS_IS]]).softmax(1)[0, 1].item()
+    )
+    assert found["grey"][0] == 2  # red and green alike: behind the constant alone
+    assert cf.ranks(ByRed(), [some, some], [1, 0])[1][cf.AS_IS][0] == 2
+    (strip,) = cf.strips(pictures[:1], pictures, {"red": ByRed()})
+    assert strip["grey"][1] == {"red": 2} and set(strip) == set(some)
+    assert cf.brings_back(strip, "red", k=1) == sorted(n for n in strip if found[n][0] == 1)

@@ -1,0 +1,86 @@
+# LLM-assisted: prompts P14, see report.md
+"""The stored comparison keeps the assignment's rule, and its numbers are what they are called."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from cvassign.clip import gallery
+from cvassign.clip.counterfactual import AS_IS, CHANGES
+from cvassign.pictures import open_rgb
+from cvassign.study import answers, counterfactuals, twin
+
+
+def test_moved_compares_the_same_pictures_and_draws_classes():
+    before = (8, 40, 8, 40)
+    some = [{AS_IS: (b, 0.1), "grey": (b, 0.1), "surface": (b // 2, 0.1)} for b in before]
+    some[0]["blur"] = (16, 0.1)
+    found = counterfactuals.moved(some, [1, 1, 2, 2])
+    assert found["surface"]["top5"] == [0, 50] and found["surface"]["median"] == [24, 12]
+    assert found["surface"]["points"] == {
+        "mean": 50, "low": 50, "high": 50, "n": 2, "over": "classes"}  # fmt: skip
+    assert found["surface"]["factor"] == {"mean": 0.5, "low": 0.5, "high": 0.5}
+    assert found["blur"]["n"] == 1 and found["blur"]["factor"]["mean"] == pytest.approx(2)
+    by_picture = counterfactuals.moved(some, range(4))["surface"]["points"]
+    assert by_picture["low"] == 0 and by_picture["high"] == 100
+    beyond = counterfactuals.moved(some, range(4), base="surface")["grey"]
+    assert beyond["top5"] == [50, 0] and beyond["factor"]["mean"] == pytest.approx(2)
+
+
+def test_stored_choice_keeps_the_rule():
+    stored = json.loads(counterfactuals.OUT.read_text())
+    pool, (network, words) = counterfactuals.candidates()
+    ten = gallery.select(pool, words, network)
+    assert len(ten) == 10 and len({loss.branch for _, loss in ten.values()}) >= 6
+    assert len({p.style for wins, _ in ten.values() for p in wins}) > 2
+    first, second = (answers.load(model) for model in answers.MODELS)
+    for index, (wins, loss) in ten.items():
+        three = [*wins, loss]
+        assert {p.index for p in three} == {index} and len({p.path for p in wins}) == 2
+        assert twin.held_out(three) == three and all(p.may_be_shown for p in three)
+        strips = counterfactuals.strips(three, pool, stored)
+        for p, strip, right in zip(three, strips, (second, second, first)):
+            for model in (first, second):
+                named = p.class_name in [name for name, _ in model.topk([p])[0]]
+                assert named == (model is right)  # by the class's own name alone
+                assert strip[AS_IS][1][model.name] == model.of([p]).ranks.item()
+    assert set(stored["moved"]["drawings"][first.name]) == set(CHANGES)
+
+
+def test_study_changes_pictures_and_tells_two_models_apart(tmp_path, monkeypatch):
+    """A model of colour and one of size, on squares of two colours."""
+    monkeypatch.setattr(gallery, "BUNDLED", tmp_path)
+
+    def drawn(name: str, colour: str, size: int, kind: str, style: str) -> gallery.Picture:
+        image, path = Image.new("RGB", (80, 80), "white"), tmp_path / f"{name}.png"
+        ImageDraw.Draw(image).rectangle((40 - size, 40 - size, 40 + size, 40 + size), colour)
+        image.save(path)
+        return gallery.Picture(path, 1, (1,), style, kind, "tuxpaint", "CC0", "a", True)
+
+    class ByColour:  # class 1 is red in the middle
+        name = "colour"
+
+        def logits(self, images):
+            x = [np.asarray(open_rgb(i), dtype=float) for i in images]
+            mid = [i[i.shape[0] // 2, i.shape[1] // 2] for i in x]
+            return torch.tensor([[0, m[0] - m[2] - 1, *[0] * 10] for m in mid]).float()
+
+    class BySize:  # class 1 is large
+        name = "size"
+
+        def logits(self, images):
+            dark = [(np.asarray(open_rgb(i).convert("L")) < 200).mean() for i in images]
+            return torch.tensor([[0, d - 0.3, *[0] * 10] for d in dark]).float()
+
+    pictures = [drawn("a", "blue", 25, "rendition", "clipart"),
+                drawn("b", "red", 12, "photo", "photo_cutout")]  # fmt: skip
+    out = counterfactuals.study(pictures, pictures[:1], [ByColour(), BySize()])
+    points = {m: c["surface"]["points"]["mean"] for m, c in out["moved"]["drawings"].items()}
+    assert points == {"colour": 100, "size": 0}
+    assert list(out["ranks"]) == ["a.png"] and out["ranks"]["a.png"]["colour"]["surface"][0] == 1
+    assert out["moved"]["cut-out photos"]["size"]["smaller"]["n"] == 1
+    (strip,) = counterfactuals.strips(pictures[:1], pictures, out)
+    assert strip["surface"][1] == {"colour": 1, "size": 1} and strip["surface"][0].size == (80, 80)
