@@ -355,4 +355,4 @@ def test_a_run_that_another_process_trains_has_a_code_of_its_own(
     monkeypatch.setattr(experiments, "run_or_load", busy)
     command = ["run", "--preset", "smoke", "--section", "1.1", "--out", str(tmp_path)]
     assert main(command) == experiments.BUSY
-    assert "trained by another process" in capsys.readouterr().err
+    assert "being trained by another process" in capsys.readouterr().err

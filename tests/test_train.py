@@ -426,7 +426,7 @@ def test_every_model_of_a_process_is_compiled(monkeypatch):
 
 
 def test_a_run_that_diverges_says_so_and_stops():
-    with pytest.raises(train.Diverged, match="epoch 1: the loss is not finite"):
+    with pytest.raises(train.Diverged, match="the loss is not finite in epoch 1"):
         fitted(MODEL, replace(CONFIG, learning_rate=1e30), 0, tiny())
 
 

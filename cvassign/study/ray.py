@@ -15,11 +15,9 @@ import os
 import sys
 from pathlib import Path
 
-from cvassign.command import Parser
-from cvassign.experiments import MODELS, PRESETS, all_runs, said
+from cvassign.experiments import all_runs, parser_of, said
 from cvassign.files import replacing
 from cvassign.results import (
-    RESULTS,
     ROOT,
     Busy,
     Result,
@@ -149,14 +147,7 @@ def run_all(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = Parser("cvassign.study.ray", __doc__)
-    parser.add_argument("command", choices=("run",))
-    parser.add_argument("--preset", choices=tuple(PRESETS), default="full")
-    parser.add_argument("--section", default="", help="only sections that begin so, as 1.2")
-    parser.add_argument("--model", choices=MODELS, help="only this model (default: both)")
-    parser.add_argument("--jobs", type=int, default=1, help="runs that share a GPU")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result files")
-    parser.add_argument("--device", help="cpu or cuda (default: a GPU if the cluster has one)")
+    parser = parser_of("cvassign.study.ray", __doc__, "run")
     given = parser.parse_args(arguments)
     runs = all_runs(given.preset, given.section, given.model)
     try:
