@@ -450,23 +450,24 @@ def perturbation_curves(scores: dict[str, dict], title: str = "") -> Figure:
 
 
 @styled
-def by_layer(panels: dict[str, dict], tokens: int | None = None, title: str = "") -> Figure:
+def by_layer(
+    panels: dict[str, dict], uniform: dict[str, float] | None = None, title: str = ""
+) -> Figure:
     """Numbers of every layer, a panel for each quantity, a line for each model.
 
     Args:
         panels: {axis label: {line's name: (L,), or (L, 3) mean, low, high}}.
-        tokens: N+1; draws in the first panel the entropy ln(N+1) of attention that is the same
-            everywhere.
+        uniform: {axis label: value of attention that is the same everywhere}, drawn dashed.
+        title: of the figure.
     """
     fig, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3.3), squeeze=False)
     for ax, (label, lines) in zip(axes[0], panels.items()):
         _lines(ax, range(1, 1 + max(map(len, lines.values()))), lines)
         ax.set(xlabel="layer", ylabel=label)
         whole_ticks(ax)
-    if tokens is not None:
-        axes[0, 0].axhline(np.log(tokens), color="0.4", lw=1, ls=DASHES[1])
-        look = dict(color="0.3", fontsize=8, va="top", transform=axes[0, 0].get_yaxis_transform())
-        axes[0, 0].text(0.01, np.log(tokens) - 0.02, f"uniform: ln {tokens}", **look)
+        if label in (uniform or {}):
+            line = ax.axhline(uniform[label], color="0.4", lw=1, ls=DASHES[1])
+            line.set_label("if attention were uniform")
     legend_below(fig)
     fig.suptitle(title)
     return fig
