@@ -210,6 +210,11 @@ def by_name(results: Sequence[Result]) -> list[list[Result]]:
     return list(groups.values())
 
 
+def by_label(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """The same by label, of one experiment; empty if there are none."""
+    return {group[0].label: group for group in by_name(results)} if results else {}
+
+
 def run_or_load(
     run: Run,
     results: Path = RESULTS,
