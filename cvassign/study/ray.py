@@ -34,17 +34,9 @@ RETRIES = 3  # of a run whose worker died; it goes on from its last epoch
 
 
 def train(run: Run, results: str, state: str, device: str | None) -> tuple[Result, bytes | None]:
-    """The task: trains one run where Ray has placed it.
-
-    Args:
-        results: folder of the result files, on the machine that runs the task.
-        state: folder of the checkpoints, there too: a repeated task finds them if it is the same
-            machine or a shared disk, else it starts anew.
-        device: "cpu" or "cuda"; None: a GPU if Ray has given one to this task.
-
-    Returns:
-        The result, and the file of the weights if the run keeps them.
-    """
+    """The task: trains one run where Ray has placed it; its result, and the file of the weights if
+    the run keeps them. `results` and `state` are folders there: a repeated task finds its
+    checkpoint if it is the same machine or a shared disk, else it starts anew."""
     print(f"{run.file_name}: starts in process {os.getpid()}", flush=True)
     result = run_or_load(run, Path(results), Path(state), device, progress=False)
     weights = weights_path(run, Path(results))
@@ -52,12 +44,8 @@ def train(run: Run, results: str, state: str, device: str | None) -> tuple[Resul
 
 
 def resources(jobs: int, device: str | None, cluster: dict, nodes: list[dict]) -> dict:
-    """What one run asks of Ray so that `jobs` of them share a GPU, or a machine without one.
-
-    Args:
-        device: "cpu" leaves the GPUs alone.
-        cluster: `ray.cluster_resources()`; `nodes` has the "Resources" of each machine.
-    """
+    """What one run asks of Ray so that `jobs` of them share a GPU, or a machine without one; device
+    "cpu" leaves the GPUs alone. From `ray.cluster_resources()`, and those of each machine."""
     if jobs < 1:
         raise ValueError(f"jobs must be positive, got {jobs}")
     if cluster.get("GPU", 0) and device != "cpu":
@@ -84,12 +72,8 @@ def run_all(
     device: str | None = None,
     state: Path | None = None,
 ) -> int:
-    """Trains those of `runs` that have no result yet on a Ray cluster; returns the failures.
-
-    Args:
-        runs: by priority; Ray starts them in this order.
-        jobs: runs that share one GPU, or one machine that has none.
-        state: folder of the checkpoints, default `checkpoints` in `results`.
+    """Trains those of `runs` that have no result yet on a Ray cluster, in their order; returns the
+    failures. `jobs` of them share one GPU, or one machine that has none.
 
     Raises:
         RuntimeError: if ray is not installed.
@@ -108,19 +92,11 @@ def run_all(
             failed += 1
     results, state = results.resolve(), (state or results / "checkpoints").resolve()
     # The package travels to every machine; where the data is, each machine has to say itself.
-    ray.init(
-        runtime_env={"py_modules": [str(ROOT / "cvassign")]},
-        include_dashboard=False,
-        log_to_driver=True,
-        ignore_reinit_error=True,
-    )
+    package = {"py_modules": [str(ROOT / "cvassign")]}
+    ray.init(runtime_env=package, include_dashboard=False, ignore_reinit_error=True)
     try:
-        need = resources(
-            jobs,
-            device,
-            ray.cluster_resources(),
-            [n["Resources"] for n in ray.nodes() if n["Alive"]],
-        )
+        nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
+        need = resources(jobs, device, ray.cluster_resources(), nodes)
         # max_retries is for workers that die; an error of the run itself would come again.
         task = ray.remote(max_retries=RETRIES, **need)(train)
         waiting = {task.remote(run, str(results), str(state), device): run for run in todo}
@@ -129,13 +105,10 @@ def run_all(
             run = waiting.pop(reference)
             try:
                 result, weights = ray.get(reference)
-            except ray.exceptions.RayTaskError as error:
-                if isinstance(error.cause, Busy):
+            except ray.exceptions.RayError as error:  # its own, or its worker died too often
+                if isinstance(getattr(error, "cause", None), Busy):
                     print(f"{run.file_name}: another process trains it", flush=True)
                     continue
-                print(f"failed: {run.file_name}\n{error}", file=sys.stderr, flush=True)
-                failed += 1
-            except ray.exceptions.RayError as error:  # its worker died too often, its machine too
                 print(f"failed: {run.file_name}: {error}", file=sys.stderr, flush=True)
                 failed += 1
             else:
