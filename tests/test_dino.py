@@ -204,7 +204,7 @@ def test_it_runs_as_a_script_from_anywhere(tmp_path):
 def test_bad_input_is_named(untrained, tmp_path, monkeypatch, capsys, flags, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "half.jpg").write_bytes((va.PICTURES / "astronaut.jpg").read_bytes()[:20_000])
-    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "text.png").write_bytes(b"not a picture")
     assert va.main(tiny(untrained, "--output_dir", "out", *flags.split(" "))) == 2
     assert re.match(f"(?s)error: .*{message}", error := capsys.readouterr().err), error
     assert not (tmp_path / "out").exists()

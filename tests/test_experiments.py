@@ -260,7 +260,7 @@ def test_list_shows_what_is_done(main, tmp_path, capsys):
     assert main(command) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "0 of 4 runs done"
     put(RUNS[0], tmp_path, 87.65)
-    (tmp_path / RUNS[1].file_name).write_text("{")
+    (tmp_path / RUNS[1].file_name).write_bytes(b"{")
     assert main(command) == 0
     *lines, last = capsys.readouterr().out.splitlines()
     (line,) = (line for line in lines if RUNS[2].file_name in line)
@@ -288,7 +288,7 @@ def test_bad_arguments_end_with_two_and_a_message(main, arguments, words, capsys
 def test_a_damaged_result_is_a_failure_that_stops_nothing(main, tmp_path, monkeypatch, capsys):
     for run in RUNS:
         put(run, tmp_path)
-    (tmp_path / RUNS[0].file_name).write_text("{")
+    (tmp_path / RUNS[0].file_name).write_bytes(b"{")
     monkeypatch.setattr(experiments, "run_or_load", None)  # nothing is left to train
     command = ["run", "--preset", "smoke", "--section", "1.3", "--model", "vit"]
     assert main([*command, "--out", str(tmp_path)]) == 1

@@ -50,13 +50,13 @@ def test_a_file_is_the_old_one_or_the_new_one(write, of, name, tmp_path, monkeyp
 
 def test_what_a_killed_writer_left_is_cleared(tmp_path):
     path, dead = tmp_path / "result.json", 2**22 - 7  # no such process
-    (tmp_path / f"result.json.{dead}.tmp").write_text("half")
+    (tmp_path / f"result.json.{dead}.tmp").write_bytes(b"half")
     mine = tmp_path / f"result.json.{os.getppid()}.tmp"  # a process that runs and may still write
-    mine.write_text("half")
+    mine.write_bytes(b"half")
     other = tmp_path / "result.json.notes.tmp"
-    other.write_text("not ours")
+    other.write_bytes(b"not ours")
     with replacing(path) as temporary:
-        temporary.write_text("whole")
+        temporary.write_bytes(b"whole")
     assert {p.name for p in tmp_path.iterdir()} == {path.name, mine.name, other.name}
 
 

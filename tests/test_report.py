@@ -55,7 +55,7 @@ def test_only_the_text_of_a_notebook_is_filled(tmp_path):
     marker = "<!--= reference vit parameters -->1<!--/-->"
     cells = [dict(cell_type=kind, source=[marker]) for kind in ("markdown", "code")]
     path = tmp_path / "a.ipynb"
-    path.write_text(json.dumps({"cells": cells}))
+    path.write_bytes(json.dumps({"cells": cells}).encode())
     text, code = json.loads(report.filled_file(path))["cells"]
     assert text["source"] == ["<!--= reference vit parameters -->811,146<!--/-->"]
     assert code["source"] == [marker]

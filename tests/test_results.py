@@ -46,7 +46,7 @@ def by_hand() -> Trainer:
 @pytest.fixture
 def store(trained, tmp_path):
     """Writes the result of RUN to a folder of its own: changed, "none" for nothing; or as text."""
-    held = json.loads((trained[0] / RUN.file_name).read_text())
+    held = json.loads((trained[0] / RUN.file_name).read_bytes())
 
     def write(changes: dict | str | bytes, run: Run = RUN) -> Path:
         path = tmp_path / run.file_name
@@ -139,7 +139,7 @@ def test_a_result_of_another_configuration_is_an_error(trained):
 def test_numbers_that_are_not_finite_become_null(tmp_path):
     path = tmp_path / "new folder" / "a.json"
     results.write_json({"a": [math.nan, (math.inf, 1 / 3)], "λ": 2**60}, path)
-    assert json.loads(path.read_text()) == {"a": [None, [None, 0.333333]], "λ": 2**60}
+    assert json.loads(path.read_bytes()) == {"a": [None, [None, 0.333333]], "λ": 2**60}
 
 
 def test_a_full_disk_at_the_end_of_a_run_loses_nothing(tmp_path, monkeypatch):
@@ -293,7 +293,7 @@ def test_a_number_with_many_digits_is_found_again(trained, tmp_path):
     """Result files round to six digits; the configuration of a run is compared so too."""
     run = replace(RUN, train=replace(RUN.train, learning_rate=0.002 / 3))
     results.save(replace(trained[1], run=run), tmp_path)
-    stored = json.loads((tmp_path / run.file_name).read_text())["train"]["learning_rate"]
+    stored = json.loads((tmp_path / run.file_name).read_bytes())["train"]["learning_rate"]
     assert stored == 0.000666667 != run.train.learning_rate
     assert results.load(run, tmp_path).train == run.train
 

@@ -128,10 +128,10 @@ def test_a_killed_worker_is_replaced_and_goes_on(tmp_path):
     assert len(starts(victim)) == 2 and len(set(starts(victim))) == 2
     assert len(starts(other)) == 1
     for run in (victim, other):
-        result = json.loads((out / run.file_name).read_text())
+        result = json.loads((out / run.file_name).read_bytes())
         assert len(result.history["val_loss"]) == EPOCHS
     # Killed or not, the weights are those of a run that nobody disturbed.
     undisturbed = run_or_load(victim, tmp_path / "alone", tmp_path / "s", "cpu", progress=False)
     assert undisturbed["history"]["train_loss"] == pytest.approx(
-        json.loads((out / victim.file_name).read_text())["history"]["train_loss"], rel=1e-3
+        json.loads((out / victim.file_name).read_bytes())["history"]["train_loss"], rel=1e-3
     )
