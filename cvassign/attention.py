@@ -104,7 +104,7 @@ class MultiHeadAttention(nn.Module):
 
 
 def lambda_init_of(layer: int) -> float:
-    """λ_init = 0.8 - 0.6 exp(-0.3 (l - 1)) for the layer l = 1 ... L (arXiv 2410.05258, section 2.1)."""
+    """λ_init = 0.8 - 0.6 exp(-0.3 (l - 1)), l = 1 ... L (arXiv 2410.05258, section 2.1)."""
     if layer < 1:
         raise ValueError(f"layers are counted from 1, got layer {layer}")
     return 0.8 - 0.6 * math.exp(-0.3 * (layer - 1))

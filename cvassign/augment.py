@@ -156,9 +156,16 @@ def magnitude_table(device: torch.device) -> tuple[Tensor, Tensor]:
     """Magnitudes (14, 31) of each operation and which are signed (14,), as torchvision's."""
     shift = 150 / 331 * SIZE  # pixels
     upper = dict.fromkeys(OPS, 0.0) | {
-        "ShearX": 0.3, "ShearY": 0.3, "TranslateX": shift, "TranslateY": shift, "Rotate": 30.0,
-        "Brightness": 0.9, "Color": 0.9, "Contrast": 0.9, "Sharpness": 0.9,
-    }  # fmt: skip
+        "ShearX": 0.3,
+        "ShearY": 0.3,
+        "TranslateX": shift,
+        "TranslateY": shift,
+        "Rotate": 30.0,
+        "Brightness": 0.9,
+        "Color": 0.9,
+        "Contrast": 0.9,
+        "Sharpness": 0.9,
+    }
     rows = {op: torch.linspace(0, upper[op], BINS) for op in OPS}
     rows["Posterize"] = (8 - torch.arange(BINS) / ((BINS - 1) / 4)).round()  # bits that stay
     rows["Solarize"] = torch.linspace(1, 0, BINS)  # grey levels from here on are inverted

@@ -87,8 +87,8 @@ def autocast(device: torch.device) -> torch.autocast:
 def should_compile(device: torch.device, steps: int) -> bool:
     """Whether torch.compile earns back its minute: on a run of some length, where it can work.
 
-    Its kernels are built with the machine's C compiler (C++ on a CPU) and Python's headers. On a CPU
-    without bf16 a step is no faster for it.
+    Its kernels are built with the machine's C compiler (C++ on a CPU) and Python's headers. On a
+    CPU without bf16 a step is no faster for it.
     """
     if device.type == "cuda" and torch.cuda.get_device_capability(device) < COMPILE_FROM:
         return False

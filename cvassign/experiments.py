@@ -2,8 +2,7 @@
 """Every training run that the report needs, as data, and the command that trains them.
 
     python -m cvassign.experiments list [--preset P] [--section S] [--model M]
-    python -m cvassign.experiments run  [--preset P] [--section S] [--model M] [--jobs J] [--out DIR]
-                                        [--stop-after SECONDS]
+    python -m cvassign.experiments run  [... the same] [--jobs J] [--out DIR] [--stop-after SECONDS]
 
 `EXPERIMENTS` is the table: adding an experiment is one entry. A row of it is a base recipe and what
 is changed in it, one thing at a time. The ViT and the Diff-ViT go through the same rows; only
@@ -117,8 +116,14 @@ def _each(key: str, *values) -> list[Row]:
 
 def _augment(preset: Preset) -> list[Row]:
     """Spelt out: a label is the recipe's own text."""
-    short = ("none", "crop+flip", "crop+flip+jitter", "crop+flip+cutmix",
-             "crop+flip+randaugment(2,9)", STRONG)  # fmt: skip
+    short = (
+        "none",
+        "crop+flip",
+        "crop+flip+jitter",
+        "crop+flip+cutmix",
+        "crop+flip+randaugment(2,9)",
+        STRONG,
+    )
     recipe = preset.reference | preset.long
     long = dict.fromkeys(("crop+flip", recipe["augment"]))
     return [Row({"augment": a}, a) for a in short] + [
@@ -194,9 +199,7 @@ EXPERIMENTS = {
         lambda p: [Row(dict(augment="crop"), "without flips", models=("vit",))],
     ),
     "candidates": Experiment(
-        ("1.2.2", "2.2.1"),
-        "long",
-        lambda p: [Row(label="long recipe"), *map(Row, p.candidates)],
+        ("1.2.2", "2.2.1"), "long", lambda p: [Row(label="long recipe"), *map(Row, p.candidates)]
     ),
 }
 
@@ -278,8 +281,14 @@ def stored(experiment: str, model: str, presets=("full", "cpu"), results: Path =
     return presets[0], []
 
 
-def _worker(runs: list[Run], results: Path, device: str | None, threads: int,
-            deadline: float | None, show: bool) -> int:  # fmt: skip
+def _worker(
+    runs: list[Run],
+    results: Path,
+    device: str | None,
+    threads: int,
+    deadline: float | None,
+    show: bool,
+) -> int:
     """Trains those of `runs` that nobody has done or is doing; returns how many failed."""
     import torch
 
@@ -323,8 +332,14 @@ def said(result: Result) -> str:
     )
 
 
-def run_all(runs: list[Run], results: Path, jobs: int = 1, device: str | None = None,
-            progress: bool = True, deadline: float | None = None) -> int:  # fmt: skip
+def run_all(
+    runs: list[Run],
+    results: Path,
+    jobs: int = 1,
+    device: str | None = None,
+    progress: bool = True,
+    deadline: float | None = None,
+) -> int:
     """Trains `runs` in `jobs` processes, until `deadline`; returns 0 if all went well.
 
     There is no scheduler: each process walks down the list and takes what has neither a result
@@ -389,8 +404,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--model", choices=MODELS, help="only this model (default: both)")
     parser.add_argument("--jobs", type=int, default=1, help="processes side by side")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result files")
-    parser.add_argument("--stop-after", type=float, metavar="SECONDS",
-                        help="end at the next epoch, with the state kept: for lent machines")  # fmt: skip
+    parser.add_argument(
+        "--stop-after",
+        type=float,
+        metavar="SECONDS",
+        help="end at the next epoch, with the state kept: for lent machines",
+    )
     parser.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
     given = parser.parse_args(arguments)
     if given.jobs < 1:
@@ -411,8 +430,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     unfinished = [run for run in runs if not (given.out / run.file_name).exists()]
     if unfinished and deadline is None:
-        print(f"{len(unfinished)} runs are being trained by another process, the first is "
-              f"{unfinished[0].file_name}", file=sys.stderr)  # fmt: skip
+        print(
+            f"{len(unfinished)} runs are being trained by another process, the first is "
+            f"{unfinished[0].file_name}",
+            file=sys.stderr,
+        )
         return BUSY
     return 0
 

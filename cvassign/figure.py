@@ -140,8 +140,14 @@ def panels(names: Sequence[str], columns: int, xlabel: str) -> tuple[Figure, dic
     rows = -(-len(names) // columns)
     titles = [wrapped(name, 110 // columns) for name in names]
     lines = max(title.count("\n") for title in titles)
-    fig, axes = plt.subplots(rows, columns, figsize=(WIDTH, (1.8 + 0.15 * lines) * rows + 0.6),
-                             sharex=True, sharey=True, squeeze=False)  # fmt: skip
+    fig, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(WIDTH, (1.8 + 0.15 * lines) * rows + 0.6),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+    )
     for ax in axes.flat[len(names) :]:
         ax.remove()
     for i, (ax, title) in enumerate(zip(axes.flat, titles)):

@@ -117,8 +117,14 @@ def _cells(
     return fig, axes
 
 
-def _overlay(ax: Axes, image: np.ndarray, grid: np.ndarray, signed: bool, smooth: bool = True,
-             limit: float | None = None) -> None:  # fmt: skip
+def _overlay(
+    ax: Axes,
+    image: np.ndarray,
+    grid: np.ndarray,
+    signed: bool,
+    smooth: bool = True,
+    limit: float | None = None,
+) -> None:
     """A map (g, g) over a grey image (S, S, 3); not smooth: the map alone, patch by patch. A signed
     map's scale reaches to `limit`, else to its own largest weight.
 
@@ -147,8 +153,11 @@ def _scales(fig: Figure, signed: dict[str, bool], what: str, limit: float | None
         where = (0.3 + (i + 0.15) * each, 0.42, 0.7 * each, 0.09)  # inches
         cax = fig.add_axes(np.divide(where, (width, height, width, height)))
         norm = Normalize(-(limit or 1), limit or 1) if kind else Normalize(0, 1)
-        bar = fig.colorbar(ScalarMappable(norm, DIVERGING if kind else SEQUENTIAL), cax=cax,
-                           orientation="horizontal")  # fmt: skip
+        bar = fig.colorbar(
+            ScalarMappable(norm, DIVERGING if kind else SEQUENTIAL),
+            cax=cax,
+            orientation="horizontal",
+        )
         rows = " / ".join(name for name in signed if signed[name] == kind)
         scale = "all maps on one scale" if limit else "each map on its own scale"
         bar.set_label(f"{what}{rows}: {scale}", fontsize=8)
@@ -160,9 +169,15 @@ def _scales(fig: Figure, signed: dict[str, bool], what: str, limit: float | None
             bar.set_ticks(list(texts), labels=list(texts.values()))
 
 
-def _rows_of_maps(images, grids: dict[str, list[np.ndarray]], heads: list[str],
-                  texts: dict[str, Sequence[str]] | None, title: str, smooth: bool = True,
-                  common: bool = False) -> Figure:  # fmt: skip
+def _rows_of_maps(
+    images,
+    grids: dict[str, list[np.ndarray]],
+    heads: list[str],
+    texts: dict[str, Sequence[str]] | None,
+    title: str,
+    smooth: bool = True,
+    common: bool = False,
+) -> Figure:
     """A row an image and model: the image, then the model's maps, a list of (B, g, g)."""
     B = len(images)
     texts = texts or {}
@@ -173,9 +188,15 @@ def _rows_of_maps(images, grids: dict[str, list[np.ndarray]], heads: list[str],
             )
     limit = max(np.abs(maps).max() for maps in grids.values()) if common else None
     signed = {name: common or bool(np.stack(maps).min() < 0) for name, maps in grids.items()}
-    fig, axes = _cells(B * len(grids), 1 + len(heads), left=1.0, group=len(grids),
-                       between=0.12 * (len(grids) > 1), top=0.62 if title else 0.3,
-                       bottom=0.6)  # fmt: skip
+    fig, axes = _cells(
+        B * len(grids),
+        1 + len(heads),
+        left=1.0,
+        group=len(grids),
+        between=0.12 * (len(grids) > 1),
+        top=0.62 if title else 0.3,
+        bottom=0.6,
+    )
     for row, (b, name) in enumerate((b, name) for b in range(B) for name in grids):
         axes[row, 0].imshow(images[b])
         lines = [name] if len(grids) > 1 else []
@@ -195,8 +216,15 @@ def _rows_of_maps(images, grids: dict[str, list[np.ndarray]], heads: list[str],
 
 
 @styled
-def head_maps(images, attention: dict, captions: dict | None = None, layer: int = -1,
-              title: str = "", smooth: bool = True, common: bool = False) -> Figure:  # fmt: skip
+def head_maps(
+    images,
+    attention: dict,
+    captions: dict | None = None,
+    layer: int = -1,
+    title: str = "",
+    smooth: bool = True,
+    common: bool = False,
+) -> Figure:
     """CLS attention of every head of one layer, and the heads' mean.
 
     Args:
@@ -233,8 +261,9 @@ def layer_maps(images, attention: dict, captions: dict | None = None, title: str
 
 
 @styled
-def rollout_maps(images, maps: dict, captions: Sequence[str] | None = None,
-                 title: str = "") -> Figure:  # fmt: skip
+def rollout_maps(
+    images, maps: dict, captions: Sequence[str] | None = None, title: str = ""
+) -> Figure:
     """Images in columns, under each its rollout by every model or treatment.
 
     Args:
@@ -253,8 +282,15 @@ def rollout_maps(images, maps: dict, captions: Sequence[str] | None = None,
     above = 0.06 + 0.135 * max(text.count("\n") + 1 for text in texts)  # inches of text
     columns, height = min(B, PER_BLOCK), 1 + len(grids)  # rows of a block
     blocks = -(-B // columns)
-    fig, axes = _cells(blocks * height, columns, left=1.0, group=height, between=above + 0.08,
-                       top=above + (0.3 if title else 0.04), bottom=0.6)  # fmt: skip
+    fig, axes = _cells(
+        blocks * height,
+        columns,
+        left=1.0,
+        group=height,
+        between=above + 0.08,
+        top=above + (0.3 if title else 0.04),
+        bottom=0.6,
+    )
     for b in range(blocks * columns):
         column = axes[b // columns * height :, b % columns][:height]
         if b >= B:
@@ -275,8 +311,9 @@ def rollout_maps(images, maps: dict, captions: Sequence[str] | None = None,
 
 
 @styled
-def confident_mistakes(images, probabilities, labels, classes: Sequence[str], n: int = 16,
-                       title: str = "") -> Figure:  # fmt: skip
+def confident_mistakes(
+    images, probabilities, labels, classes: Sequence[str], n: int = 16, title: str = ""
+) -> Figure:
     """The n images on which the model is most sure of a wrong class, the surest first.
 
     Args:
@@ -296,8 +333,9 @@ def confident_mistakes(images, probabilities, labels, classes: Sequence[str], n:
     if not len(wrong):
         raise ValueError("expected at least one wrong prediction, got none")
     columns = min(PER_BLOCK, len(wrong))
-    fig, axes = _cells(-(-len(wrong) // columns), columns, left=0.06, text=0.42,
-                       top=0.35 if title else 0.05)  # fmt: skip
+    fig, axes = _cells(
+        -(-len(wrong) // columns), columns, left=0.06, text=0.42, top=0.35 if title else 0.05
+    )
     for ax in axes.flat[len(wrong) :]:
         ax.set_visible(False)
     for ax, i in zip(axes.flat, wrong):
@@ -323,7 +361,7 @@ def augmentation_preview(
     shapes = {images.shape for images in rows.values()}
     if len(shapes) != 1:
         raise ValueError(f"expected the same images in every row, got shapes {sorted(shapes)}")
-    (B, *_), = shapes  # fmt: skip
+    ((B, *_),) = shapes
     if columns is not None and len(columns) != B:
         raise ValueError(f"expected the names of {B} columns, got {len(columns)}")
     fig, axes = _cells(len(rows), B, left=1.6, top=0.06 + 0.3 * bool(title) + 0.25 * bool(columns))
@@ -437,8 +475,15 @@ def position_distance(positions, title: str = "") -> Figure:
     for i, (name, rows) in enumerate(position_cosines(positions).items()):
         ax.plot(*np.array(rows).T[:2], "o-", ms=4, color=COLOURS[i], label=name)
         for d, cosine, pairs in rows:
-            ax.annotate(pairs, (d, cosine), sides[i][1], color=COLOURS[i], fontsize=7,
-                        textcoords="offset points", ha=sides[i][0])  # fmt: skip
+            ax.annotate(
+                pairs,
+                (d, cosine),
+                sides[i][1],
+                color=COLOURS[i],
+                fontsize=7,
+                textcoords="offset points",
+                ha=sides[i][0],
+            )
     ax.axhline(0, color="0.4", lw=0.8)
     ax.set(xlabel="distance (patches)", ylabel="mean cosine", title=title)
     legend_below(fig)

@@ -2,8 +2,8 @@
 """What the notebooks share: stored results, their tables, and sources on the page.
 
 A notebook shows what is stored. CVASSIGN_SMOKE=1 trains tiny models on generated pictures instead,
-and CVASSIGN_RETRAIN=1 first trains, on this machine, the runs of its own preset that have no result,
-and then shows those.
+and CVASSIGN_RETRAIN=1 first trains, on this machine, the runs of its own preset that have no
+result, and then shows those.
 """
 
 import inspect
@@ -36,7 +36,7 @@ def _first_paragraph(docstring: re.Match) -> str:
 def source(*things) -> None:
     """Shows the source of functions and classes, each under its file; of a docstring the first
     sentence, as its text is for who calls the function and the page is for who reads its code."""
-    # nbconvert's pages leave code in a Markdown output without a code font; other viewers drop this.
+    # nbconvert's pages leave code in a Markdown output without a code font; others drop this.
     display(HTML("<style>.highlight pre {font-family: monospace; line-height: 1.3}</style>"))
     for thing in things:
         file = thing.__module__.replace(".", "/") + ".py"

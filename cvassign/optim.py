@@ -111,10 +111,16 @@ def build_optimizers(
     def made(muon: bool) -> list[dict]:
         # Each group's rate is a tensor: a CUDA graph could not see a Python number change.
         return [
-            dict(params=params, weight_decay=own, share=share, blocks=blocks,
-                 lr=torch.zeros((), device=first.device))
-            for (of_muon, own, share, blocks), params in groups.items() if of_muon == muon
-        ]  # fmt: skip
+            dict(
+                params=params,
+                weight_decay=own,
+                share=share,
+                blocks=blocks,
+                lr=torch.zeros((), device=first.device),
+            )
+            for (of_muon, own, share, blocks), params in groups.items()
+            if of_muon == muon
+        ]
 
     # On a GPU its step counters live there: see capture.py.
     optimizers: list[Optimizer] = [AdamW(made(False), fused=True, capturable=first.is_cuda)]

@@ -116,10 +116,7 @@ def loss_curves(results: Sequence[Result], title: str = "") -> Figure:
 
 @styled
 def loss_grid(
-    results: Sequence[Result],
-    title: str = "",
-    columns: int = 4,
-    reference: Sequence[Result] = (),
+    results: Sequence[Result], title: str = "", columns: int = 4, reference: Sequence[Result] = ()
 ) -> Figure:
     """A small panel for each label, with training (dashed) and validation loss (solid).
 
@@ -165,9 +162,16 @@ def confusion_matrix(matrix, classes: Sequence[str], title: str = "") -> Figure:
     image = ax.imshow(mistakes, cmap=cmap, vmin=0, vmax=max(1, np.nanmax(mistakes)))
     for (row, column), count in np.ndenumerate(matrix):
         dark = row != column and count > 0.6 * image.norm.vmax
-        ax.text(column, row, f"{count:d}", ha="center", va="center", fontsize=8,
-                color="white" if dark else "black" if count else "0.6",
-                weight="bold" if row == column else "normal")  # fmt: skip
+        ax.text(
+            column,
+            row,
+            f"{count:d}",
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="white" if dark else "black" if count else "0.6",
+            weight="bold" if row == column else "normal",
+        )
     ax.set_xticks(range(K), classes, rotation=40, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(K), classes)
     ax.set(xlabel="predicted class", ylabel="true class", title=title)
@@ -196,8 +200,15 @@ def lambda_curves(results: Sequence[Result], title: str = "") -> Figure:
             ax.plot(x, values[:, :, layer].T, **look, lw=0.8, alpha=0.6, label="_seed")
         ax.plot(x, values[:, :, layer].mean(axis=0), **look, label=f"layer {layer + 1}")
         ax.plot(0, lambda_init_of(layer + 1), "o", **look, ms=4, label="_start")
-        ax.text(1.01, places[layer], f"layer {layer + 1}", fontsize=8, va="center",
-                color=shades[layer], transform=ax.get_yaxis_transform())  # fmt: skip
+        ax.text(
+            1.01,
+            places[layer],
+            f"layer {layer + 1}",
+            fontsize=8,
+            va="center",
+            color=shades[layer],
+            transform=ax.get_yaxis_transform(),
+        )
     ax.set(xlabel="epoch (dots: λ_init)", ylabel="λ", title=title)
     whole_ticks(ax)
     return fig
@@ -230,8 +241,10 @@ def first_lambdas(results: Sequence[Result], marked: str = "", title: str = "") 
     groups = by_name(results)
     labels = [group[0].label for group in groups]
     # "none" is an augmentation and a position; a name says which.
-    names = [label if labels.count(label) == 1 else group[0].run.name.removeprefix("diff-")
-             for label, group in zip(labels, groups)]  # fmt: skip
+    names = [
+        label if labels.count(label) == 1 else group[0].run.name.removeprefix("diff-")
+        for label, group in zip(labels, groups)
+    ]
     ends = [_histories(group, "lambdas")[:, -1, 0] for group in groups]
     fig, ax = plt.subplots(figsize=(WIDTH * 0.75, 0.8 + 0.17 * len(groups)))
     for place, i in enumerate(np.argsort([end.mean() for end in ends])):
@@ -303,8 +316,13 @@ def hyperparameters(
     return fig
 
 
-FOREST = {"step": ("o", "0.25"), "sum": ("D", COLOURS[1]), "whole": ("s", COLOURS[4]),
-          "detail": ("o", "0.45"), "variant": ("o", COLOURS[0])}  # fmt: skip
+FOREST = {
+    "step": ("o", "0.25"),
+    "sum": ("D", COLOURS[1]),
+    "whole": ("s", COLOURS[4]),
+    "detail": ("o", "0.45"),
+    "variant": ("o", COLOURS[0]),
+}
 
 
 @styled
@@ -318,13 +336,22 @@ def forest(rows: Sequence[tuple], xlabel: str = "points", title: str = "") -> Fi
     """
     fig, ax = plt.subplots(figsize=(WIDTH, 0.9 + 0.3 * len(rows)))
     ax.axvline(0, color="0.4", lw=0.8)
-    for y, (label, mean, low, high, n, kind) in enumerate(rows):
+    for y, (_, mean, low, high, n, kind) in enumerate(rows):
         if kind not in FOREST:
             raise ValueError(f"kind must be one of {tuple(FOREST)}, got {kind!r}")
         marker, colour = FOREST[kind]
         filled = colour if low > 0 or high < 0 else "white"
-        ax.errorbar(mean, y, xerr=[[mean - low], [high - mean]], fmt=marker, color=colour, ms=6,
-                    mfc=filled, elinewidth=1, capsize=3)  # fmt: skip
+        ax.errorbar(
+            mean,
+            y,
+            xerr=[[mean - low], [high - mean]],
+            fmt=marker,
+            color=colour,
+            ms=6,
+            mfc=filled,
+            elinewidth=1,
+            capsize=3,
+        )
         text = f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]   {n}".replace("-", "−")
         ax.text(1.02, y, text, va="center", fontsize=8.5, transform=ax.get_yaxis_transform())
         if y and kind != rows[y - 1][-1]:

@@ -9,7 +9,7 @@ and only what stands between them is written here:
     <!--= best vit test -->91.14 ± 0.13<!--/-->            experiment, model, field: mean ± std
     <!--= patch vit "patch 2" test -->81.77<!--/-->         ... of one row
     <!--= patch vit "patch 2" test - reference vit test -->−0.77<!--/-->   difference of the means
-    <!--= json study/headline over\\ images/mean +.2f -->−0.89<!--/-->      file of results/, path, format
+    <!--= json study/headline over\\ images/mean +.2f -->−0.89<!--/-->      file, path, format
     <!--= interval study/headline over\\ images +.2f -->...<!--/-->       mean [low, high] of a file
     <!--= alarms 13 -->0.65<!--/-->                         false alarms in so many comparisons
     <!--= table patch vit diff -->...<!--/-->               the rows of an experiment

@@ -209,8 +209,11 @@ def load(run: Run, results: Path = RESULTS) -> Result | None:
         logits, labels = _logits(run, results)
         accuracy = 100 * (logits.argmax(1) == labels).float().mean().item()
         if abs(accuracy - held["test_accuracy"]) > 0.05:  # stored in half precision: ties
-            raise _bad(path, f"test_accuracy {held['test_accuracy']} contradicts the stored logits, "
-                       f"which give {accuracy:.2f}")  # fmt: skip
+            raise _bad(
+                path,
+                f"test_accuracy {held['test_accuracy']} contradicts its logits, "
+                f"which give {accuracy:.2f}",
+            )
     return Result(
         run,
         val=held["val_accuracy"],
@@ -221,7 +224,7 @@ def load(run: Run, results: Path = RESULTS) -> Result | None:
 
 
 def load_all(runs: list[Run], results: Path = RESULTS) -> list[Result]:
-    """The stored results of those `runs` that have one; a damaged file is warned of and left out."""
+    """The stored results of `runs`, as far as they have one; a damaged file is warned of."""
     found = []
     for run in runs:
         try:

@@ -5,8 +5,8 @@ The recipe is that of DeiT (arXiv 2012.12877), made short: AdamW or Muon, warm-u
 label smoothing, stochastic depth, augmentation, clipped gradients, bf16 autocast.
 
 Nothing is lost: the state is written after every epoch, and every random number of an epoch comes
-from (seed, epoch), so that a run that is killed and resumed on as many threads ends with the weights
-of one that was not (on a GPU as far as its kernels add in a fixed order).
+from (seed, epoch), so that a run that is killed and resumed on as many threads ends with the
+weights of one that was not (on a GPU as far as its kernels add in a fixed order).
 """
 
 import math
@@ -40,8 +40,8 @@ HISTORY = (
 class TrainConfig:
     """How a model is trained.
 
-    A step's rate counts the steps done with it: the first has one warm-up step's rate, not zero, and
-    the last, at the end of the cosine, zero.
+    A step's rate counts the steps done with it: the first has one warm-up step's rate, not zero,
+    and the last, at the end of the cosine, zero.
     """
 
     epochs: int = 50  # passes over the training split
@@ -254,7 +254,7 @@ class Trainer:
         return loss.detach()
 
     def _record(self, losses: Tensor, seconds: float) -> None:
-        # Not compiled: its batches have another shape, which would be compiled for an epoch's worth.
+        # Not compiled: its batches have another shape, whose compiling would take an epoch's time.
         with torch.compiler.set_stance("force_eager"):
             val_loss, val_accuracy = evaluate(self.model, self.data.val)
         parts = [part.mean().item() for part in losses.tensor_split(min(10, len(losses)))]

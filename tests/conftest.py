@@ -68,7 +68,9 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content[: 300_000 if len(server.asked) <= server.cut else None])
 
     do_CONNECT = do_GET  # what a proxy is asked for an https address
-    log_message = lambda *_: None
+
+    def log_message(self, *_):
+        pass
 
 
 @pytest.fixture

@@ -13,12 +13,15 @@ LAYERS = 3
 
 def made_run(name: str = "vit", label: str = "", attention: str = "standard", **settings) -> Run:
     """A run of any name; `settings` are of its model, its recipe or its own."""
-    parts = [{k: v for k, v in settings.items() if k in kind.__dataclass_fields__}
-             for kind in (ViTConfig, TrainConfig, Run)]  # fmt: skip
+    parts = [
+        {k: v for k, v in settings.items() if k in kind.__dataclass_fields__}
+        for kind in (ViTConfig, TrainConfig, Run)
+    ]
     train = TrainConfig(**{"epochs": 5, "warmup_epochs": 1, "optimizer": "muon"} | parts[1])
     own = dict(section="1.1", preset="cpu", seed=0) | parts[2]
-    return Run(name, label or name, model=ViTConfig(attention=attention, **parts[0]), train=train,
-               **own)  # fmt: skip
+    return Run(
+        name, label or name, model=ViTConfig(attention=attention, **parts[0]), train=train, **own
+    )
 
 
 def made_result(run: Run, **changes) -> Result:
@@ -31,7 +34,16 @@ def made_result(run: Run, **changes) -> Result:
         history["lambdas"] = rng.random((epochs, LAYERS)).tolist()
     val, test = changes.pop("val", 80 + 10 * rng.random()), 80 + 10 * rng.random()
     history["val_accuracy"][-1] = val
-    made = dict(history=history, val=val, test=test, n_params=2_700_000, seconds=1.0,
-                images_per_second=1.0, device="none", threads=1, versions={},
-                data=expected_fingerprint(run.dataset))  # fmt: skip
+    made = dict(
+        history=history,
+        val=val,
+        test=test,
+        n_params=2_700_000,
+        seconds=1.0,
+        images_per_second=1.0,
+        device="none",
+        threads=1,
+        versions={},
+        data=expected_fingerprint(run.dataset),
+    )
     return Result(run, **made | changes)

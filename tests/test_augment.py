@@ -168,12 +168,24 @@ def test_spec_defaults_and_arguments():
     assert parts == {"crop": (), "flip": (), "randaugment": (3, 15), "cutmix": (0.1,)}
 
 
-@pytest.mark.parametrize("spec, message", (
-    ("crop+rotate", "rotate"), ("", "unknown"), ("crop+", "unknown"), ("cutmix(", "cutmix"),
-    ("cutmix(-1)", "cutmix"), ("crop(4)", "crop"), ("randaugment(2)", "randaugment"),
-    ("randaugment(2,31)", "randaugment"), ("randaugment(2,9.5)", "9.5"), ("cutmix(1.5)", "1.5"),
-    ("cutmix(0.1,0.2)", "cutmix"), ("flip+flip", "twice"), ("none+crop", "none"),
-))  # fmt: skip
+@pytest.mark.parametrize(
+    "spec, message",
+    (
+        ("crop+rotate", "rotate"),
+        ("", "unknown"),
+        ("crop+", "unknown"),
+        ("cutmix(", "cutmix"),
+        ("cutmix(-1)", "cutmix"),
+        ("crop(4)", "crop"),
+        ("randaugment(2)", "randaugment"),
+        ("randaugment(2,31)", "randaugment"),
+        ("randaugment(2,9.5)", "9.5"),
+        ("cutmix(1.5)", "1.5"),
+        ("cutmix(0.1,0.2)", "cutmix"),
+        ("flip+flip", "twice"),
+        ("none+crop", "none"),
+    ),
+)
 def test_unknown_and_contradictory_specs_are_errors(spec, message):
     with pytest.raises(ValueError, match=message) as error:
         build_augmentation(spec)

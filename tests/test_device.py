@@ -35,10 +35,15 @@ def gpus(monkeypatch):
     return install
 
 
-@pytest.mark.parametrize("names, broken, taken", (
-    ((), (), CPU), (("Tesla P100",), (0,), CPU), (("A100", "A100"), (), torch.device("cuda:0")),
-    (("P100", "T4", "T4"), (0,), torch.device("cuda:1")),
-))  # fmt: skip
+@pytest.mark.parametrize(
+    "names, broken, taken",
+    (
+        ((), (), CPU),
+        (("Tesla P100",), (0,), CPU),
+        (("A100", "A100"), (), torch.device("cuda:0")),
+        (("P100", "T4", "T4"), (0,), torch.device("cuda:1")),
+    ),
+)
 def test_the_first_gpu_that_works_is_taken(gpus, names, broken, taken):
     gpus(*names, broken=broken)
     assert pick_device() == taken == pick_device()
@@ -71,10 +76,18 @@ def test_the_trial_computes_on_the_device():
         device.try_out(torch.device("meta"))
 
 
-@pytest.mark.parametrize("capability, bf16, compiled", (
-    ((6, 0), False, False), ((7, 0), False, True), ((7, 5), False, True), ((8, 0), True, True),
-    ((9, 0), True, True), ((10, 0), True, True), ((12, 0), True, True),
-))  # fmt: skip
+@pytest.mark.parametrize(
+    "capability, bf16, compiled",
+    (
+        ((6, 0), False, False),
+        ((7, 0), False, True),
+        ((7, 5), False, True),
+        ((8, 0), True, True),
+        ((9, 0), True, True),
+        ((10, 0), True, True),
+        ((12, 0), True, True),
+    ),
+)
 def test_bf16_from_ampere_on_and_compiled_kernels_from_volta_on(
     monkeypatch, capability, bf16, compiled
 ):
@@ -122,8 +135,12 @@ def test_memory_that_a_step_frees_is_kept():
         "    del arrays\n"
         "print(faults() - before)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
-                          cwd=Path(__file__).parents[1])  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
     assert int(done.stdout) < 2000, done.stderr
 
 

@@ -21,8 +21,14 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 def run(program: str, cwd: Path, *arguments: str) -> subprocess.CompletedProcess:
     """A Python program in a fresh process that finds the package but nothing in its folder."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "CVASSIGN_SMOKE": "0"}
-    return subprocess.run([sys.executable, "-c", program, *arguments], env=environment, cwd=cwd,
-                          capture_output=True, text=True, timeout=300)  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env=environment,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 # A build without CUDA lacks these entry points, and torch asks for them to know what it is.
@@ -145,22 +151,31 @@ def test_a_notebook_finds_the_package_from_other_folders(notebook, folder):
     # Not `python -c`, which would put the current folder onto the path by itself.
     program = before + "\nimport cvassign, dino\nprint(cvassign.__file__)\n"
     done = subprocess.run(
-        [sys.executable, "-P", "-"], input=program, env=os.environ | {"PYTHONPATH": ""}, text=True,
-        cwd=ROOT / folder, capture_output=True, timeout=300,
-    )  # fmt: skip
+        [sys.executable, "-P", "-"],
+        input=program,
+        env=os.environ | {"PYTHONPATH": ""},
+        text=True,
+        cwd=ROOT / folder,
+        capture_output=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert Path(done.stdout.strip()).parent == ROOT / "cvassign"
 
 
-@pytest.mark.parametrize("changes", (
-    {"PYTHONIOENCODING": "cp1252"},
-    {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-))  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    (
+        {"PYTHONIOENCODING": "cp1252"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ),
+)
 def test_printing_and_reading_survive_another_encoding(changes):
     """λ is in labels and in files; a terminal that cannot show it gets an escape."""
     command = [sys.executable, "-m", "cvassign.experiments", "list", "--section", "2.2"]
-    done = subprocess.run(command, env=os.environ | changes, cwd=ROOT, capture_output=True,
-                          timeout=300)  # fmt: skip
+    done = subprocess.run(
+        command, env=os.environ | changes, cwd=ROOT, capture_output=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-1000:]
     assert b"runs done" in done.stdout and b"_init 0.8" in done.stdout
 
@@ -194,7 +209,9 @@ else:
         parent.send_signal(getattr(signals, signal))
     assert len(found) == 2
     until = time.monotonic() + 10
-    while (alive := [p for p in found if Path("/proc", p.name).exists()]) and time.monotonic() < until:
+    while (
+        alive := [p for p in found if Path("/proc", p.name).exists()]
+    ) and time.monotonic() < until:
         time.sleep(0.1)
     assert not alive
 
@@ -203,4 +220,7 @@ def test_an_older_python_is_told_in_one_line(tmp_path):
     program = "import sys; sys.version_info = (3, 10, 12); import cvassign"
     done = run(program, tmp_path)
     assert done.returncode == 1
-    assert done.stderr.startswith("cvassign needs Python 3.11 or newer") and done.stderr.count("\n") == 1
+    assert (
+        done.stderr.startswith("cvassign needs Python 3.11 or newer")
+        and done.stderr.count("\n") == 1
+    )

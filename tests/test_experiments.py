@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import asdict, replace
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MEASURED = ("full", "cpu")  # the presets whose results are reported; smoke's are thrown away
 
 
-@lru_cache(maxsize=None)
+@cache
 def parameters(config: ViTConfig) -> int:
     with torch.device("meta"):  # shapes only: no time, no memory
         return count_parameters(VisionTransformer(config))
@@ -86,8 +86,9 @@ def test_the_assignments_experiments_are_there(preset, model):
         return [getattr(run.model, field) for run in runs[experiment]]
 
     assert (values("reference", "patch_size"), values("reference", "position")) == (
-        [4], ["learned_1d"]
-    )  # fmt: skip
+        [4],
+        ["learned_1d"],
+    )
     assert sorted(values("patch", "patch_size")) == [2, 4, 8]
     assert sorted(values("position", "position")) == sorted(POSITIONS)
     hyper = runs["hyper"]
@@ -95,16 +96,22 @@ def test_the_assignments_experiments_are_there(preset, model):
     assert len(configurations) == len(hyper) == (14 if measured else 4)
     if measured:
         assert {k for part in ("model", "train") for c in changed(hyper, part) for k in c} == {
-            "embed_dim", "depth", "mlp_ratio", "num_heads", "learning_rate", "optimizer"
-        }  # fmt: skip
+            "embed_dim",
+            "depth",
+            "mlp_ratio",
+            "num_heads",
+            "learning_rate",
+            "optimizer",
+        }
     short = [r for r in runs["augment"] if "epochs" not in r.label]
     augments = [r.train.augment for r in short]
     assert len(set(augments)) == len(augments) >= (6 if measured else 4)
     assert "none" in augments and len([a for a in augments if "+" in a]) >= 2
     for compared, part, other, field in (
         (runs["patch"], "model", "train", "patch_size"),
-        (runs["position"], "model", "train", "position"), (short, "train", "model", "augment"),
-    ):  # fmt: skip
+        (runs["position"], "model", "train", "position"),
+        (short, "train", "model", "augment"),
+    ):
         assert not any(changed(compared, other))
         assert {k for c in changed(compared, part) for k in c} == {field}
     for of_one in runs.values():
@@ -123,8 +130,13 @@ def test_the_factorial_separates_heads_norm_and_subtraction():
         "4 pairs, norm": replace(wide, attention="diff"),
     }
     assert len({run.train for run in runs.values()}) == 1
-    assert all(len([r for m in MODELS for r in experiment_runs("factorial", m, "full")
-                    if r.label == label]) == 3 for label in runs)  # fmt: skip
+    assert all(
+        len(
+            [r for m in MODELS for r in experiment_runs("factorial", m, "full") if r.label == label]
+        )
+        == 3
+        for label in runs
+    )
 
 
 def test_a_new_experiment_is_one_entry(monkeypatch):
@@ -134,8 +146,9 @@ def test_a_new_experiment_is_one_entry(monkeypatch):
     monkeypatch.setitem(EXPERIMENTS, "new", table)
     new = [r for r in all_runs("full") if r.section.startswith("9.")]
     assert [(r.name, r.label, r.section) for r in new] == [
-        ("vit-reference-depth-7", "depth 7", "9.1"), ("diff-reference-depth-7", "depth 7", "9.2")
-    ]  # fmt: skip
+        ("vit-reference-depth-7", "depth 7", "9.1"),
+        ("diff-reference-depth-7", "depth 7", "9.2"),
+    ]
     again = experiment_runs("new", "vit", "full")[1]
     assert (again.name, again.label) == ("vit-reference", "again the reference")
 
@@ -144,10 +157,7 @@ def test_a_new_experiment_is_one_entry(monkeypatch):
 def test_the_best_recipe_is_the_candidate_that_validation_chose(model):
     """The mean of both models, so that one recipe serves both; three seeds, within 50 epochs."""
     candidates = {m: experiment_runs("candidates", m, "full") for m in MODELS}
-    means = [
-        sum(load(candidates[m][i]).val for m in MODELS)
-        for i in range(len(candidates[model]))
-    ]
+    means = [sum(load(candidates[m][i]).val for m in MODELS) for i in range(len(candidates[model]))]
     chosen = candidates[model][means.index(max(means))]
     best = experiment_runs("best", model, "full")
     assert replace(best[0], label="") == replace(chosen, label="")
@@ -205,11 +215,14 @@ def test_no_run_is_begun_that_cannot_get_one_epoch_done(tmp_path, monkeypatch, c
     assert "stopped in time, 1 of 2 epochs" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("asked, words", (
-    (("speed", "vit", "cpu"), "experiment must be one of .*'patch'.*'speed'"),
-    (("patch", "cnn", "cpu"), "model must be one of .*'vit'.*'cnn'"),
-    (("patch", "vit", "tiny"), "preset must be one of .*'full'.*'tiny'"),
-))  # fmt: skip
+@pytest.mark.parametrize(
+    "asked, words",
+    (
+        (("speed", "vit", "cpu"), "experiment must be one of .*'patch'.*'speed'"),
+        (("patch", "cnn", "cpu"), "model must be one of .*'vit'.*'cnn'"),
+        (("patch", "vit", "tiny"), "preset must be one of .*'full'.*'tiny'"),
+    ),
+)
 def test_unknown_names_list_the_known(asked, words):
     with pytest.raises(ValueError, match=words):
         experiment_runs(*asked)
@@ -279,13 +292,20 @@ def test_list_shows_what_is_done(main, tmp_path, capsys):
     assert last == "1 of 4 runs done"
 
 
-@pytest.mark.parametrize("arguments, words", (
-    ([], "command"), (["train"], "'train'"), (["list", "--preset", "huge"], "'huge'"),
-    (["run", "--model", "cnn"], "'cnn'"), (["run", "--jobs", "two"], "'two'"),
-    (["list", "--section", "9.9"], "no run of section '9.9'"), (["list", "--seed", "1"], "--seed"),
-    (["run", "--jobs", "0", "--section", "1.3"], "got 0"),
-    (["run", "--preset", "smoke", "--device", "gpu"], "device 'gpu' cannot be used"),
-))  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, words",
+    (
+        ([], "command"),
+        (["train"], "'train'"),
+        (["list", "--preset", "huge"], "'huge'"),
+        (["run", "--model", "cnn"], "'cnn'"),
+        (["run", "--jobs", "two"], "'two'"),
+        (["list", "--section", "9.9"], "no run of section '9.9'"),
+        (["list", "--seed", "1"], "--seed"),
+        (["run", "--jobs", "0", "--section", "1.3"], "got 0"),
+        (["run", "--preset", "smoke", "--device", "gpu"], "device 'gpu' cannot be used"),
+    ),
+)
 def test_bad_arguments_end_with_two_and_a_message(main, arguments, words, capsys):
     with pytest.raises(SystemExit) as end:
         main(arguments)

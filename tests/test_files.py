@@ -17,9 +17,12 @@ from cvassign.train import save_atomically
 WRITERS = {
     "result": (lambda v, path: results.write_json({"a": v}, path), Path, "write_text"),
     "checkpoint": (lambda v, path: save_atomically({"a": v}, path), torch, "save"),
-    "weights": (lambda v, path: results.save_weights(
-        torch.nn.PReLU(init=v), path), results, "save_file"),
-}  # fmt: skip
+    "weights": (
+        lambda v, path: results.save_weights(torch.nn.PReLU(init=v), path),
+        results,
+        "save_file",
+    ),
+}
 
 
 @pytest.mark.parametrize("write, of, name", WRITERS.values(), ids=WRITERS)
@@ -66,10 +69,16 @@ def test_numpy_scalars_of_a_training_script_are_read(tmp_path):
     np.testing.assert_array_equal(found["all"], rates)
 
 
-@pytest.mark.parametrize("content, words", (
-    (b"", "it is empty"), (b"<!DOCTYPE html><html>", "web page"), (b"{}", "web page or text"),
-    (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"), (b"\x80\x02", "checkpoint"),
-))  # fmt: skip
+@pytest.mark.parametrize(
+    "content, words",
+    (
+        (b"", "it is empty"),
+        (b"<!DOCTYPE html><html>", "web page"),
+        (b"{}", "web page or text"),
+        (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
+        (b"\x80\x02", "checkpoint"),
+    ),
+)
 def test_what_is_no_checkpoint_is_said_in_own_words(content, words, tmp_path):
     path = tmp_path / "weights.pth"
     path.write_bytes(content)
@@ -82,13 +91,19 @@ def test_what_is_no_checkpoint_is_said_in_own_words(content, words, tmp_path):
         load_checkpoint(tmp_path)
 
 
-@pytest.mark.parametrize("command", (
-    ["experiments", "run", "--device", "gpu"], ["study.bench", "--device", "tpu"],
-    ["study.robustness", "--device", "tpu"], ["assets", "get", "nothing"],
-    ["clip.precision", "--out", "x", "--batch-sizes", "a,b"],
-    ["clip.precision", "--out", "x", "--device", "tpu"],
-    ["clip.precision", "--out", "x", "--clip-weights", "none.pt"],
-), ids=" ".join)  # fmt: skip
+@pytest.mark.parametrize(
+    "command",
+    (
+        ["experiments", "run", "--device", "gpu"],
+        ["study.bench", "--device", "tpu"],
+        ["study.robustness", "--device", "tpu"],
+        ["assets", "get", "nothing"],
+        ["clip.precision", "--out", "x", "--batch-sizes", "a,b"],
+        ["clip.precision", "--out", "x", "--device", "tpu"],
+        ["clip.precision", "--out", "x", "--clip-weights", "none.pt"],
+    ),
+    ids=" ".join,
+)
 def test_what_the_user_got_wrong_is_one_line_and_exit_code_two(command, capsys):
     module, *arguments = command
     with pytest.raises(SystemExit) as stop:

@@ -60,9 +60,10 @@ def test_sources_on_the_page_are_whole_and_named_by_their_module(monkeypatch):
         ast.parse(textwrap.dedent(code.removesuffix("```")))
 
 
-@pytest.mark.parametrize("value, expected", (
-    ("1", True), ("true", True), ("Yes", True), ("0", False), ("", False), ("no", False),
-))  # fmt: skip
+@pytest.mark.parametrize(
+    "value, expected",
+    (("1", True), ("true", True), ("Yes", True), ("0", False), ("", False), ("no", False)),
+)
 def test_a_switch_is_yes_or_no(value, expected, monkeypatch):
     monkeypatch.setenv("CVASSIGN_SMOKE", value)
     assert settings.switch("CVASSIGN_SMOKE") is expected

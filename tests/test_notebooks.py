@@ -91,8 +91,14 @@ def running(tmp_path_factory, openai_archive):
         for notebook in (n for n, who in RUNS if who == user):
             command = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute"]
             command += ["--output-dir", own, project / "notebooks" / notebook.name]
-            process = subprocess.Popen(command, env=environment | changes, cwd=own, text=True,
-                                       stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
+            process = subprocess.Popen(
+                command,
+                env=environment | changes,
+                cwd=own,
+                text=True,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+            )
             processes[notebook, user] = process, own / notebook.name
     yield processes
     for process, _ in processes.values():
@@ -125,7 +131,10 @@ def test_a_notebook_is_committed_as_executed(notebook):
 def test_the_last_cell_has_the_prompts_of_the_report_in_full(notebook):
     """As comments: those that the first cell names, and those alone."""
     first, last = ("".join(cells(notebook, "code")[i]["source"]) for i in (0, -1))
-    words = lambda text: re.sub(r"(?m)^[>#] ?", "", text).split()
+
+    def words(text: str) -> list[str]:
+        return re.sub(r"(?m)^[>#] ?", "", text).split()
+
     report = (ROOT / "report.md").read_text(encoding="utf-8").split("\n### P")[1:]
     full = {f"P{p.partition(chr(10))[0]}": words(p.partition("\n")[2]) for p in report}
     held = re.split(r"(?m)^# (P\d+)$", last)

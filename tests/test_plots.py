@@ -38,13 +38,24 @@ def test_loss_curves_draw_the_mean_of_the_seeds():
     assert texts == ["patch 2 (3 seeds)", "patch 4 (3 seeds)"]
 
 
-@pytest.mark.parametrize("draw, runs, words", (
-    (plots.loss_curves, [result("a"), result("a", seed=1, epochs=4)], r"'a'.*'train_loss'.*\[4"),
-    (plots.loss_curves, [], "at least one result"),
-    (plots.lambda_curves, [result()], "'vit'.*'lambdas'"),
-    (plots.loss_curves, [result(f"{a}-{i}", f"{i}", a) for a in ("standard", "diff")
-                         for i in range(5)], "4 labels apart, got 5: loss_grid"),
-), ids=("epochs", "none", "lambdas", "many"))  # fmt: skip
+@pytest.mark.parametrize(
+    "draw, runs, words",
+    (
+        (
+            plots.loss_curves,
+            [result("a"), result("a", seed=1, epochs=4)],
+            r"'a'.*'train_loss'.*\[4",
+        ),
+        (plots.loss_curves, [], "at least one result"),
+        (plots.lambda_curves, [result()], "'vit'.*'lambdas'"),
+        (
+            plots.loss_curves,
+            [result(f"{a}-{i}", f"{i}", a) for a in ("standard", "diff") for i in range(5)],
+            "4 labels apart, got 5: loss_grid",
+        ),
+    ),
+    ids=("epochs", "none", "lambdas", "many"),
+)
 def test_histories_must_fit(draw, runs, words):
     with pytest.raises(ValueError, match=words):
         draw(runs)
@@ -54,8 +65,9 @@ def test_loss_grid_has_a_panel_a_label_with_both_models():
     labels = [f"aug {i}" for i in range(6)]
     runs = {
         (a, label): result(f"{a}-{label}", label, a)
-        for a in ("standard", "diff") for label in labels
-    }  # fmt: skip
+        for a in ("standard", "diff")
+        for label in labels
+    }
     reference = three_seeds("reference")
     fig = plots.loss_grid(list(runs.values()), reference=reference)
     assert [ax.get_title() for ax in fig.axes] == labels
@@ -106,8 +118,11 @@ def test_first_lambdas_are_sorted_and_told_apart():
         "diff-b": ("none", [0.3]),
         "diff-best": ("best", [-1, -0.8]),
     }
-    made = [result(name, label, "diff", seed=i) for name, (label, ends) in runs.items()
-            for i in range(len(ends))]  # fmt: skip
+    made = [
+        result(name, label, "diff", seed=i)
+        for name, (label, ends) in runs.items()
+        for i in range(len(ends))
+    ]
     for r, end in zip(made, (-0.5, 0.3, -1, -0.8), strict=True):
         r.history["lambdas"][-1][0] = end
     (ax,) = plots.first_lambdas(made, "best").axes
@@ -119,19 +134,22 @@ def test_first_lambdas_are_sorted_and_told_apart():
 
 def test_a_hyperparameters_panel_has_its_runs_in_order_and_the_reference():
     runs = [
-        result("reference", val=81.0), result("deep", depth=9, val=84.0),
+        result("reference", val=81.0),
+        result("deep", depth=9, val=84.0),
         result("flat", depth=3, val=80.0),
         result("fast", learning_rate=2e-3, val=81.0),
         result("adamw", optimizer="adamw", learning_rate=5e-4, val=72.0),
-    ]  # fmt: skip
+    ]
     seeds = [result("reference", seed=i, val=v) for i, v in enumerate((81.0, 82.0, 83.0))]
     noise = pooled([[81, 82, 83]])
     for given, used in ((None, noise), (Noise(0.5, 8), Noise(0.5, 8))):
         drawn = {ax.get_xlabel(): ax for ax in plots.hyperparameters(runs, seeds, "", given).axes}
         for label, values in (  # the reference is the mean of its seeds, 82
-            ("layers", [80, 82, 84]), ("heads", [82]), ("learning rate, Muon", [82, 81]),
+            ("layers", [80, 82, 84]),
+            ("heads", [82]),
+            ("learning rate, Muon", [82, 81]),
             ("learning rate, AdamW (own scale)", [72]),
-        ):  # fmt: skip
+        ):
             assert drawn[label].lines[0].get_ydata().tolist() == values
         assert [t.get_text() for t in drawn["layers"].get_xticklabels()] == ["3", "6", "9"]
         band = drawn["layers"].patches[0].get_bbox()  # of a single run against the mean

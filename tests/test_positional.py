@@ -37,10 +37,15 @@ def test_tokens_go_on_in_fp32(name):
     assert POSITIONS[name](GRID, D)(tokens().bfloat16()).dtype == torch.float32
 
 
-@pytest.mark.parametrize("name, count", (
-    ("none", 0), ("learned_1d", (N + 1) * D), ("learned_2d", 2 * GRID * D // 2 + D),
-    ("sinusoidal", 0),
-))  # fmt: skip
+@pytest.mark.parametrize(
+    "name, count",
+    (
+        ("none", 0),
+        ("learned_1d", (N + 1) * D),
+        ("learned_2d", 2 * GRID * D // 2 + D),
+        ("sinusoidal", 0),
+    ),
+)
 def test_parameters_and_their_gradient(name, count):
     module = POSITIONS[name](GRID, D)
     assert sum(p.numel() for p in module.parameters()) == count

@@ -17,23 +17,35 @@ def test_filling_again_changes_nothing(path):
     assert report.MARKER.search(content) or path.name == "viva.md"
 
 
-@pytest.mark.parametrize("key, expected", (
-    ("reference vit test", "82.54 ± 0.40"),
-    ('patch vit "patch 8" test', "74.30"),
-    ('patch vit "patch 8" "train loss"', "0.923"),
-    ('patch vit "patch 2" test - reference vit test', "−0.77"),
-    ("best diff 'above 80'", "20 to 21"),
-    ("reference vit parameters", "811,146"),
-    ("json study/headline over\\ images/mean +.2f", "−0.89"),
-))  # fmt: skip
+@pytest.mark.parametrize(
+    "key, expected",
+    (
+        ("reference vit test", "82.54 ± 0.40"),
+        ('patch vit "patch 8" test', "74.30"),
+        ('patch vit "patch 8" "train loss"', "0.923"),
+        ('patch vit "patch 2" test - reference vit test', "−0.77"),
+        ("best diff 'above 80'", "20 to 21"),
+        ("reference vit parameters", "811,146"),
+        ("json study/headline over\\ images/mean +.2f", "−0.89"),
+    ),
+)
 def test_a_marker_is_filled_from_the_results(key, expected):
-    assert report.filled(f"a <!--= {key} -->0<!--/--> b") == f"a <!--= {key} -->{expected}<!--/--> b"
+    assert (
+        report.filled(f"a <!--= {key} -->0<!--/--> b") == f"a <!--= {key} -->{expected}<!--/--> b"
+    )
 
 
-@pytest.mark.parametrize("key", (
-    "best vit", 'patch vit "patch 3" test', "json study/none mean .2f", "best gan test",
-    "json study/headline over/mean .2f", "reference vit test - reference vit",
-))  # fmt: skip
+@pytest.mark.parametrize(
+    "key",
+    (
+        "best vit",
+        'patch vit "patch 3" test',
+        "json study/none mean .2f",
+        "best gan test",
+        "json study/headline over/mean .2f",
+        "reference vit test - reference vit",
+    ),
+)
 def test_a_marker_that_nothing_fills_is_named(key):
     with pytest.raises(ResultError, match=re.escape(repr(key))):
         report.filled(f"a <!--= {key} -->1<!--/--> b")

@@ -22,11 +22,17 @@ from tests.made import made_result
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = Run(
-    "vit-tiny", "tiny", "1.1", "smoke", 3,
+    "vit-tiny",
+    "tiny",
+    "1.1",
+    "smoke",
+    3,
     ViTConfig(embed_dim=16, depth=2, num_heads=2, mlp_ratio=2.0, patch_size=8),
-    TrainConfig(epochs=2, batch_size=200, augment="flip", warmup_epochs=0.5), "generated",
-    keep_weights=True, keep_logits=True,
-)  # fmt: skip
+    TrainConfig(epochs=2, batch_size=200, augment="flip", warmup_epochs=0.5),
+    "generated",
+    keep_weights=True,
+    keep_logits=True,
+)
 
 
 @pytest.fixture(scope="module")
@@ -98,26 +104,36 @@ def test_no_result_is_none_and_no_error(tmp_path):
     assert results.load(RUN, tmp_path) is None
 
 
-@pytest.mark.parametrize("content, words", (
-    ("", "no readable result file"), ('{"format": 2, "name": "vit', "no readable result file"),
-    (b"\xff\xfe\x00\x01", "no readable result file"), ("[1, 2]", "not a result file"),
-    ("null", "not a result file"), ('{"accuracy": 3}', "not a result file"),
-    ({"format": "one"}, "not a result file"),
-    *(({"format": n}, f"another version .* .format {n}, this one has 2") for n in (1, 3)),
-    ({"history": 3}, "'history' to be dict, got 3"),
-    ({"test_accuracy": None}, "'test_accuracy' to be float, got None"),
-    ({"seed": "3"}, "'seed' to be int, got '3'"), ({"seed": 4}, "expected seed 3, got 4; restore"),
-    ({"test_accuracy": 101.0}, "101.0 is no percentage"),
-    ({"test_accuracy": 99.5}, "99.5 contradicts the stored logits, which give"),
-    ({"val_accuracy": 99.5}, "val_accuracy is not that of the last epoch"),
-    ({"history": {"train_loss": [1.0]}}, "1 of 2 epochs of 'train_loss'"),
-    ({"history": dict.fromkeys(results.PER_EPOCH, [1.0, None])}, "'train_loss' is not finite"),
-    ({"model": {"depth": 2.0}}, "model: depth must be a positive whole number"),
-    ({"train": {"epochs": 2, "momentum": 1}}, "unexpected keyword argument 'momentum'"),
-    ({"data": "300 images"}, "trained on other data .300 images, expected 800 "),
-    ({"preset": "full"}, "expected preset 'smoke', got 'full'; restore the file .git checkout."),
-    *(({k: "none"}, f"'{k}' to be .*, got None") for k in results.REQUIRED),
-))  # fmt: skip
+@pytest.mark.parametrize(
+    "content, words",
+    (
+        ("", "no readable result file"),
+        ('{"format": 2, "name": "vit', "no readable result file"),
+        (b"\xff\xfe\x00\x01", "no readable result file"),
+        ("[1, 2]", "not a result file"),
+        ("null", "not a result file"),
+        ('{"accuracy": 3}', "not a result file"),
+        ({"format": "one"}, "not a result file"),
+        *(({"format": n}, f"another version .* .format {n}, this one has 2") for n in (1, 3)),
+        ({"history": 3}, "'history' to be dict, got 3"),
+        ({"test_accuracy": None}, "'test_accuracy' to be float, got None"),
+        ({"seed": "3"}, "'seed' to be int, got '3'"),
+        ({"seed": 4}, "expected seed 3, got 4; restore"),
+        ({"test_accuracy": 101.0}, "101.0 is no percentage"),
+        ({"test_accuracy": 99.5}, "99.5 contradicts its logits, which give"),
+        ({"val_accuracy": 99.5}, "val_accuracy is not that of the last epoch"),
+        ({"history": {"train_loss": [1.0]}}, "1 of 2 epochs of 'train_loss'"),
+        ({"history": dict.fromkeys(results.PER_EPOCH, [1.0, None])}, "'train_loss' is not finite"),
+        ({"model": {"depth": 2.0}}, "model: depth must be a positive whole number"),
+        ({"train": {"epochs": 2, "momentum": 1}}, "unexpected keyword argument 'momentum'"),
+        ({"data": "300 images"}, "trained on other data .300 images, expected 800 "),
+        (
+            {"preset": "full"},
+            "expected preset 'smoke', got 'full'; restore the file .git checkout.",
+        ),
+        *(({k: "none"}, f"'{k}' to be .*, got None") for k in results.REQUIRED),
+    ),
+)
 def test_an_unusable_file_is_named(store, content, words, trained):
     folder = store(content)
     path, logits = (results.logits_path(RUN, f) for f in (folder, trained[0]))
@@ -128,10 +144,14 @@ def test_an_unusable_file_is_named(store, content, words, trained):
             read(RUN, folder)
 
 
-@pytest.mark.parametrize("run, words", (
-    (replace(RUN, model=replace(RUN.model, depth=3)), r"'depth': \(2, 3\)"),
-    (replace(RUN, train=replace(RUN.train, learning_rate=2e-3)), r"'learning_rate': \(0.001, 0.002"),
-), ids=("model", "recipe"))  # fmt: skip
+@pytest.mark.parametrize(
+    "run, words",
+    (
+        (replace(RUN, model=replace(RUN.model, depth=3)), r"'depth': \(2, 3\)"),
+        (replace(RUN, train=replace(RUN.train, learning_rate=2e-3)), "'learning_rate'"),
+    ),
+    ids=("model", "recipe"),
+)
 def test_a_result_of_another_configuration_is_an_error(trained, run, words):
     with pytest.raises(ResultError, match=f"vit-tiny-s3.json: .*another configuration.*{words}"):
         results.load(run, trained[0])
@@ -169,10 +189,16 @@ def test_weights_come_back_in_half_precision(trained, by_hand):
     assert (predict(stored, images) - predict(model, images)).abs().max() < 0.05
 
 
-@pytest.mark.parametrize("damage", (
-    lambda whole: whole[: len(whole) // 2], lambda whole: whole[:4], lambda whole: b"",
-    lambda whole: b"\x00" * 100,
-), ids=("half", "four bytes", "empty", "zeros"))  # fmt: skip
+@pytest.mark.parametrize(
+    "damage",
+    (
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: whole[:4],
+        lambda whole: b"",
+        lambda whole: b"\x00" * 100,
+    ),
+    ids=("half", "four bytes", "empty", "zeros"),
+)
 def test_unusable_weights_are_named(trained, tmp_path, damage):
     path, message = results.weights_path(RUN, tmp_path), "s3.safetensors: no usable weights"
     with pytest.raises(ResultError, match=message):

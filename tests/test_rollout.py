@@ -110,22 +110,31 @@ def test_a_row_that_attends_to_nothing_keeps_its_token():
     torch.testing.assert_close(got[0], torch.eye(T))
 
 
-@pytest.mark.parametrize("maps, options, message", (
-    (signed_maps(), {}, "smallest weight of -.*signed='normalise'"),
-    (2 * softmax_maps(), {}, "rows that sum to 2 ... 2"),
-    (math.nan * softmax_maps(), {}, "finite attentions"),
-    (softmax_maps(), dict(head_fusion="median"), "'mean', 'max', 'min'.*'median'"),
-    (softmax_maps(), dict(signed="abs"), "'error', 'normalise', 'clamp'.*'abs'"),
-), ids=("negative", "rows", "NaN", "fusion", "signed"))  # fmt: skip
+@pytest.mark.parametrize(
+    "maps, options, message",
+    (
+        (signed_maps(), {}, "smallest weight of -.*signed='normalise'"),
+        (2 * softmax_maps(), {}, "rows that sum to 2 ... 2"),
+        (math.nan * softmax_maps(), {}, "finite attentions"),
+        (softmax_maps(), dict(head_fusion="median"), "'mean', 'max', 'min'.*'median'"),
+        (softmax_maps(), dict(signed="abs"), "'error', 'normalise', 'clamp'.*'abs'"),
+    ),
+    ids=("negative", "rows", "NaN", "fusion", "signed"),
+)
 def test_what_cannot_be_rolled_out_is_an_error(maps, options, message):
     with pytest.raises(ValueError, match=message):
         rollout.attention_rollout(maps, **options)
 
 
-@pytest.mark.parametrize("function", (
-    rollout.attention_rollout, rollout.cls_attention, rollout.attention_entropy,
-    rollout.negative_share,
-))  # fmt: skip
+@pytest.mark.parametrize(
+    "function",
+    (
+        rollout.attention_rollout,
+        rollout.cls_attention,
+        rollout.attention_entropy,
+        rollout.negative_share,
+    ),
+)
 @pytest.mark.parametrize("shape", ((B, H, T, T), (L, B, H, T, N)))
 def test_wrong_shapes_are_named(function, shape):
     with pytest.raises(ValueError, match=f"N\\+1.*{shape[-2]}, {shape[-1]}"):
@@ -250,11 +259,15 @@ def test_a_random_order_scores_between_the_right_and_the_wrong_one():
     assert score == pytest.approx(0.5, abs=0.03)  # the mean over all orders is exactly one half
 
 
-@pytest.mark.parametrize("images, maps, message", (
-    (IMAGES, torch.zeros(3, 4), "expected images"), (IMAGES, torch.zeros(2, 9), "expected images"),
-    (torch.zeros(2, 3, 4, 6), torch.zeros(2, 4), "expected images"),
-    (IMAGES, torch.full((2, N), math.nan), "finite"),
-))  # fmt: skip
+@pytest.mark.parametrize(
+    "images, maps, message",
+    (
+        (IMAGES, torch.zeros(3, 4), "expected images"),
+        (IMAGES, torch.zeros(2, 9), "expected images"),
+        (torch.zeros(2, 3, 4, 6), torch.zeros(2, 4), "expected images"),
+        (IMAGES, torch.full((2, N), math.nan), "finite"),
+    ),
+)
 def test_maps_that_do_not_fit_the_images_are_errors(images, maps, message):
     with pytest.raises(ValueError, match=message):
         score_of(images, maps)

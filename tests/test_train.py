@@ -18,15 +18,7 @@ import torch.nn.functional as F
 from cvassign import capture, data, train
 from cvassign.data import Dataset, Split, load_generated, normalise
 from cvassign.optim import lr_factor
-from cvassign.train import (
-    HISTORY,
-    TimeUp,
-    TrainConfig,
-    Trainer,
-    evaluate,
-    non_default,
-    predict,
-)
+from cvassign.train import HISTORY, TimeUp, TrainConfig, Trainer, evaluate, non_default, predict
 from cvassign.vit import VisionTransformer, ViTConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,9 +26,14 @@ MODEL = ViTConfig(embed_dim=16, depth=2, num_heads=2, mlp_ratio=2.0, patch_size=
 CONFIG = TrainConfig(epochs=3, batch_size=32, warmup_epochs=1, augment="none")
 # Everything that draws random numbers or keeps a state between steps.
 ALL = TrainConfig(
-    epochs=6, batch_size=32, optimizer="muon", learning_rate=3e-3, warmup_epochs=1,
-    augment="crop+flip+randaugment(2,9)+cutmix", unmixed_epochs=2,
-)  # fmt: skip
+    epochs=6,
+    batch_size=32,
+    optimizer="muon",
+    learning_rate=3e-3,
+    warmup_epochs=1,
+    augment="crop+flip+randaugment(2,9)+cutmix",
+    unmixed_epochs=2,
+)
 ALL_MODEL = replace(MODEL, attention="diff", drop_path=0.2)
 
 
@@ -74,13 +71,19 @@ def uninterrupted() -> Trainer:
     return fitted(ALL_MODEL, ALL, 1, tiny())
 
 
-@pytest.mark.parametrize("optimizer, attention", (
-    ("adamw", "standard"), ("muon", "standard"), ("adamw", "diff"),
-))  # fmt: skip
+@pytest.mark.parametrize(
+    "optimizer, attention", (("adamw", "standard"), ("muon", "standard"), ("adamw", "diff"))
+)
 def test_it_overfits_a_tiny_set(optimizer, attention):
     model = replace(MODEL, embed_dim=32, attention=attention)
-    config = replace(CONFIG, epochs=60, optimizer=optimizer, learning_rate=5e-3,
-                     label_smoothing=0.0, weight_decay=0.0)  # fmt: skip
+    config = replace(
+        CONFIG,
+        epochs=60,
+        optimizer=optimizer,
+        learning_rate=5e-3,
+        label_smoothing=0.0,
+        weight_decay=0.0,
+    )
     data = tiny(64)
     trainer = fitted(model, config, 0, data)
     losses = trainer.history["train_loss"]
@@ -225,14 +228,18 @@ def stored(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("damage", (
-    lambda path: os.truncate(path, path.stat().st_size // 2),
-    lambda path: os.truncate(path, 0),
-    lambda path: path.write_text("no checkpoint"),
-    lambda path: torch.save([1, 2], path),
-    lambda path: torch.save({"model": {}}, path),
-    lambda path: torch.save(MODEL, path),  # a class, which weights_only refuses
-), ids=("half", "empty", "text", "a list", "foreign", "a class"))  # fmt: skip
+@pytest.mark.parametrize(
+    "damage",
+    (
+        lambda path: os.truncate(path, path.stat().st_size // 2),
+        lambda path: os.truncate(path, 0),
+        lambda path: path.write_text("no checkpoint"),
+        lambda path: torch.save([1, 2], path),
+        lambda path: torch.save({"model": {}}, path),
+        lambda path: torch.save(MODEL, path),  # a class, which weights_only refuses
+    ),
+    ids=("half", "empty", "text", "a list", "foreign", "a class"),
+)
 def test_a_damaged_checkpoint_is_named(stored, tmp_path, damage):
     path = tmp_path / "damaged.pt"
     shutil.copy(stored, path)
@@ -241,11 +248,17 @@ def test_a_damaged_checkpoint_is_named(stored, tmp_path, damage):
         Trainer(MODEL, replace(CONFIG, epochs=1), 0, tiny(), path)
 
 
-@pytest.mark.parametrize("model, config, seed, name", (
-    (replace(MODEL, depth=3), CONFIG, 0, "tiny"),
-    (MODEL, replace(CONFIG, learning_rate=2e-3), 0, "tiny"), (MODEL, CONFIG, 1, "tiny"),
-    (MODEL, CONFIG, 0, "cifar10"), (MODEL, CONFIG, 0, "fewer"),
-), ids=("model", "recipe", "seed", "data", "fewer images"))  # fmt: skip
+@pytest.mark.parametrize(
+    "model, config, seed, name",
+    (
+        (replace(MODEL, depth=3), CONFIG, 0, "tiny"),
+        (MODEL, replace(CONFIG, learning_rate=2e-3), 0, "tiny"),
+        (MODEL, CONFIG, 1, "tiny"),
+        (MODEL, CONFIG, 0, "cifar10"),
+        (MODEL, CONFIG, 0, "fewer"),
+    ),
+    ids=("model", "recipe", "seed", "data", "fewer images"),
+)
 def test_a_checkpoint_of_another_run_is_named(stored, model, config, seed, name):
     data = tiny(64) if name == "fewer" else replace(tiny(), name=name)
     name = data.name
@@ -372,16 +385,24 @@ def test_prediction_by_batches_in_fp32(batch_size, monkeypatch):
     assert loss == pytest.approx(-picked.mean().item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("changes, words", (
-    (dict(epochs=0), "epochs must be .* got 0"), (dict(batch_size=0), "batch_size .* got 0"),
-    (dict(epochs=2.5), "epochs must be a positive whole number, got 2.5"),
-    (dict(epochs=3), r"warmup_epochs must be in \[0, 3\], got 5.0"),
-    (dict(warmup_epochs=-1), "got -1"), (dict(augment="crop+blur"), "'blur'"),
-    (dict(unmixed_epochs=51), r"\[0, 50\], got 51"),
-    (dict(optimizer="sgd"), "adamw.*muon.*'sgd'"), (dict(learning_rate=math.nan), "got nan"),
-    (dict(learning_rate=-1.0), "got -1"), (dict(clip_norm=0), "clip_norm .* got 0"),
-    (dict(weight_decay=math.inf), "got inf"), (dict(label_smoothing=1.0), "got 1.0"),
-))  # fmt: skip
+@pytest.mark.parametrize(
+    "changes, words",
+    (
+        (dict(epochs=0), "epochs must be .* got 0"),
+        (dict(batch_size=0), "batch_size .* got 0"),
+        (dict(epochs=2.5), "epochs must be a positive whole number, got 2.5"),
+        (dict(epochs=3), r"warmup_epochs must be in \[0, 3\], got 5.0"),
+        (dict(warmup_epochs=-1), "got -1"),
+        (dict(augment="crop+blur"), "'blur'"),
+        (dict(unmixed_epochs=51), r"\[0, 50\], got 51"),
+        (dict(optimizer="sgd"), "adamw.*muon.*'sgd'"),
+        (dict(learning_rate=math.nan), "got nan"),
+        (dict(learning_rate=-1.0), "got -1"),
+        (dict(clip_norm=0), "clip_norm .* got 0"),
+        (dict(weight_decay=math.inf), "got inf"),
+        (dict(label_smoothing=1.0), "got 1.0"),
+    ),
+)
 def test_impossible_recipes_are_errors(changes, words):
     with pytest.raises(ValueError, match=words):
         TrainConfig(**changes)

@@ -31,13 +31,7 @@ from cvassign.attention import scaled_dot_product_attention
 from cvassign.capture import compile_layers
 from cvassign.command import Parser
 from cvassign.data import DATASETS, MEAN, STD, Dataset, Split, normalise
-from cvassign.device import (
-    cores,
-    describe,
-    pick_device,
-    should_compile,
-    use_bf16,
-)
+from cvassign.device import cores, describe, pick_device, should_compile, use_bf16
 from cvassign.experiments import experiment_runs
 from cvassign.results import RESULTS, write_json
 from cvassign.train import TrainConfig, Trainer
@@ -94,8 +88,12 @@ def alternate(candidates: dict[str, Callable[[], float]], size: Size) -> dict[st
 
 def summary(values: list[float]) -> dict:
     """Median and spread: {"median", "min", "max", "rounds"}."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values),
-            "rounds": values}  # fmt: skip
+    return {
+        "median": statistics.median(values),
+        "min": min(values),
+        "max": max(values),
+        "rounds": values,
+    }
 
 
 def rates(seconds: dict[str, list[float]], amount: float) -> dict[str, dict]:
@@ -114,28 +112,44 @@ def ratio(seconds: dict[str, list[float]], slow: str, fast: str) -> dict:
 def timm_shape(config: ViTConfig) -> dict:
     """Arguments of timm's Vision Transformer of the same shape."""
     return dict(
-        img_size=config.image_size, patch_size=config.patch_size, num_classes=config.num_classes,
-        embed_dim=config.embed_dim, depth=config.depth, num_heads=config.num_heads,
+        img_size=config.image_size,
+        patch_size=config.patch_size,
+        num_classes=config.num_classes,
+        embed_dim=config.embed_dim,
+        depth=config.depth,
+        num_heads=config.num_heads,
         mlp_ratio=config.mlp_ratio,
-    )  # fmt: skip
+    )
 
 
 @contextmanager
-def usual_loop(config: ViTConfig, batch_size: int, split: Split, device: torch.device, workers: int
-               ) -> Iterator[Callable[[int], float]]:  # fmt: skip
+def usual_loop(
+    config: ViTConfig, batch_size: int, split: Split, device: torch.device, workers: int
+) -> Iterator[Callable[[int], float]]:
     """`usual_loop.py` at work in a process of its own: a function from steps to their seconds."""
     task = dict(
-        shape=timm_shape(config), images=split.images.cpu(), labels=split.labels.cpu(), mean=MEAN,
-        std=STD, batch_size=batch_size, device=str(device), workers=workers,
-    )  # fmt: skip
+        shape=timm_shape(config),
+        images=split.images.cpu(),
+        labels=split.labels.cpu(),
+        mean=MEAN,
+        std=STD,
+        batch_size=batch_size,
+        device=str(device),
+        workers=workers,
+    )
     # The one setting of the environment that this package changes, see `cvassign/__init__.py`.
     environment = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"}
     # -P: the modules beside that program, of which one is called "data", are none of its own
     program = [sys.executable, "-P", str(Path(__file__).with_name("usual_loop.py"))]
     with tempfile.TemporaryDirectory() as folder:
         torch.save(task, path := Path(folder) / "task.pt")
-        with subprocess.Popen([*program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                              text=True, env=environment) as process:  # fmt: skip
+        with subprocess.Popen(
+            [*program, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        ) as process:
 
             def seconds(steps: int) -> float:
                 try:
@@ -200,8 +214,9 @@ def training(
     }
 
 
-def diff_to_vit(config: ViTConfig, train: TrainConfig, data: Dataset, size: Size,
-                compiled: bool) -> dict:  # fmt: skip
+def diff_to_vit(
+    config: ViTConfig, train: TrainConfig, data: Dataset, size: Size, compiled: bool
+) -> dict:
     """How many times as long a step of the Diff-ViT takes as one of the ViT."""
     candidates = {
         kind: our_loop(replace(config, attention=kind), train, data, size.steps, compiled=compiled)
@@ -231,8 +246,10 @@ def attention_kernels(config: ViTConfig, batch: int, size: Size, device: torch.d
     found = {}
     for tokens in (17, 65, 257):
         qkv = [torch.randn(batch, H, tokens, d, **like, requires_grad=True) for _ in range(3)]
-        paths = {"formula": lambda *qkv: scaled_dot_product_attention(*qkv)[0],
-                 "sdpa": F.scaled_dot_product_attention}  # fmt: skip
+        paths = {
+            "formula": lambda *qkv: scaled_dot_product_attention(*qkv)[0],
+            "sdpa": F.scaled_dot_product_attention,
+        }
 
         def step(path: Callable, qkv: list[Tensor] = qkv) -> Callable[[], float]:
             return timed(lambda: torch.autograd.grad(path(*qkv).sum(), qkv), device)
@@ -256,10 +273,15 @@ def bench(device: torch.device, quick: bool = False, log: Callable = print) -> d
     # Comparisons of our own models with each other do not wait for the compiler on a CPU.
     compiled = device.type == "cuda" and size.compile
     found = {
-        "format": FORMAT, **describe(device), "quick": quick,
-        "cores": cores(), "preset": preset, "model": asdict(config),
-        "batch_size": train.batch_size, "steps_per_round": size.steps,
-    }  # fmt: skip
+        "format": FORMAT,
+        **describe(device),
+        "quick": quick,
+        "cores": cores(),
+        "preset": preset,
+        "model": asdict(config),
+        "batch_size": train.batch_size,
+        "steps_per_round": size.steps,
+    }
 
     found["training"] = training(config, train, data, size, workers)
     log(f"{time.perf_counter() - started:6.1f} s  training loops", flush=True)

@@ -65,12 +65,14 @@ def effects(results: Sequence[Result]) -> dict:
 
     Returns:
         {"cells": {label: {"val", "test": accuracies, "cpu": how many on a CPU}}, "noise": {"val",
-        "test"}, "effects": {label: {"kind", "seeds": fewest of a cell, "val", "test": `difference`}}},
+        "test"}, "effects": {label: {"kind", "seeds": fewest of a cell, by split `difference`}}},
         without the effects of cells that have no run.
     """
     groups = {group[0].label: group for group in by_name(results)}
-    cells = {split: {k: [getattr(r, split) for r in g] for k, g in groups.items()}
-             for split in ("val", "test")}  # fmt: skip
+    cells = {
+        split: {k: [getattr(r, split) for r in g] for k, g in groups.items()}
+        for split in ("val", "test")
+    }
     noise = {split: pooled(list(of.values())) for split, of in cells.items()}
     found = {}
     variants = {k: ("variant", _mean((k, PAIRS_NORM))) for k in groups if k not in CELLS}

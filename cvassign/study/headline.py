@@ -17,8 +17,13 @@ from cvassign.experiments import MODELS, all_runs, experiment_runs
 from cvassign.results import RESULTS, Result, by_name, load_all, load_logits, write_json
 from cvassign.stats import over_seeds, paired_bootstrap, pooled
 
-COMPARED = {"one and three": (1, 3), "two and three": (2, 3), "one and one": (1, 1),
-            "three and three": (3, 3), "three": (3,)}  # fmt: skip
+COMPARED = {
+    "one and three": (1, 3),
+    "two and three": (2, 3),
+    "one and one": (1, 1),
+    "three and three": (3, 3),
+    "three": (3,),
+}
 
 
 def headline(right: dict[str, torch.Tensor]) -> dict:
@@ -32,15 +37,14 @@ def headline(right: dict[str, torch.Tensor]) -> dict:
     """
     accuracy = {m: 100 * r.float().mean(1) for m, r in right.items()}
     vit, diff = right["vit"][0], right["diff"][0]
-    count = lambda mask: int(mask.sum())
     return {
         "accuracy": {m: a.tolist() for m, a in accuracy.items()},
         "over seeds": vars(over_seeds(accuracy["vit"], accuracy["diff"])),
         "over images": vars(paired_bootstrap(*(right[m].float().mean(0) for m in MODELS))),
-        "both right": count(vit & diff),
-        "only ViT": count(vit & ~diff),
-        "only Diff-ViT": count(diff & ~vit),
-        "none": count(~vit & ~diff),
+        "both right": int((vit & diff).sum()),
+        "only ViT": int((vit & ~diff).sum()),
+        "only Diff-ViT": int((diff & ~vit).sum()),
+        "none": int((~vit & ~diff).sum()),
     }
 
 
@@ -55,8 +59,10 @@ def noise(results: Sequence[Result]) -> dict:
     found: dict[str, dict] = {}
     for epochs in sorted({group[0].train.epochs for group in several}):
         groups = [group for group in several if group[0].train.epochs == epochs]
-        of = {split: pooled([[getattr(r, split) for r in group] for group in groups])
-              for split in ("val", "test")}  # fmt: skip
+        of = {
+            split: pooled([[getattr(r, split) for r in group] for group in groups])
+            for split in ("val", "test")
+        }
         widths = {s: {name: z.between(*n) for name, n in COMPARED.items()} for s, z in of.items()}
         found[f"{epochs} epochs"] = {split: vars(z) for split, z in of.items()}
         found[f"{epochs} epochs"] |= {"half widths": widths, "recipes": len(groups)}

@@ -35,9 +35,7 @@ MISSING = "the engine 'ray' needs the package ray, which is not installed: pip i
 RETRIES = 3  # of a run whose worker died; it goes on from its last epoch
 
 
-def train(
-    run: Run, results: str, state: str, device: str | None
-) -> tuple[Result, bytes | None]:
+def train(run: Run, results: str, state: str, device: str | None) -> tuple[Result, bytes | None]:
     """The task: trains one run where Ray has placed it.
 
     Args:
@@ -81,8 +79,13 @@ def keep(run: Run, result: Result, weights: bytes | None, results: Path) -> None
         save(result, results)
 
 
-def run_all(runs: list[Run], results: Path, jobs: int = 1, device: str | None = None,
-            state: Path | None = None) -> int:  # fmt: skip
+def run_all(
+    runs: list[Run],
+    results: Path,
+    jobs: int = 1,
+    device: str | None = None,
+    state: Path | None = None,
+) -> int:
     """Trains those of `runs` that have no result yet on a Ray cluster; returns the failures.
 
     Args:
@@ -109,11 +112,17 @@ def run_all(runs: list[Run], results: Path, jobs: int = 1, device: str | None = 
     # The package travels to every machine; where the data is, each machine has to say itself.
     ray.init(
         runtime_env={"py_modules": [str(ROOT / "cvassign")]},
-        include_dashboard=False, log_to_driver=True, ignore_reinit_error=True,
-    )  # fmt: skip
+        include_dashboard=False,
+        log_to_driver=True,
+        ignore_reinit_error=True,
+    )
     try:
-        need = resources(jobs, device, ray.cluster_resources(),
-                         [n["Resources"] for n in ray.nodes() if n["Alive"]])  # fmt: skip
+        need = resources(
+            jobs,
+            device,
+            ray.cluster_resources(),
+            [n["Resources"] for n in ray.nodes() if n["Alive"]],
+        )
         # max_retries is for workers that die; an error of the run itself would come again.
         task = ray.remote(max_retries=RETRIES, **need)(train)
         waiting = {task.remote(run, str(results), str(state), device): run for run in todo}

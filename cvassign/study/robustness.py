@@ -166,8 +166,9 @@ def corrupt(images: Tensor, name: str, severity: int, seed: int = 0) -> Tensor:
     return torch.cat(parts)
 
 
-def hits(models: Sequence[nn.Module], split: Split, name: str | None, severity: int = 0,
-         seed: int = 0) -> np.ndarray:  # fmt: skip
+def hits(
+    models: Sequence[nn.Module], split: Split, name: str | None, severity: int = 0, seed: int = 0
+) -> np.ndarray:
     """Which images each model gets right: (models, B) bool. `name` None: the images as they are."""
     images = split.images if name is None else corrupt(split.images, name, severity, seed)
     right = []
@@ -183,8 +184,14 @@ def best_runs(preset: str, results: Path = RESULTS) -> list[Run]:
     return [run for run in runs if weights_path(run, results).exists()]
 
 
-def study(runs: Sequence[Run], results: Path = RESULTS, images: int | None = None, seed: int = 0,
-          device: str | None = None, progress: bool = True) -> dict:  # fmt: skip
+def study(
+    runs: Sequence[Run],
+    results: Path = RESULTS,
+    images: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    progress: bool = True,
+) -> dict:
     """Accuracy (percent) of the stored models of `runs` under every corruption and severity.
 
     Args:
@@ -201,7 +208,7 @@ def study(runs: Sequence[Run], results: Path = RESULTS, images: int | None = Non
     presets = {(run.preset, run.dataset) for run in runs}
     if len(presets) != 1:
         raise ValueError(f"expected runs of one preset and dataset, got {sorted(presets)}")
-    (preset, dataset), = presets  # fmt: skip
+    ((preset, dataset),) = presets
     where = pick_device(device)
     split = DATASETS[dataset]().test
     if images is not None:
@@ -294,8 +301,11 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     runs = best_runs(given.preset, given.results)
     if not runs:
-        print(f"no stored weights of the best recipe; first: python -m cvassign.experiments run "
-              f"--preset {given.preset}", file=sys.stderr)  # fmt: skip
+        print(
+            f"no stored weights of the best recipe; first: python -m cvassign.experiments run "
+            f"--preset {given.preset}",
+            file=sys.stderr,
+        )
         return 1
     try:
         pick_device(given.device)

@@ -19,8 +19,16 @@ from torchvision import transforms
 from torchvision.datasets import CIFAR10
 
 
-def steps(shape: dict, images: Tensor, labels: Tensor, mean: tuple, std: tuple, batch_size: int,
-          device: str, workers: int) -> Iterator[Tensor]:  # fmt: skip
+def steps(
+    shape: dict,
+    images: Tensor,
+    labels: Tensor,
+    mean: tuple,
+    std: tuple,
+    batch_size: int,
+    device: str,
+    workers: int,
+) -> Iterator[Tensor]:
     """Trains timm's Vision Transformer with AdamW; each `next` is one step and gives its loss.
 
     torchvision's CIFAR10 keeps all pixels and makes a PIL image of one when asked. Its constructor
@@ -35,14 +43,23 @@ def steps(shape: dict, images: Tensor, labels: Tensor, mean: tuple, std: tuple, 
     dataset.data = images.permute(0, 2, 3, 1).numpy()  # (n, S, S, 3) uint8
     dataset.targets = labels.tolist()
     dataset.target_transform = None
-    dataset.transform = transforms.Compose([
-        transforms.RandomCrop(shape["img_size"], padding=4), transforms.RandomHorizontalFlip(),
-        transforms.ToTensor(), transforms.Normalize(mean, std),
-    ])  # fmt: skip
+    dataset.transform = transforms.Compose(
+        [
+            transforms.RandomCrop(shape["img_size"], padding=4),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(mean, std),
+        ]
+    )
     loader = torch.utils.data.DataLoader(
-        dataset, batch_size, shuffle=True, num_workers=workers, drop_last=True,
-        pin_memory=device.startswith("cuda"), persistent_workers=workers > 0,
-    )  # fmt: skip
+        dataset,
+        batch_size,
+        shuffle=True,
+        num_workers=workers,
+        drop_last=True,
+        pin_memory=device.startswith("cuda"),
+        persistent_workers=workers > 0,
+    )
     model = VisionTransformer(**shape).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
     loss_function = nn.CrossEntropyLoss()

@@ -38,8 +38,11 @@ def test_rounds_end_with_the_time_but_not_before_three(rounds, limit, expected):
 def test_a_ratio_is_the_median_of_the_rounds_ratios():
     seconds = {"slow": [4.0, 20.0, 6.0], "fast": [2.0, 5.0, 2.0]}
     assert bench.ratio(seconds, "slow", "fast") == {
-        "median": 3.0, "min": 2.0, "max": 4.0, "rounds": [2.0, 4.0, 3.0]
-    }  # fmt: skip
+        "median": 3.0,
+        "min": 2.0,
+        "max": 4.0,
+        "rounds": [2.0, 4.0, 3.0],
+    }
     assert bench.rates(seconds, 40)["slow"]["rounds"] == [10.0, 2.0, 40 / 6]
     with pytest.raises(ValueError):
         bench.ratio({"slow": [1.0], "fast": [1.0, 2.0]}, "slow", "fast")
@@ -55,8 +58,16 @@ def test_timms_model_has_our_shape(config):
 
 def test_the_usual_loop_sees_torchvisions_pictures_and_learns():
     split = load_generated().train
-    training = usual_loop.steps(bench.timm_shape(TINY), split.images, split.labels, MEAN, STD,
-                                batch_size=64, device="cpu", workers=0)  # fmt: skip
+    training = usual_loop.steps(
+        bench.timm_shape(TINY),
+        split.images,
+        split.labels,
+        MEAN,
+        STD,
+        batch_size=64,
+        device="cpu",
+        workers=0,
+    )
     first = next(training)
     dataset = training.gi_frame.f_locals["dataset"]
     dataset.transform = transforms.Compose(dataset.transform.transforms[2:])  # without the random

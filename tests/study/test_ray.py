@@ -89,14 +89,21 @@ def test_a_killed_worker_is_replaced_and_goes_on(tmp_path):
     pytest.importorskip("ray", reason="ray is an optional extra")
     out, state = tmp_path / "results", tmp_path / "state"
     environment = os.environ | {
-        "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RAY_DEDUP_LOGS": "0",
-        "RAY_ADDRESS": "local", "RAY_USAGE_STATS_ENABLED": "0", "HOME": str(tmp_path),
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "RAY_DEDUP_LOGS": "0",
+        "RAY_ADDRESS": "local",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "HOME": str(tmp_path),
         "RAY_raylet_start_wait_time_s": "200",  # on a busy machine it takes longer than its 30
-    }  # fmt: skip
+    }
     driver = subprocess.Popen(
         [sys.executable, "-c", DRIVER, str(out), str(state)],
-        text=True, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        text=True,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     lines: list[str] = []
     reader = threading.Thread(target=lambda: lines.extend(iter(driver.stdout.readline, "")))
     reader.start()

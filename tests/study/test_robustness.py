@@ -58,11 +58,15 @@ def test_the_same_seed_gives_the_same_pixels_and_the_global_one_is_untouched(nam
     assert torch.equal(first, corrupt(images, name, 3, seed=2)) == (not random)
 
 
-@pytest.mark.parametrize("name, severity, level, deviation", (
-    ("Gaussian noise", 3, 128, 0.08),
-    # λ photons have a standard deviation of √λ, so brightness x has √(x / photons).
-    ("shot noise", 5, 50, np.sqrt(50 / 255 / 50)), ("shot noise", 5, 150, np.sqrt(150 / 255 / 50)),
-))  # fmt: skip
+@pytest.mark.parametrize(
+    "name, severity, level, deviation",
+    (
+        ("Gaussian noise", 3, 128, 0.08),
+        # λ photons have a standard deviation of √λ, so brightness x has √(x / photons).
+        ("shot noise", 5, 50, np.sqrt(50 / 255 / 50)),
+        ("shot noise", 5, 150, np.sqrt(150 / 255 / 50)),
+    ),
+)
 def test_noise_has_the_deviation_it_says(name, severity, level, deviation):
     noisy = corrupt(grey(level), name, severity).float() / 255
     assert noisy.std().item() == pytest.approx(deviation, rel=0.02)
@@ -98,8 +102,10 @@ def test_fog_is_grey_uneven_and_takes_contrast(images):
     assert torch.equal(cloud[:, 0], cloud[:, 1])  # grey
     assert not torch.equal(cloud[0], cloud[1])  # another cloud for each
     # Contrast between neighbours is lost; between far places the cloud adds its own.
-    edge = [f[..., 15:17].float().diff().abs().mean() for f in
-            (images, *(corrupt(images, "fog", s) for s in (1, 2)))]  # fmt: skip
+    edge = [
+        f[..., 15:17].float().diff().abs().mean()
+        for f in (images, *(corrupt(images, "fog", s) for s in (1, 2)))
+    ]
     assert edge[2] < edge[1] < edge[0]
 
 
@@ -113,12 +119,15 @@ def test_jpeg_rounds_fine_and_weak_patterns_away():
     assert strong.std() > 90
 
 
-@pytest.mark.parametrize("change, message", (
-    ({"name": "snow"}, "corruption must be one of"),
-    ({"severity": 6}, "severity must be one of"),
-    ({"images": torch.zeros(2, 3, 32, 32)}, "uint8"),
-    ({"images": torch.zeros(3, 32, 32, dtype=torch.uint8)}, r"got \(3, 32, 32\)"),
-))  # fmt: skip
+@pytest.mark.parametrize(
+    "change, message",
+    (
+        ({"name": "snow"}, "corruption must be one of"),
+        ({"severity": 6}, "severity must be one of"),
+        ({"images": torch.zeros(2, 3, 32, 32)}, "uint8"),
+        ({"images": torch.zeros(3, 32, 32, dtype=torch.uint8)}, r"got \(3, 32, 32\)"),
+    ),
+)
 def test_bad_input_is_named(change, message):
     with pytest.raises(ValueError, match=message):
         corrupt(**{"images": grey(1, 1), "name": "blur", "severity": 1} | change)
@@ -140,7 +149,11 @@ def folder(tmp_path_factory):
 def test_the_study_counts_what_the_models_get_right(folder):
     runs = robustness.best_runs("smoke", folder)
     assert [(r.model.attention, r.seed) for r in runs] == [
-        ("standard", 0), ("standard", 1), ("diff", 0), ("diff", 1)]  # fmt: skip
+        ("standard", 0),
+        ("standard", 1),
+        ("diff", 0),
+        ("diff", 1),
+    ]
     found = robustness.study(runs, folder, images=60, device="cpu", progress=False)
     test = load_generated().test
     images, labels = test.images[:60], test.labels[:60]
@@ -194,8 +207,10 @@ def test_the_command_writes_what_the_plot_reads(folder, capsys):
     stored = json.loads((folder / "study" / "robustness.json").read_text())
     assert "4 models, 20 images" in capsys.readouterr().out
     curves = robustness.curves(stored)
-    accuracy = [[row["accuracy"]["blur"] for row in stored["runs"] if row["attention"] == a]
-                for a in ("standard", "diff")]  # fmt: skip
+    accuracy = [
+        [row["accuracy"]["blur"] for row in stored["runs"] if row["attention"] == a]
+        for a in ("standard", "diff")
+    ]
     expected = np.mean(accuracy[1], axis=0) - np.mean(accuracy[0], axis=0)
     np.testing.assert_allclose(curves["blur"][:, 0], expected, atol=1e-3)
     noises, rest = robustness_difference(curves, range(6)).axes
@@ -214,8 +229,9 @@ def test_the_command_says_what_is_missing(folder, tmp_path, capsys):
     path.write_bytes(b"broken")
     for preset, images, results, message in (
         ("cpu", "9", tmp_path, "experiments run --preset cpu"),
-        ("smoke", "0", folder, "between 1 and 200"), ("smoke", "9", tmp_path, "no usable weights"),
-    ):  # fmt: skip
+        ("smoke", "0", folder, "between 1 and 200"),
+        ("smoke", "9", tmp_path, "no usable weights"),
+    ):
         command = ["--preset", preset, "--images", images, "--results", str(results)]
         assert robustness.main(command) == 1
         assert message in capsys.readouterr().err
