@@ -7,7 +7,7 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
 from cvassign import augment
-from cvassign.augment import BINS, DEFAULTS, OPS, PAD, SIZE, build_augmentation
+from cvassign.augment import BINS, NAMES, OPS, PAD, SIZE, build_augmentation
 
 PIXEL_SPECS = ("crop", "flip", "jitter", "randaugment(2,9)", "crop+flip+randaugment(3,30)")
 
@@ -190,7 +190,7 @@ def test_unknown_and_contradictory_specs_are_errors(spec, message):
     with pytest.raises(ValueError, match=message) as error:
         build_augmentation(spec)
     if message not in ("twice", "none"):
-        assert all(name in str(error.value) for name in DEFAULTS)
+        assert all(name in str(error.value) for name in NAMES)
 
 
 @pytest.mark.parametrize("images", (torch.rand(2, 3, 32, 32), photos(2)[..., :16], photos(2)[0]))

@@ -26,13 +26,14 @@ def gpus(monkeypatch):
             if where.index in broken:
                 raise RuntimeError("no kernel image is available\nmore of it")
 
-        monkeypatch.setattr(device, "FOUND", [])
+        device._first_that_works.cache_clear()
         monkeypatch.setattr(device, "try_out", try_out)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(names))
         monkeypatch.setattr(torch.cuda, "device_count", lambda: len(names))
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: names[i])
 
-    return install
+    yield install
+    device._first_that_works.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -320,7 +320,7 @@ def test_a_damaged_result_is_a_failure_that_stops_nothing(main, tmp_path, monkey
     monkeypatch.setattr(experiments, "run_or_load", None)  # nothing is left to train
     command = ["run", "--preset", "smoke", "--section", "1.3", "--model", "vit"]
     assert main([*command, "--out", str(tmp_path)]) == 1
-    assert f"{RUNS[0].file_name}: no readable" in capsys.readouterr().err
+    assert f"{RUNS[0].file_name}: no usable" in capsys.readouterr().err
 
 
 def test_two_jobs_train_the_smoke_preset_once(tmp_path):
@@ -355,4 +355,4 @@ def test_a_run_that_another_process_trains_has_a_code_of_its_own(
     monkeypatch.setattr(experiments, "run_or_load", busy)
     command = ["run", "--preset", "smoke", "--section", "1.1", "--out", str(tmp_path)]
     assert main(command) == experiments.BUSY
-    assert "trained by another process" in capsys.readouterr().err
+    assert "being trained by another process" in capsys.readouterr().err

@@ -107,14 +107,14 @@ def test_no_result_is_none_and_no_error(tmp_path):
 @pytest.mark.parametrize(
     "content, words",
     (
-        ("", "no readable result file"),
-        ('{"format": 2, "name": "vit', "no readable result file"),
-        (b"\xff\xfe\x00\x01", "no readable result file"),
+        ("", "no usable result"),
+        ('{"format": 2, "name": "vit', "no usable result"),
+        (b"\xff\xfe\x00\x01", "no usable result"),
         ("[1, 2]", "not a result file"),
         ("null", "not a result file"),
         ('{"accuracy": 3}', "not a result file"),
         ({"format": "one"}, "not a result file"),
-        *(({"format": n}, f"another version .* .format {n}, this one has 2") for n in (1, 3)),
+        *(({"format": n}, f"another version .format {n}, this one has 2") for n in (1, 3)),
         ({"history": 3}, "'history' to be dict, got 3"),
         ({"test_accuracy": None}, "'test_accuracy' to be float, got None"),
         ({"seed": "3"}, "'seed' to be int, got '3'"),
@@ -124,13 +124,10 @@ def test_no_result_is_none_and_no_error(tmp_path):
         ({"val_accuracy": 99.5}, "val_accuracy is not that of the last epoch"),
         ({"history": {"train_loss": [1.0]}}, "1 of 2 epochs of 'train_loss'"),
         ({"history": dict.fromkeys(results.PER_EPOCH, [1.0, None])}, "'train_loss' is not finite"),
-        ({"model": {"depth": 2.0}}, "model: depth must be a positive whole number"),
+        ({"model": {"depth": 2.0}}, "depth must be a positive whole number"),
         ({"train": {"epochs": 2, "momentum": 1}}, "unexpected keyword argument 'momentum'"),
         ({"data": "300 images"}, "trained on other data .300 images, expected 800 "),
-        (
-            {"preset": "full"},
-            "expected preset 'smoke', got 'full'; restore the file .git checkout.",
-        ),
+        ({"preset": "full"}, "expected preset 'smoke', got 'full'; restore the file .git"),
         *(({k: "none"}, f"'{k}' to be .*, got None") for k in results.REQUIRED),
     ),
 )
@@ -222,7 +219,7 @@ def test_load_all_relabels_leaves_out_and_warns(store, trained):
     store("{", damaged)
     folder = store({})
     again = replace(RUN, label="patch 8", section="1.2.1")  # one result in two tables
-    with pytest.warns(UserWarning, match="vit-tiny-s4.json: no readable") as caught:
+    with pytest.warns(UserWarning, match="vit-tiny-s4.json: no usable") as caught:
         found = results.load_all([RUN, damaged, missing, again], folder)
     assert len(caught) == 1 and caught[0].filename == __file__
     assert [(r.label, r.run.section) for r in found] == [("tiny", "1.1"), ("patch 8", "1.2.1")]

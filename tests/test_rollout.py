@@ -113,8 +113,8 @@ def test_a_row_that_attends_to_nothing_keeps_its_token():
 @pytest.mark.parametrize(
     "maps, options, message",
     (
-        (signed_maps(), {}, "smallest weight of -.*signed='normalise'"),
-        (2 * softmax_maps(), {}, "rows that sum to 2 ... 2"),
+        (signed_maps(), {}, "got a weight of -.*signed='normalise'"),
+        (2 * softmax_maps(), {}, "sums of 2 ... 2"),
         (math.nan * softmax_maps(), {}, "finite attentions"),
         (softmax_maps(), dict(head_fusion="median"), "'mean', 'max', 'min'.*'median'"),
         (softmax_maps(), dict(signed="abs"), "'error', 'normalise', 'clamp'.*'abs'"),

@@ -58,16 +58,8 @@ def test_timms_model_has_our_shape(config):
 
 def test_the_usual_loop_sees_torchvisions_pictures_and_learns():
     split = load_generated().train
-    training = usual_loop.steps(
-        bench.timm_shape(TINY),
-        split.images,
-        split.labels,
-        MEAN,
-        STD,
-        batch_size=64,
-        device="cpu",
-        workers=0,
-    )
+    data = (split.images, split.labels, (MEAN, STD))
+    training = usual_loop.steps(bench.timm_shape(TINY), *data, 64, "cpu", workers=0)
     first = next(training)
     dataset = training.gi_frame.f_locals["dataset"]
     dataset.transform = transforms.Compose(dataset.transform.transforms[2:])  # without the random

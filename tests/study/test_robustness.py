@@ -227,13 +227,14 @@ def test_the_command_says_what_is_missing(folder, tmp_path, capsys):
     path = weights_path(robustness.best_runs("smoke", folder)[0], tmp_path)
     path.parent.mkdir(parents=True)
     path.write_bytes(b"broken")
-    for preset, images, results, message in (
-        ("cpu", "9", tmp_path, "experiments run --preset cpu"),
-        ("smoke", "0", folder, "between 1 and 200"),
-        ("smoke", "9", tmp_path, "no usable weights"),
+    for code, preset, images, results, message in (
+        (1, "cpu", "9", tmp_path, "experiments run --preset cpu"),
+        (2, "smoke", "0", folder, "between 1 and 200"),
+        (2, "smoke", "9", tmp_path, "no usable weights"),
     ):
         command = ["--preset", preset, "--images", images, "--results", str(results)]
-        assert robustness.main(command) == 1
+        with pytest.raises(SystemExit, match=str(code)):
+            robustness.main(command)
         assert message in capsys.readouterr().err
 
 
