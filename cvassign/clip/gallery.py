@@ -79,22 +79,15 @@ class Picture:
         return imagenet.branch(imagenet.classes()[self.index].wnid)
 
 
-def load() -> list[Picture]:
-    """The project's own gallery, after it `images` in the folder that CVASSIGN_DATA names, and the
-    photos of `get`; FileNotFoundError when there is none of the first two."""
+def more() -> list[Picture]:
+    """What `images` in the folder that CVASSIGN_DATA names has beside the project's own gallery:
+    counted apart, since no committed figure may depend on it."""
     data = assets.named("CVASSIGN_DATA")
-    folders = [BUNDLED, data / "images"] if data else [BUNDLED]
-    folders = [f for f in folders if (f / "manifest.csv").exists()]
-    if not folders:
-        raise FileNotFoundError(
-            "expected gallery/manifest.csv in the project, or a folder that "
-            "CVASSIGN_DATA names with images/manifest.csv; got neither"
-        )
-    found = {}
-    for folder in folders:
-        for p in read(folder):  # the same name below the folder is the same picture
-            found.setdefault(p.path.relative_to(folder).with_suffix(""), p)
-    return [*found.values(), *samples()]
+    if not data or not (data / "images/manifest.csv").exists():
+        return []
+    name = lambda p, folder: p.path.relative_to(folder).with_suffix("")  # noqa: E731
+    own = {name(p, BUNDLED) for p in read(BUNDLED)}  # the same name is the same picture
+    return [p for p in read(data / "images") if name(p, data / "images") not in own]
 
 
 def read(folder: Path) -> list[Picture]:
@@ -238,6 +231,8 @@ def get(folder: Path | None = None) -> list[Path]:
         except assets.AssetError as error:
             return f"{source.ref}: {error}"
 
+    if error := one(rows[0]):  # without a network all would fail, one after another
+        raise assets.AssetError(error)
     with ThreadPoolExecutor(8) as pool:  # each waits for the network
         errors = list(bar("photos", iterable=pool.map(one, rows), total=len(rows)))
     if failed := [e for e in errors if e]:

@@ -32,7 +32,7 @@ def _column(ax, title: str, boxes: list[tuple[str, str]]) -> None:
 @styled
 def architectures() -> Figure:
     """Stem, a downsampling block and head of both ResNet-50, side by side."""
-    fig, axes = plt.subplots(2, 3, figsize=(9.5, 6.6), layout="constrained")
+    fig, axes = plt.subplots(2, 3, figsize=(9.5, 6.8), layout="constrained")
     top, bottom = axes
     _column(top[0], "ImageNet RN50: stem", [
         ("image 3 × 224 × 224", GREY), ("conv 7 × 7, stride 2 → 64 × 112 × 112", BLUE),
@@ -41,6 +41,7 @@ def architectures() -> Figure:
     _column(bottom[0], "CLIP RN50: stem", [
         ("image 3 × 224 × 224", GREY), ("conv 3 × 3, stride 2 → 32 × 112 × 112", BLUE),
         ("conv 3 × 3 → 32 × 112 × 112", BLUE), ("conv 3 × 3 → 64 × 112 × 112", BLUE),
+        ("BatchNorm and ReLU after each of the three", GREY),
         ("average pool 2 × 2 → 64 × 56 × 56", GREEN)])  # fmt: skip
     _column(top[1], "ImageNet RN50: first block of stages 2–4", [
         ("conv 1 × 1", BLUE), ("conv 3 × 3, stride 2", ORANGE), ("conv 1 × 1", BLUE),
@@ -53,7 +54,7 @@ def architectures() -> Figure:
         ("linear → 1000 logits", BLUE)])  # fmt: skip
     _column(bottom[2], "CLIP RN50: head", [
         ("2048 × 7 × 7 = 49 tokens", GREY), ("mean token in front, + positions → 50 × 2048", GREEN),
-        ("attention, 32 heads, query = mean token", GREEN),
+        ("attention, 32 heads: query = mean token,\nkeys and values = all 50", GREEN),
         ("linear → 1024, the space shared with text", BLUE)])  # fmt: skip
     return fig
 
@@ -244,13 +245,20 @@ def memory(entries: dict[str, dict], title: str) -> Figure:
 
 
 @styled
-def layer_errors(layers: dict[str, list[dict]]) -> Figure:
-    """Relative error layer by layer: {label: `precision.error_by_layer`}."""
-    fig, ax = plt.subplots(figsize=(9, 3), layout="constrained")
-    for label, entries in layers.items():
-        ax.plot([e["layer"] for e in entries], [e["relative"] for e in entries], marker="o",
-                ms=3, label=label)  # fmt: skip
-    ax.set(yscale="log", ylabel="relative error to fp32")
-    ax.tick_params(axis="x", rotation=90, labelsize=7)
-    ax.legend(fontsize=8)
+def layer_errors(encoders: dict[str, dict[str, list[dict]]]) -> Figure:
+    """Relative error layer by layer, a panel an encoder, one scale.
+
+    Args:
+        encoders: {encoder: {precision: `precision.error_by_layer`}}.
+    """
+    fig, axes = plt.subplots(1, len(encoders), figsize=(9.5, 3.2), sharey=True, squeeze=False)
+    for ax, (title, layers) in zip(axes[0], encoders.items()):
+        for colour, (name, entries) in zip((BLUE, ORANGE), layers.items()):
+            errors = [e["relative"] for e in entries]
+            ax.plot([e["layer"] for e in entries], errors, "o-", ms=3, color=colour, label=name)
+        ax.set_title(textwrap.fill(title, 45), fontsize=9)
+        ax.set(yscale="log", xlabel="layer, in the order of the forward pass")
+        ax.tick_params(axis="x", rotation=90, labelsize=6.5)
+    axes[0, 0].set_ylabel("relative error to fp32")
+    legend_below(fig)
     return fig

@@ -164,25 +164,18 @@ def test_bundle_goes_by_the_rule(tmp_path, monkeypatch):
     assert {"tiger3", "fish"} < names and len(names) == 4 and "trained" not in names
 
 
-def test_load_joins_both_folders(tmp_path, monkeypatch):
+def test_more_pictures_are_counted_apart(tmp_path, monkeypatch):
     monkeypatch.setenv("CVASSIGN_DATA", str(tmp_path))
-    bundled = gallery.load()
-    assert {p.path.is_relative_to(gallery.BUNDLED) for p in bundled} == {True}
+    assert gallery.more() == []
     (tmp_path / "images").mkdir()
-    file = gallery.BUNDLED / "manifest.csv"
-    lines = file.read_text().splitlines()
+    lines = (gallery.BUNDLED / "manifest.csv").read_text().splitlines()
     other = lines[1].replace(lines[1].split(",")[0], "other.png")
     (tmp_path / "images/manifest.csv").write_text("\n".join([lines[0], lines[1], other]))
-    both = gallery.load()  # the one that both have counts once
-    assert len(both) == len(bundled) + 1 and both[-1].path == tmp_path / "images/other.png"
-    monkeypatch.setattr(gallery, "BUNDLED", tmp_path / "none")
-    assert len(gallery.load()) == 2
-    (tmp_path / "images/manifest.csv").unlink()
-    with pytest.raises(FileNotFoundError, match="expected gallery/manifest.csv"):
-        gallery.load()
+    (new,) = gallery.more()  # the one that both have is the gallery's
+    assert new.path == tmp_path / "images/other.png"
     monkeypatch.setenv("CVASSIGN_DATA", str(tmp_path / "none"))
     with pytest.raises(ValueError, match="CVASSIGN_DATA=.*none: expected a folder"):
-        gallery.load()
+        gallery.more()
 
 
 def test_own_label_decides_and_close_ups_of_a_photo_are_one_sample():
@@ -241,7 +234,7 @@ def photos(server, cache, tmp_path, monkeypatch):
     monkeypatch.setattr(gallery, "ADDRESS", server.address)
 
 
-def test_get_downloads_verifies_and_goes_on(photos, server, capsys):
+def test_get_downloads_verifies_and_goes_on(photos, server, cache, capsys):
     tiger = f"/{imagenet.classes()[292].wnid}_x.JPEG"
     right = server.files[tiger]
     assert gallery.samples() == []
@@ -255,7 +248,12 @@ def test_get_downloads_verifies_and_goes_on(photos, server, capsys):
     assert server.asked == [tiger]  # the other two are not asked for again
     (*_, p) = gallery.samples()
     assert (p.index, p.kind, p.class_name) == (292, "photo", "tiger") and "ImageNet" in p.licence
-    assert {s.path for s in gallery.load()} >= set(gallery.get())
+    assert {s.path for s in gallery.samples()} == set(gallery.get())
+    server.lost = True
+    server.asked.clear()
+    with pytest.raises(AssetError):
+        gallery.get(cache / "elsewhere")
+    assert len(server.asked) == 1  # nobody waits for a thousand refusals
     assert capsys.readouterr().err == ""  # no bar where nobody looks
 
 
