@@ -11,6 +11,7 @@ from matplotlib.ticker import LogLocator
 
 from cvassign.clip import imagenet
 from cvassign.figure import legend_below, styled
+from cvassign.pictures import open_rgb
 from cvassign.stats import interval
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#999999"  # safe for colour blindness
@@ -137,72 +138,63 @@ def moved(models: dict[str, dict], meanings: dict[str, str]) -> Figure:
     return fig
 
 
-def _picture(ax, image, text: str, size: float, cut: tuple | None = None) -> None:
-    """A small picture under its name, with a rectangle (left, top, right, bottom in shares)."""
-    image = image.copy()
-    image.thumbnail((160, 160))
-    ax.imshow(image, interpolation="antialiased")
-    ax.set_title(text.replace("_", " "), fontsize=size, pad=2)
-    ax.axis("off")
-    if cut:
-        (x, y), (right, bottom) = (
-            [v * n for v, n in zip(p, image.size)] for p in (cut[:2], cut[2:])
-        )
-        ax.add_patch(Rectangle((x, y), right - x, bottom - y, fill=False, ec="red", lw=1.5))
-
-
-def _answers(ax, picture, top: list[tuple[str, float]]) -> None:
-    """Five names with their probabilities: the own class bold, what is accepted green."""
-    accepted = {imagenet.class_names()[k] for k in picture.accept} | {picture.class_name}
-    for i, (name, p) in enumerate(top):
-        style = {"color": GREEN if name in accepted else "black", "fontsize": 7.5,
-                 "weight": "bold" if name == picture.class_name else "normal"}  # fmt: skip
-        short = name if len(name) < 22 else f"{name[:20]}…"
-        ax.text(0, 0.86 - 0.17 * i, f"{i + 1}  {short}", **style)
-        ax.text(1, 0.86 - 0.17 * i, f"{p:.2f}", ha="right", **style)
-    ax.axis("off")
-
-
 @styled
 def answers(pictures: list, tops: dict[str, list], strips: list[dict] | None = None) -> Figure:
     """Pictures with the five best answers of each model, and what changes do to the right class.
 
     Args:
         pictures: `gallery.Picture`s that may be shown; close-ups as windows of their photos.
-        tops: {model: one [(name, probability), …] a picture}.
+        tops: {model: one [(name, probability), …] a picture}; the own class is bold, what is
+            accepted as well green.
         strips: {change: (image, {model: rank of the right class})} a picture, of two models.
     """
     if hidden := [p.path.name for p in pictures if not p.may_be_shown]:
         raise ValueError(f"these pictures may not be in a committed figure: {hidden}")
     height, names, first, head = 2.0 if strips else 1.25, 1.72, 1.4, 0.4  # inches
     total = height * len(pictures) + head
-    fig = plt.figure(figsize=(9.5, total), layout="none")
+    fig, colours = plt.figure(figsize=(9.5, total), layout="none"), (*PAIR, GREY)
 
-    def place(x: float, y: float, w: float, h: float):  # inches from the left and the top
-        return fig.add_axes((x / 9.5, 1 - (y + h) / total, w / 9.5, h / total))
+    def write(x: float, y: float, text: str, size: float = 7, colour: str = "black", **more):
+        fig.text(x / 9.5, 1 - y / total, text, color=colour, fontsize=size, **more)
 
-    def write(x: float, y: float, text: str, colour: str, **more) -> None:
-        fig.text(x / 9.5, 1 - y / total, text, color=colour, fontsize=7, **more)
+    def picture(x: float, y: float, side: float, image, title: str, size: float, cut=None) -> None:
+        """In a square whose corner lies x inches from the left and y from the top; `cut` is a
+        rectangle (left, top, right, bottom in shares)."""
+        ax = fig.add_axes((x / 9.5, 1 - (y + side) / total, side / 9.5, side / total))
+        image = image.copy()
+        image.thumbnail((160, 160))
+        ax.imshow(image, interpolation="antialiased")
+        ax.axis("off")
+        write(x + side / 2, y - 0.03, title.replace("_", " "), size, ha="center", va="bottom")
+        if cut:
+            ends = (cut[:2], cut[2:])
+            (u, v), (w, z) = ([s * n for s, n in zip(end, image.size)] for end in ends)
+            ax.add_patch(Rectangle((u, v), w - u, z - v, fill=False, ec="red", lw=1.5))
 
-    colours = (*PAIR, GREY)
     for i, model in enumerate(tops):
-        write(first + names * i, head, textwrap.fill(model, 26), colours[i], weight="bold")
+        write(first + names * i, head, textwrap.fill(model, 26), colour=colours[i], weight="bold")
     if strips:
         said = "the right class's rank after each change, bold in the top five"
-        write(first + names * len(tops), head, said, "black")
+        write(first + names * len(tops), head, said)
     for r, p in enumerate(pictures):
         y = head + height * r
-        whole = imagenet.open_rgb(p.path)
-        _picture(place(0.05, y + 0.2, 1.25, height - 0.45), whole, f"{p.class_name}\n{p.style}", 7,
-                 p.cropped and p.cropped[1])  # fmt: skip
+        cut = p.cropped and p.cropped[1]
+        picture(0.05, y + 0.3, height - 0.75 if strips else 0.9, open_rgb(p.path),
+                f"{p.class_name}\n{p.style}", 7, cut)  # fmt: skip
+        right = {imagenet.class_names()[k] for k in p.accept} | {p.class_name}
         for i, top in enumerate(tops.values()):
-            _answers(place(first + names * i, y + 0.1, names - 0.2, 1.1), p, top[r])
+            for k, (name, probability) in enumerate(top[r]):
+                x, line, own = first + names * i, y + 0.25 + 0.18 * k, name == p.class_name
+                look = {"colour": GREEN if name in right else "black",
+                        "weight": "bold" if own else "normal"}  # fmt: skip
+                write(x, line, f"{k + 1}  {name if len(name) < 21 else f'{name[:19]}…'}", **look)
+                write(x + names - 0.12, line, f"{probability:.2f}", ha="right", **look)
         for k, (change, (image, ranks)) in enumerate(strips[r].items() if strips else ()):
-            x, above = first + names * len(tops) + 0.65 * (k % 7), y + 0.15 + 0.93 * (k // 7)
-            _picture(place(x, above, 0.6, 0.6), image, change, 6)
+            x, above = first + names * len(tops) + 0.65 * (k % 7), y + 0.2 + 0.93 * (k // 7)
+            picture(x, above, 0.6, image, change, 6)
             for i, rank in enumerate(ranks.values()):
                 weight = "bold" if rank <= 5 else "normal"
-                write(x + 0.27 + 0.06 * i, above + 0.72, str(rank), PAIR[i],
+                write(x + 0.27 + 0.06 * i, above + 0.72, str(rank), 7, PAIR[i],
                       ha=("right", "left")[i], weight=weight)  # fmt: skip
     return fig
 
