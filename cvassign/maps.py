@@ -471,13 +471,14 @@ def perturbation_curves(scores: dict[str, dict], title: str = "") -> Figure:
 
 
 @styled
-def by_layer(panels: dict[str, dict], tokens: int | None = None, title: str = "") -> Figure:
+def by_layer(
+    panels: dict[str, dict], uniform: dict[str, float] | None = None, title: str = ""
+) -> Figure:
     """Numbers of every layer, a panel for each quantity, a line for each model.
 
     Args:
         panels: {axis label: {line's name: (L,), or (L, 3) mean, low, high}}.
-        tokens: N+1; draws in the first panel the entropy ln(N+1) of attention that is the same
-            everywhere.
+        uniform: {axis label: value of attention that is the same everywhere}, drawn dashed.
         title: of the figure.
     """
     fig, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3.3), squeeze=False)
@@ -485,11 +486,9 @@ def by_layer(panels: dict[str, dict], tokens: int | None = None, title: str = ""
         _lines(ax, range(1, 1 + max(map(len, lines.values()))), lines)
         ax.set(xlabel="layer", ylabel=label)
         whole_ticks(ax)
-    if tokens is not None:
-        axes[0, 0].axhline(np.log(tokens), color="0.4", lw=1, ls=DASHES[1])
-        axes[0, 0].annotate(f"uniform: ln {tokens}", (0, np.log(tokens)), (2, -3), fontsize=8,
-                            color="0.3", textcoords="offset points", va="top",
-                            xycoords=("axes fraction", "data"))  # fmt: skip
+        if label in (uniform or {}):
+            line = ax.axhline(uniform[label], color="0.4", lw=1, ls=DASHES[1])
+            line.set_label("if attention were uniform")
     legend_below(fig)
     fig.suptitle(title)
     return fig

@@ -150,7 +150,7 @@ def pick_images(logits: Tensor, labels: Tensor) -> Tensor:
 def _numbers(group: list[Result]) -> dict[str, str]:
     return {
         "train loss": f"{sum(r.history['train_loss'][-1] for r in group) / len(group):.3f}",
-        "validation loss": f"{sum(r.history['val_loss'][-1] for r in group) / len(group):.3f}",
+        "val loss": f"{sum(r.history['val_loss'][-1] for r in group) / len(group):.3f}",
         "validation %": mean_std([r.val for r in group]),
         "test %": mean_std([r.test for r in group]),
     }
@@ -169,7 +169,7 @@ def table(*experiments: Rows):
     for group in by_name(results) if results else []:
         r = group[0]
         about = {"": _label(group), "epochs": r.train.epochs, "parameters": f"{r.n_params:,}"}
-        about |= {"GFLOP per image": f"{r.gflop:.3f}"} | _numbers(group)
+        about |= {"GFLOP/image": f"{r.gflop:.3f}"} | _numbers(group)
         rows.append(about | {"seeds": len(group)})
     rows += [{"": r.label, "test %": "missing", "seeds": 0} for r in results.missing if r.seed == 0]
     return shown(pd.DataFrame(rows, dtype=object).set_index("").fillna("–"))

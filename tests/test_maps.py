@@ -222,12 +222,12 @@ def test_perturbation_curves_have_a_line_a_map():
             assert list(line.get_ydata()) == row["curves"][i]
 
 
-def test_numbers_by_layer_and_the_uniform_entropy():
+def test_numbers_by_layer_and_what_uniform_attention_gives():
     numbers = {"entropy": {"ViT": [3.0, 2.0], "Diff-ViT": [1.0, 2.5]}, "share": {"ViT": [5, 6]}}
-    left, right = ap.by_layer(numbers, 65).axes
+    left, right = ap.by_layer(numbers, {"entropy": 4.17}).axes
     assert [line.get_ydata().tolist() for line in left.lines[:2]] == [[3, 2], [1, 2.5]]
     assert same_color(left.lines[0].get_color(), MODEL_COLOURS["ViT"])
-    assert left.lines[2].get_ydata()[0] == pytest.approx(np.log(65))
+    assert left.lines[2].get_ydata()[0] == 4.17 and len(right.lines) == 1
     assert right.lines[0].get_xdata().tolist() == [1, 2]
     (ax,) = ap.by_layer({"length": {"corner": [[1, 0.5, 2], [3, 2, 4]]}}).axes  # with intervals
     assert ax.lines[0].get_ydata().tolist() == [1, 3]
