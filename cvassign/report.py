@@ -11,6 +11,7 @@ and only what stands between them is written here:
     <!--= patch vit "patch 2" test - reference vit test -->−0.77<!--/-->   difference of the means
     <!--= json study/headline over\\ images/mean +.2f -->−0.89<!--/-->      file of results/, path, format
     <!--= interval study/headline over\\ images +.2f -->...<!--/-->       mean [low, high] of a file
+    <!--= rank lemon.webp Keras surface -->1<!--/-->       3.1.4: picture, model, change: of its class
     <!--= alarms 13 -->0.65<!--/-->                         false alarms in so many comparisons
     <!--= table patch vit diff -->...<!--/-->               the rows of an experiment
     <!--= clip -->...<!--/-->                               what notebook 3 measured of CLIP
@@ -29,6 +30,7 @@ from cvassign.results import RESULTS, ROOT, Result, ResultError, by_name, load_a
 from cvassign.stats import false_alarms, interval, mean_std
 from cvassign.vit import KINDS
 
+COMPARISON = RESULTS / "study" / "counterfactual.json"
 MARKER = re.compile(r"<!--= (.+?) -->(.*?)<!--/-->", re.DOTALL)
 FIELDS: dict[str, Callable[[Result], float]] = {
     "val": lambda r: r.val,
@@ -98,6 +100,18 @@ def _interval(name: str, path: str, form: str) -> str:
     return interval(_read(name, path), form)
 
 
+def _rank(picture: str, model: str, change: str = "as is") -> str:
+    """The rank of a picture's class after a change; a part of its name and of the model's do."""
+    of = _only(json.loads(COMPARISON.read_text(encoding="utf-8"))["ranks"], picture)
+    return str(_only(of, model)[change][0])
+
+
+def _only(named: dict, part: str):
+    """The one value whose name has this part."""
+    (found,) = (value for name, value in named.items() if part in name)
+    return found
+
+
 def _alarms(comparisons: str) -> str:
     return f"{false_alarms(int(comparisons)):.2f}"
 
@@ -149,6 +163,7 @@ def value_of(key: str) -> str:
         "json": _json,
         "interval": _interval,
         "alarms": _alarms,
+        "rank": _rank,
         "clip": _clip,
     }
     try:

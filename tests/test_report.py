@@ -25,14 +25,19 @@ def test_filling_again_changes_nothing(path):
     ("best diff 'above 80'", "20 to 21"),
     ("reference vit parameters", "811,146"),
     ("json study/headline over\\ images/mean +.2f", "−0.89"),
+    ("rank fxemoji/n07749582_lemon Keras", "86"),
+    ("rank fxemoji/n07749582_lemon twin 'surface alone'", "1"),
 ))  # fmt: skip
 def test_a_marker_is_filled_from_the_results(key, expected):
-    assert report.filled(f"a <!--= {key} -->0<!--/--> b") == f"a <!--= {key} -->{expected}<!--/--> b"
+    assert (
+        report.filled(f"a <!--= {key} -->0<!--/--> b") == f"a <!--= {key} -->{expected}<!--/--> b"
+    )
 
 
 @pytest.mark.parametrize("key", (
     "best vit", 'patch vit "patch 3" test', "json study/none mean .2f", "best gan test",
     "json study/headline over/mean .2f", "reference vit test - reference vit",
+    "rank lemon Keras", "rank fxemoji/n07749582_lemon Keras paint",
 ))  # fmt: skip
 def test_a_marker_that_nothing_fills_is_named(key):
     with pytest.raises(ResultError, match=re.escape(repr(key))):

@@ -12,6 +12,7 @@ which downloads one photo of each of ImageNet's classes into the cache.
 import csv
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -209,6 +210,19 @@ def select(
     return chosen
 
 
+def contest(pictures: list[Picture], first, second) -> dict[int, tuple[list[Picture], Picture]]:
+    """`select` for two models. Close-ups are only scored where they can matter: of the photos of
+    classes with two pictures that the first model alone gets.
+
+    Args:
+        first, second: have `logits(pictures) -> (n, 1000)`.
+    """
+    one, other = (hits(pictures, m.logits(pictures)).tolist() for m in (first, second))
+    wins = Counter(p.index for p, a, b in zip(pictures, one, other) if a and not b)
+    pictures = pictures + close_ups([p for p in pictures if wins[p.index] > 1])
+    return select(pictures, *(hits(pictures, m.logits(pictures)) for m in (first, second)))
+
+
 def get(folder: Path | None = None) -> list[Path]:
     """Downloads one photo of each class (imagenet-sample-images, `SAMPLES`) that is not here yet.
 
@@ -241,9 +255,13 @@ def get(folder: Path | None = None) -> list[Path]:
     return [folder / row["file"] for row in rows]
 
 
-def samples() -> list[Picture]:
-    """The photos that `get` has downloaded, none if it was not asked to. They are the user's own
-    copies, under ImageNet's terms: shown in the user's notebook, never part of this project."""
+def samples(fetch: bool = False) -> list[Picture]:
+    """The photos that `get` has downloaded; with `fetch` it is called first, and what cannot be had
+    is left out. They are the user's own copies, under ImageNet's terms: shown in the user's
+    notebook, never part of this project."""
+    if fetch:
+        with suppress(assets.AssetError):
+            get()
     index = {c.wnid: i for i, c in enumerate(imagenet.classes())}
     folders = {f / SAMPLES.stem for f in (assets.cache_home(), assets.cache_dir())}
     files = sorted(file for f in folders for file in f.glob("n*.JPEG"))

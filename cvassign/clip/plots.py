@@ -49,7 +49,8 @@ def architectures() -> Figure:
         ("+ shortcut: conv 1 × 1, stride 2", ORANGE), ("ReLU", GREY)])  # fmt: skip
     _column(bottom[1], "CLIP RN50: first block of stages 2–4", [
         ("conv 1 × 1", BLUE), ("conv 3 × 3, stride 1", BLUE), ("average pool 2 × 2", GREEN),
-        ("conv 1 × 1", BLUE), ("+ shortcut: average pool 2 × 2, conv 1 × 1", GREEN)])  # fmt: skip
+        ("conv 1 × 1", BLUE), ("+ shortcut: average pool 2 × 2, conv 1 × 1", GREEN),
+        ("ReLU", GREY)])  # fmt: skip
     _column(top[2], "ImageNet RN50: head", [
         ("2048 × 7 × 7", GREY), ("global average pool → 2048", ORANGE),
         ("linear → 1000 logits", BLUE)])  # fmt: skip
@@ -127,8 +128,9 @@ def moved(models: dict[str, dict], meanings: dict[str, str]) -> Figure:
             ax.hlines(y, low, high, color=PAIR[i])
             ax.plot(mean, y, "o", ms=4, color=PAIR[i], label=label)
     rate.set_yticks(range(len(meanings)), meanings.values())
-    rate.set(xlabel="change of the top-5 rate [points]", ylim=(len(meanings) - 0.5, -0.5))
-    rank.set(xlabel="the right class's rank is multiplied by", xscale="log")
+    rate.set(xlabel="change of the top-5 rate [points, 95 % over classes]",
+             ylim=(len(meanings) - 0.5, -0.5))  # fmt: skip
+    rank.set(xlabel="the right class's rank is multiplied by [95 %]", xscale="log")
     rank.xaxis.set_major_locator(LogLocator(2))
     rank.xaxis.set_major_formatter(lambda x, _: f"{x:g}" if x >= 1 else f"1/{1 / x:g}")
     rank.minorticks_off()
@@ -150,8 +152,9 @@ def answers(pictures: list, tops: dict[str, list], strips: list[dict] | None = N
     """
     if hidden := [p.path.name for p in pictures if not p.may_be_shown]:
         raise ValueError(f"these pictures may not be in a committed figure: {hidden}")
-    height, names, first, head = 2.0 if strips else 1.25, 1.72, 1.4, 0.4  # inches
-    total = height * len(pictures) + head
+    height, names, first, head = (2.0, 1.72, 1.4, 0.4) if strips else (1.3, 1.7, 1.2, 0.4)  # inches
+    columns = 1 if strips else 2
+    total = height * -(-len(pictures) // columns) + head
     fig, colours = plt.figure(figsize=(9.5, total), layout="none"), (*PAIR, GREY)
 
     def write(x: float, y: float, text: str, size: float = 7, colour: str = "black", **more):
@@ -172,19 +175,21 @@ def answers(pictures: list, tops: dict[str, list], strips: list[dict] | None = N
             ax.add_patch(Rectangle((u, v), w - u, z - v, fill=False, ec="red", lw=1.5))
 
     for i, model in enumerate(tops):
-        write(first + names * i, head, textwrap.fill(model, 26), colour=colours[i], weight="bold")
+        for left in range(columns):
+            write(4.75 * left + first + names * i, head, textwrap.fill(model, 26),
+                  colour=colours[i], weight="bold")  # fmt: skip
     if strips:
         said = "the right class's rank after each change, bold in the top five"
         write(first + names * len(tops), head, said)
     for r, p in enumerate(pictures):
-        y = head + height * r
-        cut = p.cropped and p.cropped[1]
-        picture(0.05, y + 0.3, height - 0.75 if strips else 0.9, open_rgb(p.path),
-                f"{p.class_name}\n{p.style}", 7, cut)  # fmt: skip
+        left, y = 4.75 * (r % columns), head + height * (r // columns)
+        picture(left + 0.05, y + 0.3, height - 0.75 if strips else 0.95, open_rgb(p.path),
+                f"{p.class_name}\n{p.style}", 7, p.cropped and p.cropped[1])  # fmt: skip
         right = {imagenet.class_names()[k] for k in p.accept} | {p.class_name}
         for i, top in enumerate(tops.values()):
             for k, (name, probability) in enumerate(top[r]):
-                x, line, own = first + names * i, y + 0.25 + 0.18 * k, name == p.class_name
+                x, line = left + first + names * i, y + 0.25 + 0.18 * k
+                own = name == p.class_name
                 look = {"colour": GREEN if name in right else "black",
                         "weight": "bold" if own else "normal"}  # fmt: skip
                 write(x, line, f"{k + 1}  {name if len(name) < 21 else f'{name[:19]}…'}", **look)

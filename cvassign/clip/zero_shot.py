@@ -275,31 +275,8 @@ def parts(model: nn.Module) -> dict[str, int]:
 
 
 @torch.inference_mode()
-def stages(model: nn.Module, size: int = 224) -> dict[str, str]:
-    """What each part of an image encoder does to one picture, in the parts of `parts`: its layers,
-    without BatchNorm and ReLU, each with the shape that it puts out."""
-    out, handles = {}, []
-
-    def note(name: str, child: nn.Module, shape: tuple[int, ...]) -> None:
-        before = "layer4" not in out  # the stem or a stage
-        part = name if name.startswith("layer") else "stem" if before else "head"
-        kind = "blocks" if part == name else type(child).__name__
-        out.setdefault(part, []).append(f"{kind} {' × '.join(map(str, shape[1:]))}")
-
-    for name, child in model.named_children():
-        if not isinstance(child, (nn.BatchNorm2d, nn.ReLU)):
-            handles.append(child.register_forward_hook(
-                lambda m, _i, y, name=name: note(name, m, tuple(y.shape))
-            ))  # fmt: skip
-    model(torch.zeros(1, 3, size, size))
-    for handle in handles:
-        handle.remove()
-    return {part: " → ".join(steps) for part, steps in out.items()}
-
-
-@torch.inference_mode()
 def flops(model: nn.Module, size: int = 224) -> dict[str, int]:
-    """Floating-point operations of one picture's forward pass by part (a multiply-add counts two)."""
+    """Floating-point operations of one picture's forward pass, by part; a multiply-add counts two."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:

@@ -100,6 +100,31 @@ def test_select_takes_only_what_may_be_shown():
     assert gallery.select([*pictures[:5], picture(292, shown=False)], wins, ~wins) == {}
 
 
+def test_a_contest_scores_close_ups_only_where_they_can_matter(tmp_path):
+    def made(index: int, name: str, kind: str = "rendition") -> gallery.Picture:
+        Image.new("RGB", (50, 50), "white").save(tmp_path / name)
+        return picture(index, name, kind=kind, path=tmp_path / name)
+
+    pictures = [made(1, "a.png"), made(1, "b.png"), made(1, "c.png", "photo"),
+                made(2, "e.png", "photo")]  # fmt: skip
+    seen = []
+
+    class Knows:
+        def __init__(self, right):
+            self.right = right
+
+        def logits(self, some):
+            seen.extend(some)
+            rows = torch.rand(len(some), 1000)
+            for row, p in zip(rows, some):
+                row[p.index] = 2 if self.right(p) else -1
+            return rows
+
+    found = gallery.contest(pictures, Knows(lambda p: not p.cropped), Knows(lambda p: p.cropped))
+    assert list(found) == [1] and found[1][1].cropped and found[1][1].style == "close-up 80%"
+    assert {p.index for p in seen if p.cropped} == {1}
+
+
 def test_close_ups_are_windows_of_photos(tmp_path):
     y, x = np.mgrid[:50, :200]
     Image.fromarray(np.stack([x, y, x], axis=-1).astype(np.uint8)).save(tmp_path / "p.png")
@@ -239,6 +264,7 @@ def test_get_downloads_verifies_and_goes_on(photos, server, cache, capsys):
     right = server.files[tiger]
     assert gallery.samples() == []
     server.files[tiger] = right[:-1] + b"x"  # another file under its name
+    assert len(gallery.samples(fetch=True)) == 2
     with pytest.raises(AssetError, match="(?s)1 of 3 photos cannot be had.*known hash: expected"):
         gallery.get()
     assert [p.index for p in gallery.samples()] == [0, 1]
