@@ -1,5 +1,5 @@
 # LLM-assisted: prompts P12, P14, see report.md
-"""3.1.5: what half precision does to probabilities, on five pictures and on all photos of gallery/.
+"""3.1.5: what half precision does to the probabilities of five pictures, one a class.
 
     python -m cvassign.study.half    # -> results/precision/probabilities.json
 
@@ -8,6 +8,7 @@ compares CLIP by the same functions where its weights are.
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -44,54 +45,50 @@ def lower(model, name: str):
     return replace(model, model=zero_shot.convert(model.model, name), cache=None, progress=False)
 
 
-def compared(model, pictures: list[gallery.Picture]) -> dict:
-    """A model's probabilities of n pictures in every precision.
+def compared(model, pictures: list[gallery.Picture], low: Sequence[str] = LOW) -> dict:
+    """A model's probabilities of n pictures in fp32 and in the precisions of `low`.
 
     Returns:
-        {"top": (n, 5) classes by fp32, the best first, "fp32": (n, 5) their probabilities, "fp16",
-        "bf16": {"top": the same, "largest": (n,) largest change among all classes, "changed": how
-        many first answers change, "ranks": places that one of `top` moves at most}}.
+        {"top": (n, 5) classes by fp32, the best first, "fp32": (n, 5) their probabilities, and for
+        each of `low` {"top": the same, "largest": (n,) largest change among all classes, "changed":
+        how many first answers change, "ranks": places that one of `top` moves at most}}.
     """
     full = model.logits(pictures).softmax(-1)
     top = full.topk(5).indices
     out = {"top": top.tolist(), "fp32": full.gather(1, top).tolist()}
-    for name in LOW:
-        low = lower(model, name).logits(pictures).softmax(-1)
+    for name in low:
+        found = lower(model, name).logits(pictures).softmax(-1)
         out[name] = {
-            "top": low.gather(1, top).tolist(),
-            "largest": (low - full).abs().amax(1).tolist(),
-            "changed": int((low.argmax(1) != top[:, 0]).sum()),
-            "ranks": precision.compare(full, low)["max_rank_change"],
+            "top": found.gather(1, top).tolist(),
+            "largest": (found - full).abs().amax(1).tolist(),
+            "changed": int((found.argmax(1) != top[:, 0]).sum()),
+            "ranks": precision.compare(full, found)["max_rank_change"],
         }
     return out
 
 
-def layers(network: torch.nn.Module, preprocess, pictures: list) -> dict[str, list[dict]]:
+def layers(
+    network: torch.nn.Module, preprocess, pictures: list, low: Sequence[str] = LOW
+) -> dict[str, list[dict]]:
     """{precision: `precision.error_by_layer`} of an image encoder on some pictures."""
     batch = imagenet.stack(pictures, preprocess, network)
     return {
         name: precision.error_by_layer(network, zero_shot.convert(network, name), batch)
-        for name in LOW
+        for name in low
     }
 
 
 def main() -> int:
-    """Computes and writes the file: some minutes of one core."""
-    pictures = five()
-    photos = [p for p in gallery.read(gallery.BUNDLED) if p.kind == "photo"]
-    network = imagenet.from_keras(assets.fetch("resnet50-keras"))
-    models = [network, twin.load(network).zero_shot()]
-    of_photos = {m.name: compared(m, photos) for m in models}
-    write_json({
+    """Computes and writes the file: minutes on a core without instructions for these types."""
+    pictures, network = five(), imagenet.from_keras(assets.fetch("resnet50-keras"))
+    models = (network, twin.load(network).zero_shot())
+    out = {
         "program": "python -m cvassign.study.half",
         "pictures": [answers.key(p) for p in pictures],
         "models": {m.name: compared(m, pictures) for m in models},
-        "photos": {"n": len(photos)} | {
-            name: {p: {"changed": found[p]["changed"], "largest": max(found[p]["largest"])}
-                   for p in LOW} for name, found in of_photos.items()
-        },
         "layers": layers(network.model, network.preprocess, pictures),
-    }, OUT)  # fmt: skip
+    }
+    write_json(out, OUT)
     print(OUT)
     return 0
 
