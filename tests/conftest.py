@@ -104,7 +104,7 @@ def programs(tmp_path, monkeypatch):
 
     def put(name: str, program: str) -> None:
         file = tmp_path / "bin" / name
-        file.write_text(f"#!{sys.executable}\nimport pathlib, shutil, sys\n{program}")
+        file.write_bytes(f"#!{sys.executable}\nimport pathlib, shutil, sys\n{program}".encode())
         file.chmod(0o755)
 
     return put

@@ -74,10 +74,10 @@ def test_the_usual_loop_sees_torchvisions_pictures_and_learns():
 
 def test_the_usual_loop_runs_by_itself_as_its_user_would(monkeypatch, tmp_path):
     program = tmp_path / "usual_loop.py"  # a stand-in that tells its environment
-    program.write_text(
-        "import os, sys\n"
-        "spins = float(os.environ.get('GOMP_SPINCOUNT', '0.5'))\n"
-        "for n in sys.stdin: print(float(n) + spins, flush=True)"
+    program.write_bytes(
+        b"import os, sys\n"
+        b"spins = float(os.environ.get('GOMP_SPINCOUNT', '0.5'))\n"
+        b"for n in sys.stdin: print(float(n) + spins, flush=True)"
     )
     monkeypatch.setattr(bench, "__file__", str(tmp_path / "bench.py"))
     monkeypatch.setenv("GOMP_SPINCOUNT", "77")  # ours, not the user's
@@ -99,7 +99,7 @@ def test_a_round_longer_than_the_data_is_refused():
 
 def test_the_command_measures_everything(tmp_path, capsys):
     assert bench.main(["--quick", "--device", "cpu", "--out", str(tmp_path)]) == 0
-    found = json.loads(next(tmp_path.glob("cpu*.json")).read_text())
+    found = json.loads(next(tmp_path.glob("cpu*.json")).read_bytes())
     assert found["quick"] is True and found["format"] == bench.FORMAT
     speeds = found["training"]["images_per_second"]
     usual = speeds[bench.USUAL]["rounds"]

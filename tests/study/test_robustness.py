@@ -204,7 +204,7 @@ def test_with_one_seed_the_difference_is_over_images(folder):
 def test_the_command_writes_what_the_plot_reads(folder, capsys):
     command = ["--preset", "smoke", "--images", "20", "--results", str(folder), "--device", "cpu"]
     assert robustness.main(command) == 0
-    stored = json.loads((folder / "study" / "robustness.json").read_text())
+    stored = json.loads((folder / "study" / "robustness.json").read_bytes())
     assert "4 models, 20 images" in capsys.readouterr().out
     curves = robustness.curves(stored)
     accuracy = [
