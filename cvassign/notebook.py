@@ -56,10 +56,11 @@ def source(*things) -> None:
 
 
 def shown(frame: pd.DataFrame):
-    """A table as a notebook shows it, with no number broken over two lines."""
-    rule = {"selector": "td, th", "props": "white-space: nowrap"}
+    """A table as a notebook shows it: headings may be broken over two lines, numbers may not."""
+    rules = [{"selector": "td, th", "props": "white-space: nowrap"}]
+    rules += [{"selector": "th.col_heading", "props": "white-space: normal; max-width: 6.5em"}]
     # With an id of its own, not a random one, the same table is the same text in the file.
-    return frame.style.set_table_styles([rule]).set_uuid("table")
+    return frame.style.set_table_styles(rules).set_uuid("table")
 
 
 class Rows(list):

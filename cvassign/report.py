@@ -11,6 +11,7 @@ and only what stands between them is written here:
     <!--= patch vit "patch 2" test - reference vit test -->−0.77<!--/-->   difference of the means
     <!--= json study/headline over\\ images/mean +.2f -->−0.89<!--/-->      file, path, format
     <!--= interval study/headline over\\ images +.2f -->...<!--/-->       mean [low, high] of a file
+    <!--= rank lemon.webp Keras surface -->1<!--/-->       3.1.4: picture, model, change: of its class
     <!--= alarms 13 -->0.65<!--/-->                         false alarms in so many comparisons
     <!--= table patch vit diff -->...<!--/-->               the rows of an experiment
     <!--= clip -->...<!--/-->                               what notebook 3 measured of CLIP
@@ -30,6 +31,7 @@ from cvassign.results import RESULTS, ROOT, Result, ResultError, by_label, load_
 from cvassign.stats import false_alarms, interval, mean_std
 from cvassign.vit import KINDS
 
+COMPARISON = RESULTS / "study" / "counterfactual.json"
 MARKER = re.compile(r"<!--= (.+?) -->(.*?)<!--/-->", re.DOTALL)
 FIELDS: dict[str, Callable[[Result], float]] = {
     "val": lambda r: r.val,
@@ -89,6 +91,18 @@ def _json(name: str, path: str, form: str, scale: str = "") -> str:
     return format(value * float(scale) if scale else value, form).replace("-", "−")
 
 
+def _rank(picture: str, model: str, change: str = "as is") -> str:
+    """The rank of a picture's class after a change; a part of its name and of the model's do."""
+    of = _only(json.loads(COMPARISON.read_text(encoding="utf-8"))["ranks"], picture)
+    return str(_only(of, model)[change][0])
+
+
+def _only(named: dict, part: str):
+    """The one value whose name has this part."""
+    (found,) = (value for name, value in named.items() if part in name)
+    return found
+
+
 def _table(experiment: str, *models: str) -> str:
     rows = {m: _rows(experiment, m) for m in models}
     header = ["", "GFLOP per image"]
@@ -121,6 +135,7 @@ SPECIAL: dict[str, Callable[..., str]] = {
     "table": _table,
     "json": _json,
     "interval": lambda name, path, form: interval(_read(name, path), form),
+    "rank": _rank,
     "alarms": lambda comparisons: f"{false_alarms(int(comparisons)):.2f}",
     "clip": _clip,
 }

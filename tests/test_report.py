@@ -27,6 +27,8 @@ def test_filling_again_changes_nothing(path):
         ("best diff 'above 80'", "20 to 21"),
         ("reference vit parameters", "811,146"),
         ("json study/headline over\\ images/mean +.2f", "−0.89"),
+        ("rank fxemoji/n07749582_lemon Keras", "86"),
+        ("rank fxemoji/n07749582_lemon twin 'surface alone'", "1"),
     ),
 )
 def test_a_marker_is_filled_from_the_results(key, expected):
@@ -43,6 +45,8 @@ def test_a_marker_is_filled_from_the_results(key, expected):
         "best gan test",
         "json study/headline over/mean .2f",
         "reference vit test - reference vit",
+        "rank lemon Keras",
+        "rank fxemoji/n07749582_lemon Keras paint",
     ),
 )
 def test_a_marker_that_nothing_fills_is_named(key):

@@ -12,6 +12,7 @@ which downloads one photo of each of ImageNet's classes into the cache.
 import csv
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -79,22 +80,15 @@ class Picture:
         return imagenet.branch(imagenet.classes()[self.index].wnid)
 
 
-def load() -> list[Picture]:
-    """The project's own gallery, after it `images` in the folder that CVASSIGN_DATA names, and the
-    photos of `get`; FileNotFoundError when there is none of the first two."""
+def more() -> list[Picture]:
+    """What `images` in the folder that CVASSIGN_DATA names has beside the project's own gallery:
+    counted apart, since no committed figure may depend on it."""
     data = assets.named("CVASSIGN_DATA")
-    folders = [BUNDLED, data / "images"] if data else [BUNDLED]
-    folders = [f for f in folders if (f / "manifest.csv").exists()]
-    if not folders:
-        raise FileNotFoundError(
-            "expected gallery/manifest.csv in the project, or a folder that "
-            "CVASSIGN_DATA names with images/manifest.csv; got neither"
-        )
-    found = {}
-    for folder in folders:
-        for p in read(folder):  # the same name below the folder is the same picture
-            found.setdefault(p.path.relative_to(folder).with_suffix(""), p)
-    return [*found.values(), *samples()]
+    if not data or not (data / "images/manifest.csv").exists():
+        return []
+    name = lambda p, folder: p.path.relative_to(folder).with_suffix("")  # noqa: E731
+    own = {name(p, BUNDLED) for p in read(BUNDLED)}  # the same name is the same picture
+    return [p for p in read(data / "images") if name(p, data / "images") not in own]
 
 
 def read(folder: Path) -> list[Picture]:
@@ -216,6 +210,19 @@ def select(
     return chosen
 
 
+def contest(pictures: list[Picture], first, second) -> dict[int, tuple[list[Picture], Picture]]:
+    """`select` for two models. Close-ups are only scored where they can matter: of the photos of
+    classes with two pictures that the first model alone gets.
+
+    Args:
+        first, second: have `logits(pictures) -> (n, 1000)`.
+    """
+    one, other = (hits(pictures, m.logits(pictures)).tolist() for m in (first, second))
+    wins = Counter(p.index for p, a, b in zip(pictures, one, other) if a and not b)
+    pictures = pictures + close_ups([p for p in pictures if wins[p.index] > 1])
+    return select(pictures, *(hits(pictures, m.logits(pictures)) for m in (first, second)))
+
+
 def get(folder: Path | None = None) -> list[Path]:
     """Downloads one photo of each class (imagenet-sample-images, `SAMPLES`) that is not here yet.
 
@@ -238,6 +245,8 @@ def get(folder: Path | None = None) -> list[Path]:
         except assets.AssetError as error:
             return f"{source.ref}: {error}"
 
+    if error := one(rows[0]):  # without a network all would fail, one after another
+        raise assets.AssetError(error)
     with ThreadPoolExecutor(8) as pool:  # each waits for the network
         errors = list(bar("photos", iterable=pool.map(one, rows), total=len(rows)))
     if failed := [e for e in errors if e]:
@@ -246,9 +255,13 @@ def get(folder: Path | None = None) -> list[Path]:
     return [folder / row["file"] for row in rows]
 
 
-def samples() -> list[Picture]:
-    """The photos that `get` has downloaded, none if it was not asked to. They are the user's own
-    copies, under ImageNet's terms: shown in the user's notebook, never part of this project."""
+def samples(fetch: bool = False) -> list[Picture]:
+    """The photos that `get` has downloaded; with `fetch` it is called first, and what cannot be had
+    is left out. They are the user's own copies, under ImageNet's terms: shown in the user's
+    notebook, never part of this project."""
+    if fetch:
+        with suppress(assets.AssetError):
+            get()
     index = {c.wnid: i for i, c in enumerate(imagenet.classes())}
     folders = {f / SAMPLES.stem for f in (assets.cache_home(), assets.cache_dir())}
     files = sorted(file for f in folders for file in f.glob("n*.JPEG"))

@@ -11,6 +11,7 @@ from matplotlib.ticker import LogLocator
 
 from cvassign.clip import imagenet
 from cvassign.figure import legend_below, styled
+from cvassign.pictures import open_rgb
 from cvassign.stats import interval
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#999999"  # safe for colour blindness
@@ -32,7 +33,7 @@ def _column(ax, title: str, boxes: list[tuple[str, str]]) -> None:
 @styled
 def architectures() -> Figure:
     """Stem, a downsampling block and head of both ResNet-50, side by side."""
-    fig, axes = plt.subplots(2, 3, figsize=(9.5, 6.6), layout="constrained")
+    fig, axes = plt.subplots(2, 3, figsize=(9.5, 6.8), layout="constrained")
     top, bottom = axes
     _column(top[0], "ImageNet RN50: stem", [
         ("image 3 × 224 × 224", GREY), ("conv 7 × 7, stride 2 → 64 × 112 × 112", BLUE),
@@ -41,19 +42,21 @@ def architectures() -> Figure:
     _column(bottom[0], "CLIP RN50: stem", [
         ("image 3 × 224 × 224", GREY), ("conv 3 × 3, stride 2 → 32 × 112 × 112", BLUE),
         ("conv 3 × 3 → 32 × 112 × 112", BLUE), ("conv 3 × 3 → 64 × 112 × 112", BLUE),
+        ("BatchNorm and ReLU after each of the three", GREY),
         ("average pool 2 × 2 → 64 × 56 × 56", GREEN)])  # fmt: skip
     _column(top[1], "ImageNet RN50: first block of stages 2–4", [
         ("conv 1 × 1", BLUE), ("conv 3 × 3, stride 2", ORANGE), ("conv 1 × 1", BLUE),
         ("+ shortcut: conv 1 × 1, stride 2", ORANGE), ("ReLU", GREY)])  # fmt: skip
     _column(bottom[1], "CLIP RN50: first block of stages 2–4", [
         ("conv 1 × 1", BLUE), ("conv 3 × 3, stride 1", BLUE), ("average pool 2 × 2", GREEN),
-        ("conv 1 × 1", BLUE), ("+ shortcut: average pool 2 × 2, conv 1 × 1", GREEN)])  # fmt: skip
+        ("conv 1 × 1", BLUE), ("+ shortcut: average pool 2 × 2, conv 1 × 1", GREEN),
+        ("ReLU", GREY)])  # fmt: skip
     _column(top[2], "ImageNet RN50: head", [
         ("2048 × 7 × 7", GREY), ("global average pool → 2048", ORANGE),
         ("linear → 1000 logits", BLUE)])  # fmt: skip
     _column(bottom[2], "CLIP RN50: head", [
         ("2048 × 7 × 7 = 49 tokens", GREY), ("mean token in front, + positions → 50 × 2048", GREEN),
-        ("attention, 32 heads, query = mean token", GREEN),
+        ("attention, 32 heads: query = mean token,\nkeys and values = all 50", GREEN),
         ("linear → 1024, the space shared with text", BLUE)])  # fmt: skip
     return fig
 
@@ -125,8 +128,9 @@ def moved(models: dict[str, dict], meanings: dict[str, str]) -> Figure:
             ax.hlines(y, low, high, color=PAIR[i])
             ax.plot(mean, y, "o", ms=4, color=PAIR[i], label=label)
     rate.set_yticks(range(len(meanings)), meanings.values())
-    rate.set(xlabel="change of the top-5 rate [points]", ylim=(len(meanings) - 0.5, -0.5))
-    rank.set(xlabel="the right class's rank is multiplied by", xscale="log")
+    rate.set(xlabel="change of the top-5 rate [points, 95 % over classes]",
+             ylim=(len(meanings) - 0.5, -0.5))  # fmt: skip
+    rank.set(xlabel="the right class's rank is multiplied by [95 %]", xscale="log")
     rank.xaxis.set_major_locator(LogLocator(2))
     rank.xaxis.set_major_formatter(lambda x, _: f"{x:g}" if x >= 1 else f"1/{1 / x:g}")
     rank.minorticks_off()
@@ -136,72 +140,66 @@ def moved(models: dict[str, dict], meanings: dict[str, str]) -> Figure:
     return fig
 
 
-def _picture(ax, image, text: str, size: float, cut: tuple | None = None) -> None:
-    """A small picture under its name, with a rectangle (left, top, right, bottom in shares)."""
-    image = image.copy()
-    image.thumbnail((160, 160))
-    ax.imshow(image, interpolation="antialiased")
-    ax.set_title(text.replace("_", " "), fontsize=size, pad=2)
-    ax.axis("off")
-    if cut:
-        (x, y), (right, bottom) = (
-            [v * n for v, n in zip(p, image.size)] for p in (cut[:2], cut[2:])
-        )
-        ax.add_patch(Rectangle((x, y), right - x, bottom - y, fill=False, ec="red", lw=1.5))
-
-
-def _answers(ax, picture, top: list[tuple[str, float]]) -> None:
-    """Five names with their probabilities: the own class bold, what is accepted green."""
-    accepted = {imagenet.class_names()[k] for k in picture.accept} | {picture.class_name}
-    for i, (name, p) in enumerate(top):
-        style = {"color": GREEN if name in accepted else "black", "fontsize": 7.5,
-                 "weight": "bold" if name == picture.class_name else "normal"}  # fmt: skip
-        short = name if len(name) < 22 else f"{name[:20]}…"
-        ax.text(0, 0.86 - 0.17 * i, f"{i + 1}  {short}", **style)
-        ax.text(1, 0.86 - 0.17 * i, f"{p:.2f}", ha="right", **style)
-    ax.axis("off")
-
-
 @styled
 def answers(pictures: list, tops: dict[str, list], strips: list[dict] | None = None) -> Figure:
     """Pictures with the five best answers of each model, and what changes do to the right class.
 
     Args:
         pictures: `gallery.Picture`s that may be shown; close-ups as windows of their photos.
-        tops: {model: one [(name, probability), …] a picture}.
+        tops: {model: one [(name, probability), …] a picture}; the own class is bold, what is
+            accepted as well green.
         strips: {change: (image, {model: rank of the right class})} a picture, of two models.
     """
     if hidden := [p.path.name for p in pictures if not p.may_be_shown]:
         raise ValueError(f"these pictures may not be in a committed figure: {hidden}")
-    height, names, first, head = 2.0 if strips else 1.25, 1.72, 1.4, 0.4  # inches
-    total = height * len(pictures) + head
-    fig = plt.figure(figsize=(9.5, total), layout="none")
+    height, names, first, head = (2.0, 1.72, 1.4, 0.4) if strips else (1.3, 1.7, 1.2, 0.4)  # inches
+    columns = 1 if strips else 2
+    total = height * -(-len(pictures) // columns) + head
+    fig, colours = plt.figure(figsize=(9.5, total), layout="none"), (*PAIR, GREY)
 
-    def place(x: float, y: float, w: float, h: float):  # inches from the left and the top
-        return fig.add_axes((x / 9.5, 1 - (y + h) / total, w / 9.5, h / total))
+    def write(x: float, y: float, text: str, size: float = 7, colour: str = "black", **more):
+        fig.text(x / 9.5, 1 - y / total, text, color=colour, fontsize=size, **more)
 
-    def write(x: float, y: float, text: str, colour: str, **more) -> None:
-        fig.text(x / 9.5, 1 - y / total, text, color=colour, fontsize=7, **more)
+    def picture(x: float, y: float, side: float, image, title: str, size: float, cut=None) -> None:
+        """In a square whose corner lies x inches from the left and y from the top; `cut` is a
+        rectangle (left, top, right, bottom in shares)."""
+        ax = fig.add_axes((x / 9.5, 1 - (y + side) / total, side / 9.5, side / total))
+        image = image.copy()
+        image.thumbnail((160, 160))
+        ax.imshow(image, interpolation="antialiased")
+        ax.axis("off")
+        write(x + side / 2, y - 0.03, title.replace("_", " "), size, ha="center", va="bottom")
+        if cut:
+            ends = (cut[:2], cut[2:])
+            (u, v), (w, z) = ([s * n for s, n in zip(end, image.size)] for end in ends)
+            ax.add_patch(Rectangle((u, v), w - u, z - v, fill=False, ec="red", lw=1.5))
 
-    colours = (*PAIR, GREY)
     for i, model in enumerate(tops):
-        write(first + names * i, head, textwrap.fill(model, 26), colours[i], weight="bold")
+        for left in range(columns):
+            write(4.75 * left + first + names * i, head, textwrap.fill(model, 26),
+                  colour=colours[i], weight="bold")  # fmt: skip
     if strips:
         said = "the right class's rank after each change, bold in the top five"
-        write(first + names * len(tops), head, said, "black")
+        write(first + names * len(tops), head, said)
     for r, p in enumerate(pictures):
-        y = head + height * r
-        whole = imagenet.open_rgb(p.path)
-        _picture(place(0.05, y + 0.2, 1.25, height - 0.45), whole, f"{p.class_name}\n{p.style}", 7,
-                 p.cropped and p.cropped[1])  # fmt: skip
+        left, y = 4.75 * (r % columns), head + height * (r // columns)
+        picture(left + 0.05, y + 0.3, height - 0.75 if strips else 0.95, open_rgb(p.path),
+                f"{p.class_name}\n{p.style}", 7, p.cropped and p.cropped[1])  # fmt: skip
+        right = {imagenet.class_names()[k] for k in p.accept} | {p.class_name}
         for i, top in enumerate(tops.values()):
-            _answers(place(first + names * i, y + 0.1, names - 0.2, 1.1), p, top[r])
+            for k, (name, probability) in enumerate(top[r]):
+                x, line = left + first + names * i, y + 0.25 + 0.18 * k
+                own = name == p.class_name
+                look = {"colour": GREEN if name in right else "black",
+                        "weight": "bold" if own else "normal"}  # fmt: skip
+                write(x, line, f"{k + 1}  {name if len(name) < 21 else f'{name[:19]}…'}", **look)
+                write(x + names - 0.12, line, f"{probability:.2f}", ha="right", **look)
         for k, (change, (image, ranks)) in enumerate(strips[r].items() if strips else ()):
-            x, above = first + names * len(tops) + 0.65 * (k % 7), y + 0.15 + 0.93 * (k // 7)
-            _picture(place(x, above, 0.6, 0.6), image, change, 6)
+            x, above = first + names * len(tops) + 0.65 * (k % 7), y + 0.2 + 0.93 * (k // 7)
+            picture(x, above, 0.6, image, change, 6)
             for i, rank in enumerate(ranks.values()):
                 weight = "bold" if rank <= 5 else "normal"
-                write(x + 0.27 + 0.06 * i, above + 0.72, str(rank), PAIR[i],
+                write(x + 0.27 + 0.06 * i, above + 0.72, str(rank), 7, PAIR[i],
                       ha=("right", "left")[i], weight=weight)  # fmt: skip
     return fig
 
@@ -244,13 +242,20 @@ def memory(entries: dict[str, dict], title: str) -> Figure:
 
 
 @styled
-def layer_errors(layers: dict[str, list[dict]]) -> Figure:
-    """Relative error layer by layer: {label: `precision.error_by_layer`}."""
-    fig, ax = plt.subplots(figsize=(9, 3), layout="constrained")
-    for label, entries in layers.items():
-        ax.plot([e["layer"] for e in entries], [e["relative"] for e in entries], marker="o",
-                ms=3, label=label)  # fmt: skip
-    ax.set(yscale="log", ylabel="relative error to fp32")
-    ax.tick_params(axis="x", rotation=90, labelsize=7)
-    ax.legend(fontsize=8)
+def layer_errors(encoders: dict[str, dict[str, list[dict]]]) -> Figure:
+    """Relative error layer by layer, a panel an encoder, one scale.
+
+    Args:
+        encoders: {encoder: {precision: `precision.error_by_layer`}}.
+    """
+    fig, axes = plt.subplots(1, len(encoders), figsize=(9.5, 3.2), sharey=True, squeeze=False)
+    for ax, (title, layers) in zip(axes[0], encoders.items()):
+        for colour, (name, entries) in zip((BLUE, ORANGE), layers.items()):
+            errors = [e["relative"] for e in entries]
+            ax.plot([e["layer"] for e in entries], errors, "o-", ms=3, color=colour, label=name)
+        ax.set_title(textwrap.fill(title, 45), fontsize=9)
+        ax.set(yscale="log", xlabel="layer, in the order of the forward pass")
+        ax.tick_params(axis="x", rotation=90, labelsize=6.5)
+    axes[0, 0].set_ylabel("relative error to fp32")
+    legend_below(fig)
     return fig

@@ -256,44 +256,31 @@ class ZeroShot:
                 for row_i, row_p in zip(indices.tolist(), values.tolist())]  # fmt: skip
 
 
-def parts(model: nn.Module) -> dict[str, int]:
-    """Parameters by part of an image encoder, either of the two: stem, stages, head, all."""
-    count = {"stem": 0, "layer1": 0, "layer2": 0, "layer3": 0, "layer4": 0, "head": 0}
-    for name, parameter in model.named_parameters():
-        first = name.split(".")[0]
-        part = first if first in count else "head" if first in ("attnpool", "fc") else "stem"
-        count[part] += parameter.numel()
+PARTS = ("stem", "layer1", "layer2", "layer3", "layer4", "head")
+
+
+def _by_part(amounts: dict[str, int]) -> dict[str, int]:
+    """Amounts by the name of a child of an image encoder, summed to `PARTS` and "all"."""
+    count = dict.fromkeys(PARTS, 0)
+    for name, amount in amounts.items():
+        head = name in ("attnpool", "avgpool", "fc") and "head"
+        count[name if name in count else head or "stem"] += amount
     return count | {"all": sum(count.values())}
 
 
-@torch.inference_mode()
-def stages(model: nn.Module, size: int = 224) -> dict[str, str]:
-    """What each part of an image encoder does to one picture, in the parts of `parts`: its layers,
-    without BatchNorm and ReLU, each with the shape that it puts out."""
-    out, handles = {}, []
-
-    def note(name: str, child: nn.Module, shape: tuple[int, ...]) -> None:
-        before = "layer4" not in out  # the stem or a stage
-        part = name if name.startswith("layer") else "stem" if before else "head"
-        kind = "blocks" if part == name else type(child).__name__
-        out.setdefault(part, []).append(f"{kind} {' × '.join(map(str, shape[1:]))}")
-
-    for name, child in model.named_children():
-        if not isinstance(child, (nn.BatchNorm2d, nn.ReLU)):
-            handles.append(child.register_forward_hook(
-                lambda m, _i, y, name=name: note(name, m, tuple(y.shape))
-            ))  # fmt: skip
-    model(torch.zeros(1, 3, size, size))
-    for handle in handles:
-        handle.remove()
-    return {part: " → ".join(steps) for part, steps in out.items()}
+def parts(model: nn.Module) -> dict[str, int]:
+    """Parameters by part of an image encoder, either of the two: `PARTS` and "all"."""
+    children = model.named_children()
+    return _by_part({name: sum(p.numel() for p in m.parameters()) for name, m in children})
 
 
 @torch.inference_mode()
-def flops(model: nn.Module, size: int = 224) -> int:
-    """Floating-point operations of one picture's forward pass (a multiply-add counts two)."""
+def flops(model: nn.Module, size: int = 224) -> dict[str, int]:
+    """Floating-point operations of one picture's forward pass, by part; a multiply-add counts two."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, 3, size, size))
-    return counter.get_total_flops()
+    found = counter.get_flop_counts()
+    names = {name: f"{type(model).__name__}.{name}" for name, _ in model.named_children()}
+    return _by_part({name: sum(found.get(path, {}).values()) for name, path in names.items()})

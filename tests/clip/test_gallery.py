@@ -100,6 +100,31 @@ def test_select_takes_only_what_may_be_shown():
     assert gallery.select([*pictures[:5], picture(292, shown=False)], wins, ~wins) == {}
 
 
+def test_a_contest_scores_close_ups_only_where_they_can_matter(tmp_path):
+    def made(index: int, name: str, kind: str = "rendition") -> gallery.Picture:
+        Image.new("RGB", (50, 50), "white").save(tmp_path / name)
+        return picture(index, name, kind=kind, path=tmp_path / name)
+
+    pictures = [made(1, "a.png"), made(1, "b.png"), made(1, "c.png", "photo"),
+                made(2, "e.png", "photo")]  # fmt: skip
+    seen = []
+
+    class Knows:
+        def __init__(self, right):
+            self.right = right
+
+        def logits(self, some):
+            seen.extend(some)
+            rows = torch.rand(len(some), 1000)
+            for row, p in zip(rows, some):
+                row[p.index] = 2 if self.right(p) else -1
+            return rows
+
+    found = gallery.contest(pictures, Knows(lambda p: not p.cropped), Knows(lambda p: p.cropped))
+    assert list(found) == [1] and found[1][1].cropped and found[1][1].style == "close-up 80%"
+    assert {p.index for p in seen if p.cropped} == {1}
+
+
 def test_close_ups_are_windows_of_photos(tmp_path):
     y, x = np.mgrid[:50, :200]
     Image.fromarray(np.stack([x, y, x], axis=-1).astype(np.uint8)).save(tmp_path / "p.png")
@@ -164,25 +189,18 @@ def test_bundle_goes_by_the_rule(tmp_path, monkeypatch):
     assert {"tiger3", "fish"} < names and len(names) == 4 and "trained" not in names
 
 
-def test_load_joins_both_folders(tmp_path, monkeypatch):
+def test_more_pictures_are_counted_apart(tmp_path, monkeypatch):
     monkeypatch.setenv("CVASSIGN_DATA", str(tmp_path))
-    bundled = gallery.load()
-    assert {p.path.is_relative_to(gallery.BUNDLED) for p in bundled} == {True}
+    assert gallery.more() == []
     (tmp_path / "images").mkdir()
-    file = gallery.BUNDLED / "manifest.csv"
-    lines = file.read_text().splitlines()
+    lines = (gallery.BUNDLED / "manifest.csv").read_text().splitlines()
     other = lines[1].replace(lines[1].split(",")[0], "other.png")
     (tmp_path / "images/manifest.csv").write_text("\n".join([lines[0], lines[1], other]))
-    both = gallery.load()  # the one that both have counts once
-    assert len(both) == len(bundled) + 1 and both[-1].path == tmp_path / "images/other.png"
-    monkeypatch.setattr(gallery, "BUNDLED", tmp_path / "none")
-    assert len(gallery.load()) == 2
-    (tmp_path / "images/manifest.csv").unlink()
-    with pytest.raises(FileNotFoundError, match="expected gallery/manifest.csv"):
-        gallery.load()
+    (new,) = gallery.more()  # the one that both have is the gallery's
+    assert new.path == tmp_path / "images/other.png"
     monkeypatch.setenv("CVASSIGN_DATA", str(tmp_path / "none"))
     with pytest.raises(ValueError, match="CVASSIGN_DATA=.*none: expected a folder"):
-        gallery.load()
+        gallery.more()
 
 
 def test_own_label_decides_and_close_ups_of_a_photo_are_one_sample():
@@ -241,11 +259,12 @@ def photos(server, cache, tmp_path, monkeypatch):
     monkeypatch.setattr(gallery, "ADDRESS", server.address)
 
 
-def test_get_downloads_verifies_and_goes_on(photos, server, capsys):
+def test_get_downloads_verifies_and_goes_on(photos, server, cache, capsys):
     tiger = f"/{imagenet.classes()[292].wnid}_x.JPEG"
     right = server.files[tiger]
     assert gallery.samples() == []
     server.files[tiger] = right[:-1] + b"x"  # another file under its name
+    assert len(gallery.samples(fetch=True)) == 2
     with pytest.raises(AssetError, match="(?s)1 of 3 photos cannot be had.*known hash: expected"):
         gallery.get()
     assert [p.index for p in gallery.samples()] == [0, 1]
@@ -255,7 +274,12 @@ def test_get_downloads_verifies_and_goes_on(photos, server, capsys):
     assert server.asked == [tiger]  # the other two are not asked for again
     (*_, p) = gallery.samples()
     assert (p.index, p.kind, p.class_name) == (292, "photo", "tiger") and "ImageNet" in p.licence
-    assert {s.path for s in gallery.load()} >= set(gallery.get())
+    assert {s.path for s in gallery.samples()} == set(gallery.get())
+    server.lost = True
+    server.asked.clear()
+    with pytest.raises(AssetError):
+        gallery.get(cache / "elsewhere")
+    assert len(server.asked) == 1  # nobody waits for a thousand refusals
     assert capsys.readouterr().err == ""  # no bar where nobody looks
 
 
