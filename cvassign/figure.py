@@ -146,11 +146,13 @@ def panels(names: Sequence[str], columns: int, xlabel: str) -> tuple[Figure, dic
     return fig, dict(zip(names, axes.flat))
 
 
-def legend_below(fig: Figure, columns: int | None = None) -> None:
-    """One legend for all panels under the figure: each text once, in as many columns as fit. The
-    figure grows by its height, so that the panels keep theirs."""
+def legend_below(fig: Figure, title: str = "", columns: int | None = None) -> Figure:
+    """The figure with a title, and one legend for all panels under it: each text once, in as many
+    columns as fit. It grows by the legend's height, so that the panels keep theirs."""
     entries = {t: h for ax in fig.axes for h, t in zip(*ax.get_legend_handles_labels())}
     longest = max(len(text) for text in entries)
     columns = columns or max(1, min(4, int(WIDTH / (0.55 + 0.075 * longest))))
     fig.set_figheight(fig.get_figheight() + 0.19 * -(-len(entries) // columns))
     fig.legend(entries.values(), entries, loc="outside lower center", ncols=columns)
+    fig.suptitle(title)
+    return fig

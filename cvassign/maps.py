@@ -420,8 +420,7 @@ def position_distance(positions, title: str = "") -> Figure:
             ax.annotate(pairs, (d, cosine), at, **look)
     ax.axhline(0, color="0.4", lw=0.8)
     ax.set(xlabel="distance (patches)", ylabel="mean cosine", title=title)
-    legend_below(fig)
-    return fig
+    return legend_below(fig)
 
 
 def _lines(ax: Axes, x: Sequence, lines: dict[str, Sequence]) -> None:
@@ -444,9 +443,7 @@ def perturbation_curves(scores: dict[str, dict], title: str = "") -> Figure:
         _lines(ax, np.linspace(0, 100, len(next(iter(curves.values())))), curves)
         ax.set(title=name, xlabel=f"patches {('taken away', 'put in')[i]} (%)")
     axes[0].set_ylabel("probability of the class (%)")
-    legend_below(fig)
-    fig.suptitle(title)
-    return fig
+    return legend_below(fig, title)
 
 
 @styled
@@ -468,6 +465,4 @@ def by_layer(
         if label in (uniform or {}):
             line = ax.axhline(uniform[label], color="0.4", lw=1, ls=DASHES[1])
             line.set_label("if attention were uniform")
-    legend_below(fig)
-    fig.suptitle(title)
-    return fig
+    return legend_below(fig, title)

@@ -92,9 +92,7 @@ def loss_curves(results: Sequence[Result], title: str = "") -> Figure:
         ax.set(title=name, xlabel="epoch")
         whole_ticks(ax)
     axes[0].set_ylabel("cross-entropy (nats)")
-    legend_below(fig, models if models > 1 else None)  # a column a model
-    fig.suptitle(title)
-    return fig
+    return legend_below(fig, title, models if models > 1 else None)  # a column a model
 
 
 @styled
@@ -119,10 +117,8 @@ def loss_grid(
         band(ax, *_loss(group, "train"), MODEL_COLOURS[model], **look)
         band(ax, *_loss(group, "val"), MODEL_COLOURS[model], label=f"{model}, validation")
         whole_ticks(ax)
-    legend_below(fig)
     fig.supylabel("cross-entropy (nats)", fontsize=9)
-    fig.suptitle(title)
-    return fig
+    return legend_below(fig, title)
 
 
 @styled
@@ -256,9 +252,7 @@ def hyperparameters(
         ax.set_xlabel(name)
         ax.margins(x=0.12)
     fig.supylabel("validation accuracy (%)", fontsize=9)
-    legend_below(fig)
-    fig.suptitle(title)
-    return fig
+    return legend_below(fig, title)
 
 
 FOREST = {"step": ("o", "0.25"), "sum": ("D", COLOURS[1]), "whole": ("s", COLOURS[4]),
@@ -313,6 +307,4 @@ def robustness_difference(gaps: dict, severities: Sequence[int], title: str = ""
         ax.set(xlabel="severity (0: clean images)")
         whole_ticks(ax)
     axes[0].set_ylabel("Diff-ViT − ViT (points)")
-    legend_below(fig)
-    fig.suptitle(title)
-    return fig
+    return legend_below(fig, title)

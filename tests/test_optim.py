@@ -131,20 +131,11 @@ def test_decay_is_decoupled():
             torch.testing.assert_close(p.detach(), torch.full_like(p, 0.95 if matrix else 1.0))
 
 
-@pytest.mark.parametrize(
-    "progress, warmup, expected",
-    (
-        (0.0, 0.1, 0.0),
-        (0.05, 0.1, 0.5),
-        (0.1, 0.1, 1.0),
-        (0.55, 0.1, 0.5),
-        (1.0, 0.1, 0.0),
-        (0.0, 0.0, 1.0),
-        (0.25, 0.0, 0.5 + math.sqrt(0.125)),
-        (1.0, 0.0, 0.0),
-        (0.5, 1.0, 0.5),
-        (1.0, 1.0, 1.0),
-    ),
-)
-def test_schedule(progress, warmup, expected):
-    assert lr_factor(progress, warmup) == pytest.approx(expected, abs=1e-12)
+def test_schedule():
+    for warmup, expected in (
+        (0.1, {0: 0, 0.05: 0.5, 0.1: 1, 0.55: 0.5, 1: 0}),
+        (0.0, {0: 1, 0.25: 0.5 + math.sqrt(0.125), 1: 0}),
+        (1.0, {0.5: 0.5, 1: 1}),
+    ):
+        for progress, factor in expected.items():
+            assert lr_factor(progress, warmup) == pytest.approx(factor, abs=1e-12)

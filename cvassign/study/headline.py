@@ -22,14 +22,9 @@ COMPARED |= {"three and three": (3, 3), "three": (3,)}
 
 
 def headline(right: dict[str, torch.Tensor]) -> dict:
-    """The two models' accuracies and their differences, from {"vit", "diff": (seeds, images) True
-    where the model is right}, of the same seeds.
-
-    Returns:
-        Accuracies by seed (percent); Diff-ViT minus ViT over seeds, and over test images (each
-        image counted with the share of seeds that get it right); how often both, one or none of
-        the models of seed 0 is right.
-    """
+    """Accuracies by seed (percent), from {"vit", "diff": (seeds, images) True where the model is
+    right}; Diff-ViT minus ViT over seeds, and over test images (each image counted with the share
+    of seeds that get it right); how often both, one or none of the models of seed 0 is right."""
     accuracy = {m: 100 * r.float().mean(1) for m, r in right.items()}
     vit, diff = right["vit"][0], right["diff"][0]
     return {
