@@ -178,7 +178,7 @@ def table(*experiments: Rows):
     for group in by_name(results) if results else []:
         r = group[0]
         about = {"": _label(group), "epochs": r.train.epochs, "parameters": f"{r.n_params:,}"}
-        about |= {"GFLOP/image": f"{r.gflop:.3f}"} | _numbers(group)
+        about |= {"GFLOP an image": f"{r.gflop:.3f}"} | _numbers(group)
         rows.append(about | {"seeds": len(group)})
     rows += [{"": r.label, "test %": "missing", "seeds": 0} for r in results.missing if r.seed == 0]
     return shown(pd.DataFrame(rows, dtype=object).set_index("").fillna("–"))

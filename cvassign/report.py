@@ -11,7 +11,7 @@ and only what stands between them is written here:
     <!--= patch vit "patch 2" test - reference vit test -->−0.77<!--/-->   difference of the means
     <!--= json study/headline over\\ images/mean +.2f -->−0.89<!--/-->      file, path, format
     <!--= interval study/headline over\\ images +.2f -->...<!--/-->       mean [low, high] of a file
-    <!--= rank lemon.webp Keras surface -->1<!--/-->       3.1.4: picture, model, change: of its class
+    <!--= rank lemon.webp Keras surface -->1<!--/-->   picture, model, change: rank of its class
     <!--= alarms 13 -->0.65<!--/-->                         false alarms in so many comparisons
     <!--= table patch vit diff -->...<!--/-->               the rows of an experiment
     <!--= clip -->...<!--/-->                               what notebook 3 measured of CLIP
