@@ -93,12 +93,8 @@ def alternate(candidates: dict[str, Callable[[], float]], size: Size) -> dict[st
 
 def summary(values: list[float]) -> dict:
     """Median and spread: {"median", "min", "max", "rounds"}."""
-    return {
-        "median": statistics.median(values),
-        "min": min(values),
-        "max": max(values),
-        "rounds": values,
-    }
+    spread = {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    return spread | {"rounds": values}
 
 
 def rates(seconds: dict[str, list[float]], amount: float) -> dict[str, dict]:
