@@ -59,7 +59,7 @@ for model in ("vit", "diff"):
     trained = results.load_model(run, out)
     attention_study.attention_of(trained, data.load_generated().test.images[:4])
 layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 4))
-found = precision.measure(layers, torch.randn(2, 3, 8, 8), [1], runs=2, log=lambda *a, **k: None)
+found = precision.measure(layers, torch.randn(2, 3, 8, 8), [1], runs=2)
 assert "error" not in found["fp32"] and "tf32" not in found
 assert precision.describe(torch.device("cpu"))["device"].startswith("CPU")
 assert bench.attention_kernels(run.model, 2, bench.SIZES["quick"], torch.device("cpu"))

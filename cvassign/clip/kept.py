@@ -42,9 +42,14 @@ class Kept:
     """
 
     def __init__(
-        self, encode: Callable[[list], Tensor], content: Callable[[object], bytes], probe,
-        folder: Path | None, name: str, progress: bool = False,
-    ):  # fmt: skip
+        self,
+        encode: Callable[[list], Tensor],
+        content: Callable[[object], bytes],
+        probe,
+        folder: Path | None,
+        name: str,
+        progress: bool = False,
+    ):
         self._encode, self._content, self._thing = encode, content, probe
         slug = re.sub(r"[^\w.]+", "-", name).strip("-")
         self._file = None if folder is None else Path(folder) / f"{slug}.safetensors"

@@ -46,8 +46,11 @@ def test_mask_from_alpha_and_from_the_background(drawing):
     hollow = image.copy()
     ImageDraw.Draw(hollow).rectangle((30, 30, 36, 36), "white")  # closed: it belongs to the object
     assert (cf.mask_of(hollow) == mask).all()
-    noisy = Image.fromarray((pixels(image) - np.random.default_rng(0).integers(0, 5, (80, 80, 3)))
-                            .clip(0, 255).astype(np.uint8))  # fmt: skip
+    noisy = Image.fromarray(
+        (pixels(image) - np.random.default_rng(0).integers(0, 5, (80, 80, 3)))
+        .clip(0, 255)
+        .astype(np.uint8)
+    )
     assert (cf.mask_of(noisy) == mask).all()
     white = Image.new("RGBA", (80, 80), (255, 255, 255, 0))
     white.paste((255, 255, 255, 255), (10, 10, 30, 30))  # white on white: alpha alone tells
@@ -166,9 +169,10 @@ def pictures(tmp_path, drawing, photo):
     photo.rotate(45, fillcolor="white").save(tmp_path / "other.png")
     return [
         picture(tmp_path / "drawing.png", 1, "rendition", "clipart"),
-        picture(tmp_path / "own.png", 1), picture(tmp_path / "other.png", 400),
+        picture(tmp_path / "own.png", 1),
+        picture(tmp_path / "other.png", 400),
         picture(tmp_path / "scene.png", 500, style="photo"),
-    ]  # fmt: skip
+    ]
 
 
 def test_versions_borrow_from_the_right_photos_and_leave_out_what_is_missing(pictures):
@@ -177,7 +181,9 @@ def test_versions_borrow_from_the_right_photos_and_leave_out_what_is_missing(pic
     assert list(cf.versions(drawn, pictures)) == [cf.AS_IS, *CHANGES]
     assert set(cf.versions(drawn, [drawn])) == {cf.AS_IS, *PLAIN}
     assert set(cf.versions(scene, pictures)) == {
-        cf.AS_IS, *(n for n, c in CHANGES.items() if not c.masked)}  # fmt: skip
+        cf.AS_IS,
+        *(n for n, c in CHANGES.items() if not c.masked),
+    }
     window = picture(own.path, 1, cropped=(own.path, (0.0, 0.0, 0.5, 0.5)))
     some = cf.versions(window, pictures)
     assert some[cf.AS_IS].size == (50, 50) and some[cf.WHOLE].size == (100, 100)

@@ -22,8 +22,14 @@ make = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(make)
 
 
-def picture(index: int, style: str = "clipart", shown: bool = True, kind: str = "rendition",
-            path: str = "x.png", box: tuple | None = None) -> gallery.Picture:  # fmt: skip
+def picture(
+    index: int,
+    style: str = "clipart",
+    shown: bool = True,
+    kind: str = "rendition",
+    path: str = "x.png",
+    box: tuple | None = None,
+) -> gallery.Picture:
     rest = (kind, "s", "CC0", "a", shown, box and (Path(path), box))
     return gallery.Picture(Path(path), index, (index, 5), style, *rest)
 
@@ -70,10 +76,11 @@ def test_select_takes_whole_photos_then_renditions_then_the_widest_close_ups():
         ]
 
     losses = [
-        picture(0, "close-up", kind="photo", path="0.jpg", box=close), picture(0, path="d.png"),
+        picture(0, "close-up", kind="photo", path="0.jpg", box=close),
+        picture(0, path="d.png"),
         picture(0, "close-up", kind="photo", path="0.jpg", box=wide),
         picture(0, "photo", kind="photo", path="0.jpg"),
-    ]  # fmt: skip
+    ]
     for last in (3, 1, 2, 0):  # without a better one the next is taken
         pictures = of_class(0, *losses)
         first = torch.tensor([True] * 3 + [False] * len(losses))
@@ -105,8 +112,12 @@ def test_a_contest_scores_close_ups_only_where_they_can_matter(tmp_path):
         Image.new("RGB", (50, 50), "white").save(tmp_path / name)
         return picture(index, name, kind=kind, path=tmp_path / name)
 
-    pictures = [made(1, "a.png"), made(1, "b.png"), made(1, "c.png", "photo"),
-                made(2, "e.png", "photo")]  # fmt: skip
+    pictures = [
+        made(1, "a.png"),
+        made(1, "b.png"),
+        made(1, "c.png", "photo"),
+        made(2, "e.png", "photo"),
+    ]
     seen = []
 
     class Knows:
@@ -152,8 +163,9 @@ def test_bundled_gallery_is_open_and_small():
     assert sum(f.stat().st_size for f in files) <= 7_000_000
     assert max(max(Image.open(f).size) for f in files) <= make.SIDE
     # No table scores the twin on what it was trained on: `held_out` leaves that out.
-    known = Counter(p.index for p in pictures if twin.parts(p.source) == ["train"]
-                    and p.kind == "rendition")  # fmt: skip
+    known = Counter(
+        p.index for p in pictures if twin.parts(p.source) == ["train"] and p.kind == "rendition"
+    )
     assert max(known.values()) <= make.OF_TRAINING
     assert {*map(tuple, (twin.parts(p.source) for p in twin.held_out(pictures)))} == {("test",)}
     names = {n for p in pictures for n in (p.path.stem, f"{p.path.parts[-3]}/{p.path.stem}")}
@@ -164,25 +176,46 @@ def test_bundled_gallery_is_open_and_small():
 
 
 def test_bundle_goes_by_the_rule(tmp_path, monkeypatch):
-    def row(path, index=292, style="clipart", kind="rendition", source="debian:tuxpaint 1",
-            shown="yes", width="64"):  # fmt: skip
+    def row(
+        path,
+        index=292,
+        style="clipart",
+        kind="rendition",
+        source="debian:tuxpaint 1",
+        shown="yes",
+        width="64",
+    ):
         Image.new("RGB", (64, 64)).save(tmp_path / path)
         return dict.fromkeys(gallery.COLUMNS, "x") | {
-            "path": path, "imagenet_class_index": str(index), "style": style, "kind": kind,
-            "synset": imagenet.classes()[index].wnid, "accept_indices": str(index),
-            "source_repo": source, "may_be_committed": shown, "width": width, "height": "64",
-        }  # fmt: skip
+            "path": path,
+            "imagenet_class_index": str(index),
+            "style": style,
+            "kind": kind,
+            "synset": imagenet.classes()[index].wnid,
+            "accept_indices": str(index),
+            "source_repo": source,
+            "may_be_committed": shown,
+            "width": width,
+            "height": "64",
+        }
 
     write_manifest(
-        tmp_path, row("tiger0.png"), row("tiger1.png"), row("tiger2.png", style="emoji_3d"),
-        row("tiger3.png", style="photo", kind="photo"), row("fish.png", 0),
-        row("trained.png", source="openclipart"), row("secret.png", shown="no"),
-        row("large.png", width="999"), row("seal.png"),  # listed as no picture of its class
-    )  # fmt: skip
+        tmp_path,
+        row("tiger0.png"),
+        row("tiger1.png"),
+        row("tiger2.png", style="emoji_3d"),
+        row("tiger3.png", style="photo", kind="photo"),
+        row("fish.png", 0),
+        row("trained.png", source="openclipart"),
+        row("secret.png", shown="no"),
+        row("large.png", width="999"),
+        row("seal.png"),  # listed as no picture of its class
+    )
     assert make.bundle(tmp_path, tmp_path / "out") == 7
     names = {p.path.name for p in gallery.read(tmp_path / "out")}
-    assert names == {f"{n}.webp" for n in (
-        "tiger0", "tiger1", "tiger2", "tiger3", "fish", "trained", "large")}  # fmt: skip
+    assert names == {
+        f"{n}.webp" for n in ("tiger0", "tiger1", "tiger2", "tiger3", "fish", "trained", "large")
+    }
     monkeypatch.setattr(make, "RENDITIONS", 2)  # one of each style, the twin's sources last
     make.bundle(tmp_path, tmp_path / "two")
     names = {p.path.stem for p in gallery.read(tmp_path / "two")}
@@ -228,9 +261,12 @@ def test_load_checks_the_manifest(tmp_path):
     with pytest.raises(FileNotFoundError, match="expected manifest.csv"):
         gallery.read(tmp_path)
     row = dict.fromkeys(gallery.COLUMNS, "") | {
-        "path": "t.png", "imagenet_class_index": "292", "synset": "n02129604",
-        "accept_indices": "292|293", "may_be_committed": "yes",
-    }  # fmt: skip
+        "path": "t.png",
+        "imagenet_class_index": "292",
+        "synset": "n02129604",
+        "accept_indices": "292|293",
+        "may_be_committed": "yes",
+    }
 
     write_manifest(tmp_path, row)
     (p,) = gallery.read(tmp_path)

@@ -17,20 +17,26 @@ torch.set_num_threads(1)
 def small_encoder() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(inplace=True),
-        nn.Flatten(), nn.Linear(4 * 8 * 8, 5),
-    ).eval()  # fmt: skip
+        nn.Conv2d(3, 4, 3, padding=1, bias=False),
+        nn.BatchNorm2d(4),
+        nn.ReLU(inplace=True),
+        nn.Flatten(),
+        nn.Linear(4 * 8 * 8, 5),
+    ).eval()
 
 
 BATCH = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 N_CONV, N_BN, N_LINEAR = 3 * 4 * 9, 4 * 4, 256 * 5 + 5  # BatchNorm: weight, bias, mean, variance
 
 
-@pytest.mark.parametrize("name, expected", (
-    ("fp32", {"float32": 4 * (N_CONV + N_BN + N_LINEAR), "int64": 8}),
-    ("fp16", {"float16": 2 * (N_CONV + N_LINEAR), "float32": 4 * N_BN, "int64": 8}),
-    ("bf16", {"bfloat16": 2 * (N_CONV + N_LINEAR), "float32": 4 * N_BN, "int64": 8}),
-))  # fmt: skip
+@pytest.mark.parametrize(
+    "name, expected",
+    (
+        ("fp32", {"float32": 4 * (N_CONV + N_BN + N_LINEAR), "int64": 8}),
+        ("fp16", {"float16": 2 * (N_CONV + N_LINEAR), "float32": 4 * N_BN, "int64": 8}),
+        ("bf16", {"bfloat16": 2 * (N_CONV + N_LINEAR), "float32": 4 * N_BN, "int64": 8}),
+    ),
+)
 def test_conversion_counts_to_the_byte(name, expected):
     encoder = small_encoder()
     assert precision.weight_bytes(precision.convert(encoder, name)) == expected
@@ -45,11 +51,14 @@ def test_fp16_is_open_clips_fp16():
     assert types["bn1.weight"] == torch.float32 and types["conv1.weight"] == torch.float16
 
 
-@pytest.mark.parametrize("act, words", (
-    (lambda: precision.convert(small_encoder(), "int8"), "fp32, tf32.*got 'int8'"),
-    (lambda: precision.time_forward(small_encoder(), BATCH, runs=1), "at least 2, got 1"),
-    (lambda: precision.compare(BATCH, BATCH[:1]), r"\(2, 3, 8, 8\) and \(1, 3, 8, 8\)"),
-))  # fmt: skip
+@pytest.mark.parametrize(
+    "act, words",
+    (
+        (lambda: precision.convert(small_encoder(), "int8"), "fp32, tf32.*got 'int8'"),
+        (lambda: precision.time_forward(small_encoder(), BATCH, runs=1), "at least 2, got 1"),
+        (lambda: precision.compare(BATCH, BATCH[:1]), r"\(2, 3, 8, 8\) and \(1, 3, 8, 8\)"),
+    ),
+)
 def test_impossible_measurements_are_refused(act, words):
     with pytest.raises(ValueError, match=words):
         act()
@@ -86,7 +95,7 @@ def test_without_fp32_the_others_say_so():
                 raise RuntimeError("out of memory")
             return self.layer(x)
 
-    out = precision.measure(Half(), torch.ones(2, 4), [1], runs=2, log=lambda *a, **k: None)
+    out = precision.measure(Half(), torch.ones(2, 4), [1], runs=2)
     assert out["fp32"]["error"] == "RuntimeError: out of memory"
     assert out["bf16"]["error"].endswith("nothing to compare with: fp32 did not run")
 
@@ -101,7 +110,7 @@ def test_an_error_leaves_no_encoder_on_the_device(monkeypatch):
 
     monkeypatch.setattr(precision, "error_by_layer", fails)
     monkeypatch.setattr(encoder, "cpu", lambda: moved.append("cpu"))
-    out = precision.measure(encoder, BATCH, [1], runs=2, log=lambda *a, **k: None)
+    out = precision.measure(encoder, BATCH, [1], runs=2)
     assert "out of memory" in out["bf16"]["error"] and moved == ["cpu"]
 
 
@@ -145,8 +154,9 @@ def test_timeline_categories():
 def test_command_writes_one_json(tmp_path, monkeypatch):
     small = nn.Sequential(nn.AdaptiveAvgPool2d(8), small_encoder())
     monkeypatch.setattr(precision, "image_encoder", lambda _: (small, "random"))
-    path = precision.main(["--out", str(tmp_path), "--device", "cpu", "--batch-sizes", "1,2",
-                           "--runs", "4"])  # fmt: skip
+    path = precision.main(
+        ["--out", str(tmp_path), "--device", "cpu", "--batch-sizes", "1,2", "--runs", "4"]
+    )
     assert [p.name for p in tmp_path.iterdir()] == ["precision_cpu.json"]
     out = json.loads(path.read_text())
     fp32 = out["precisions"]["fp32"]

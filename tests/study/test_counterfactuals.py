@@ -21,7 +21,12 @@ def test_moved_compares_the_same_pictures_and_draws_classes():
     found = counterfactuals.moved(some, [1, 1, 2, 2])
     assert found["surface"]["top5"] == [0, 50] and found["surface"]["median"] == [24, 12]
     assert found["surface"]["points"] == {
-        "mean": 50, "low": 50, "high": 50, "n": 2, "over": "classes"}  # fmt: skip
+        "mean": 50,
+        "low": 50,
+        "high": 50,
+        "n": 2,
+        "over": "classes",
+    }
     assert found["surface"]["factor"] == {"mean": 0.5, "low": 0.5, "high": 0.5}
     assert found["blur"]["n"] == 1 and found["blur"]["factor"]["mean"] == pytest.approx(2)
     by_picture = counterfactuals.moved(some, range(4))["surface"]["points"]
@@ -75,8 +80,10 @@ def test_study_changes_pictures_and_tells_two_models_apart(tmp_path, monkeypatch
             dark = [(np.asarray(open_rgb(i).convert("L")) < 200).mean() for i in images]
             return torch.tensor([[0, d - 0.3, *[0] * 10] for d in dark]).float()
 
-    pictures = [drawn("a", "blue", 25, "rendition", "clipart"),
-                drawn("b", "red", 12, "photo", "photo_cutout")]  # fmt: skip
+    pictures = [
+        drawn("a", "blue", 25, "rendition", "clipart"),
+        drawn("b", "red", 12, "photo", "photo_cutout"),
+    ]
     out = counterfactuals.study(pictures, pictures[:1], [ByColour(), BySize()])
     points = {m: c["surface"]["points"]["mean"] for m, c in out["moved"]["drawings"].items()}
     assert points == {"colour": 100, "size": 0}

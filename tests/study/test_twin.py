@@ -137,8 +137,11 @@ def test_stored_twin_is_the_trained_one(trunk, tmp_path):
         expected = head(remembering.features([file]))
     assert torch.allclose(remembering.logits([file]), trunk.logits([file]), atol=1e-3)
     assert torch.allclose(loaded.encode_image([file]), expected, atol=2e-3)  # half precision
-    assert torch.allclose(twin.load(remembering, tmp_path).encode_image([file]),
-                          loaded.encode_image([file]), atol=1e-4)  # fmt: skip
+    assert torch.allclose(
+        twin.load(remembering, tmp_path).encode_image([file]),
+        loaded.encode_image([file]),
+        atol=1e-4,
+    )
     zero_shot = loaded.zero_shot()
     cosine = loaded.encode_image([file]) @ classes.T
     assert torch.allclose(zero_shot.logits([file]), loaded.logit_scale * cosine, atol=0.05)
@@ -156,10 +159,22 @@ def test_stored_twin_is_the_trained_one(trunk, tmp_path):
 
 
 def test_each_source_has_one_part_and_held_out_ones_are_the_tests():
-    sources = ["debian:tuxpaint 1", "github:ajschumacher/imagen", "npm:twemoji", "a user's/photos",
-               "github:EliSchwartz/imagenet-sample-images", "x/Homework2-Caltech101"]  # fmt: skip
+    sources = [
+        "debian:tuxpaint 1",
+        "github:ajschumacher/imagen",
+        "npm:twemoji",
+        "a user's/photos",
+        "github:EliSchwartz/imagenet-sample-images",
+        "x/Homework2-Caltech101",
+    ]
     assert [twin.parts(s) for s in sources] == [
-        ["test"], ["test"], ["train"], [], ["train"], ["validation"]]  # fmt: skip
+        ["test"],
+        ["test"],
+        ["train"],
+        [],
+        ["train"],
+        ["validation"],
+    ]
     pictures = [picture(0, source=s) for s in sources]
     wider = twin.held_out(pictures, known=("train",))
     assert [p.source for p in wider] == [sources[i] for i in (0, 1, 3, 5)]
@@ -195,8 +210,9 @@ def test_study_trains_every_variant(tmp_path):
         ]
         pixels = torch.stack([centres[p.index] for p in pictures[part]])
         features[part] = pixels + 0.1 * torch.rand(pixels.shape)
-    data = twin_study.Data(pictures, features, F.normalize(torch.randn(1000, 7, 16), dim=-1),
-                           nn.Linear(64, 1000), {})  # fmt: skip
+    data = twin_study.Data(
+        pictures, features, F.normalize(torch.randn(1000, 7, 16), dim=-1), nn.Linear(64, 1000), {}
+    )
     out = twin_study.study(data, "small", 2, tmp_path)
     assert [v["pairs"] for v in out["variants"].values()] == [72, 36, 60]
     trained = out["variants"]["with renditions"]
@@ -233,9 +249,12 @@ def test_icons_are_named_by_classes_and_their_emoji():
     box, crane = labelled("cardboard box / carton"), labelled("crane bird")
     found = twin_study.icon_names([tiger, box, crane, labelled("ram (adult male sheep)")])
     assert {n: p.index for n, p in found.items()} == {
-        "tiger-face": tiger.index, "cardboard-box": box.index, "carton": box.index,
-        "crane-bird": 134, "ram": 348,
-    }  # fmt: skip
+        "tiger-face": tiger.index,
+        "cardboard-box": box.index,
+        "carton": box.index,
+        "crane-bird": 134,
+        "ram": 348,
+    }
     other = labelled("leopard", "npm:twemoji", "tiger-face")  # a name of two classes is left out
     assert "tiger-face" not in twin_study.icon_names([tiger, other])
 
@@ -245,8 +264,13 @@ def test_aliases_are_followed_and_one_drawing_counts_once(tmp_path):
     wanted = {n: picture(i) for i, n in enumerate(("box", "carton", "piano", "tiger"))}
     square = {"body": '<path fill="currentColor" d="M0 0h24v24H0z"/>'}
     aliases = {"carton": {"parent": "box"}, "tiger": {"parent": "box", "hFlip": True}}
-    content = {"info": {}, "icons": {"box": square, "piano": {"body": "<g/>"}}, "width": 24,
-               "height": 24, "aliases": aliases}  # fmt: skip
+    content = {
+        "info": {},
+        "icons": {"box": square, "piano": {"body": "<g/>"}},
+        "width": 24,
+        "height": 24,
+        "aliases": aliases,
+    }
     got = twin_study.icon_set(content, "mdi", wanted, tmp_path)
     assert [(p.path.name, p.index) for p in got] == [("box.png", 0), ("piano.png", 2)]
     assert all(twin.parts(p.source) == ["train"] for p in got)
@@ -255,12 +279,19 @@ def test_aliases_are_followed_and_one_drawing_counts_once(tmp_path):
     assert drawn.any(1).sum() == pytest.approx(twin_study.SIZE / (1 + 2 * twin_study.MARGIN), abs=2)
 
 
-@pytest.mark.parametrize("prefix, category, licence, part", [
-    ("mdi", "Material", "Apache-2.0", "train"), ("il", None, "MIT", "train"),
-    ("lucide", "UI 24px", "ISC", "validation"), ("lucide-lab", "UI 24px", "ISC", None),
-    ("fluent-emoji-flat", "Emoji", "MIT", None), ("twemoji", "Emoji", "CC-BY-4.0", None),
-    ("simple-icons", "Logos", "CC0-1.0", None), ("ps", None, "CC-BY-NC-4.0", None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "prefix, category, licence, part",
+    [
+        ("mdi", "Material", "Apache-2.0", "train"),
+        ("il", None, "MIT", "train"),
+        ("lucide", "UI 24px", "ISC", "validation"),
+        ("lucide-lab", "UI 24px", "ISC", None),
+        ("fluent-emoji-flat", "Emoji", "MIT", None),
+        ("twemoji", "Emoji", "CC-BY-4.0", None),
+        ("simple-icons", "Logos", "CC0-1.0", None),
+        ("ps", None, "CC-BY-NC-4.0", None),
+    ],
+)
 def test_a_set_has_a_part_by_its_hand_its_kind_and_its_licence(prefix, category, licence, part):
     info = {"license": {"spdx": licence}} | ({"category": category} if category else {})
     assert twin_study.icon_part(prefix, info) == part
