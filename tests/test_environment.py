@@ -160,7 +160,7 @@ def test_printing_and_reading_survive_another_encoding():
         assert b"runs done" in done.stdout and b"_init 0.8" in done.stdout
 
 
-@pytest.mark.parametrize("folder", ("cvassign", "dino", "gallery"))
+@pytest.mark.parametrize("folder", ("cvassign", "dino", "gallery", "tests"))
 def test_text_is_read_and_written_in_utf_8(folder):
     """Not in the locale's encoding; ruff's PLW1514 sees it only where it knows a path as one."""
     for file in (ROOT / folder).rglob("*.py"):

@@ -60,7 +60,7 @@ def test_wrong_files_are_refused(tmp_path):
     torch.save(resnet50().state_dict(), tmp_path / "resnet.pt")
     with pytest.raises(ValueError, match="expected the tensors of CLIP RN50; missing"):
         zero_shot.load(tmp_path / "resnet.pt")
-    (tmp_path / "text.pt").write_text("<html>404</html>")
+    (tmp_path / "text.pt").write_bytes(b"<html>404</html>")
     with pytest.raises(ValueError, match="expected OpenAI's RN50.pt or a state dict"):
         zero_shot.load(tmp_path / "text.pt")
 

@@ -36,7 +36,7 @@ def test_moved_compares_the_same_pictures_and_draws_classes():
 
 
 def test_stored_choice_keeps_the_rule():
-    stored = json.loads(counterfactuals.OUT.read_text())
+    stored = json.loads(counterfactuals.OUT.read_bytes())
     pool, (network, words) = counterfactuals.candidates()
     ten = gallery.select(pool, words, network)
     assert len(ten) == 10 and len({loss.branch for _, loss in ten.values()}) >= 6
