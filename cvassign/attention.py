@@ -26,22 +26,12 @@ LAMBDA_STD = 0.1
 def scaled_dot_product_attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Attention(Q, K, V) = softmax(Q Kᵀ / √d) V, arXiv 1706.03762 eq. 1.
 
-    Args:
-        q: queries, (..., N, d).
-        k: keys, (..., M, d).
-        v: values, (..., M, dv).
-
-    Returns:
-        The output (..., N, dv) and the weights (..., N, M), whose rows sum to one.
-
-    Raises:
-        ValueError: if queries and keys differ in d, or keys and values in M.
+    Of queries q (..., N, d), keys k (..., M, d) and values v (..., M, dv) the output (..., N, dv)
+    and the weights (..., N, M), whose rows sum to one.
     """
     if q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]:
-        raise ValueError(
-            f"expected q (..., N, d), k (..., M, d), v (..., M, dv); "
-            f"got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
-        )
+        got = ", ".join(str(tuple(x.shape)) for x in (q, k, v))
+        raise ValueError(f"expected q (..., N, d), k (..., M, d), v (..., M, dv); got {got}")
     weights = attention_weights(q, k)
     return weights @ v, weights
 
@@ -72,12 +62,7 @@ def head_size(embed_dim: int, num_heads: int) -> int:
 
 
 class MultiHeadAttention(nn.Module):
-    """Multi-head self-attention, arXiv 2010.11929 eqs. 5-8.
-
-    Args:
-        embed_dim: D.
-        num_heads: H; each head has size d = D / H.
-    """
+    """Multi-head self-attention, arXiv 2010.11929 eqs. 5-8."""
 
     def __init__(self, embed_dim: int, num_heads: int):
         super().__init__()
@@ -104,7 +89,7 @@ class MultiHeadAttention(nn.Module):
 
 
 def lambda_init_of(layer: int) -> float:
-    """λ_init = 0.8 - 0.6 exp(-0.3 (l - 1)) for the layer l = 1 ... L (arXiv 2410.05258, section 2.1)."""
+    """λ_init = 0.8 - 0.6 exp(-0.3 (l - 1)), l = 1 ... L (arXiv 2410.05258, section 2.1)."""
     if layer < 1:
         raise ValueError(f"layers are counted from 1, got layer {layer}")
     return 0.8 - 0.6 * math.exp(-0.3 * (layer - 1))

@@ -17,7 +17,6 @@ All randomness comes from the generator that is passed in, so a resumed run repe
 B batch, S image side, K classes.
 """
 
-import math
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -36,32 +35,25 @@ OPS = (
 )  # fmt: skip
 SIGNED = OPS[:7] + ("Brightness", "Contrast")  # magnitude is negated for every other image
 
-# What a spec may name, in the order in which it is applied, with the default arguments.
-DEFAULTS = dict(none=(), crop=(), flip=(), jitter=(), randaugment=(2, 9), cutmix=(0.5,))
+# What a spec may name, in the order in which it is applied: how its arguments are written, and what
+# they are if left out.
+NAMES = dict.fromkeys(("none", "crop", "flip", "jitter"), ("", ()))
+NAMES["randaugment"] = r"(?:\((\d+),([12]?\d|30)\))?", (2, 9)
+NAMES["cutmix"] = r"(?:\(([01]|0?\.\d+|1\.0*)\))?", (0.5,)
+KNOWN = "none, crop, flip, jitter, randaugment(n,m) of integers, m in 0..30, cutmix(p), p in 0..1"
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The augmentations named in a spec; build it with `build_augmentation`.
+    """The augmentations named in a spec; build it with `build_augmentation`."""
 
-    Attributes:
-        parts: name -> numeric arguments, in any order; they are applied in the order of
-            `DEFAULTS`.
-    """
-
-    parts: dict[str, tuple[float, ...]]
+    parts: dict[str, tuple[float, ...]]  # name -> arguments; applied in the order of NAMES
 
     def pixels(self, images: Tensor, generator: Generator | None = None) -> Tensor:
-        """Crop, flip, colour jitter and RandAugment: (B, 3, S, S) uint8 -> same.
-
-        Raises:
-            ValueError: if the images are not uint8 of 3 x 32 x 32.
-        """
+        """Crop, flip, colour jitter and RandAugment: (B, 3, S, S) uint8 -> same."""
         if images.dtype != torch.uint8 or images.shape[1:] != (3, SIZE, SIZE):
-            raise ValueError(
-                f"expected uint8 images (B, 3, {SIZE}, {SIZE}), "
-                f"got {images.dtype} of shape {tuple(images.shape)}"
-            )
+            got = f"{images.dtype} of shape {tuple(images.shape)}"
+            raise ValueError(f"expected uint8 images (B, 3, {SIZE}, {SIZE}), got {got}")
         if {"crop", "flip"} & self.parts.keys():
             images = crop_flip(images, "crop" in self.parts, "flip" in self.parts, generator)
         if "jitter" in self.parts:
@@ -84,46 +76,22 @@ class Augmentation:
 def build_augmentation(spec: str) -> Augmentation:
     """Reads names joined by "+", such as "crop+flip+randaugment(2,9)+cutmix(0.5)".
 
-    Arguments: randaugment(n, m) applies n operations of magnitude m in 0..30; cutmix(p) takes a
-    share p of the images. Left out, they are those of `DEFAULTS`.
-
-    Raises:
-        ValueError: on an unknown or repeated name, a wrong number of arguments or one out of
-            range; the message lists the known names.
+    randaugment(n, m) applies n operations of magnitude m in 0..30; cutmix(p) takes a share p of the
+    images. ValueError lists what is known.
     """
     parts = {}
     for term in spec.replace(" ", "").split("+"):
-        match = re.fullmatch(r"(\w+)(?:\(([\d.,]+)\))?", term)
-        name, given = match.groups() if match else (term, None)
-        if name not in DEFAULTS:
-            raise ValueError(f"unknown augmentation {term!r} in {spec!r}; known: {_signatures()}")
+        name = term.partition("(")[0]
+        pattern, default = NAMES.get(name, ("never", ()))
+        if not (match := re.fullmatch(pattern, term[len(name) :])):
+            raise ValueError(f"unknown augmentation {term!r} in {spec!r}; known: {KNOWN}")
         if name in parts:
             raise ValueError(f"augmentation {name!r} comes twice in {spec!r}")
-        parts[name] = _arguments(name, given) if given else DEFAULTS[name]
+        given = tuple(float(g) if "." in g else int(g) for g in match.groups() if g)
+        parts[name] = given or default
     if "none" in parts and len(parts) > 1:
         raise ValueError(f"'none' cannot be joined with another augmentation, got {spec!r}")
     return Augmentation(parts)
-
-
-def _arguments(name: str, given: str) -> tuple[float, ...]:
-    """The numbers between the parentheses; randaugment's are integers, the others' shares."""
-    try:
-        values = tuple((int if name == "randaugment" else float)(g) for g in given.split(","))
-    except ValueError:
-        values = ()
-    right_count = len(values) == len(DEFAULTS[name]) > 0
-    highest = (math.inf, BINS - 1) if name == "randaugment" else (1,)
-    if not right_count or not all(0 <= v <= h for v, h in zip(values, highest)):
-        raise ValueError(
-            f"bad arguments {name}({given}); known: {_signatures()}, "
-            f"with n and m integers, m in 0..{BINS - 1}, and p in 0..1"
-        )
-    return values
-
-
-def _signatures() -> str:
-    arguments = {0: "", 1: "(p)", 2: "(n,m)"}
-    return ", ".join(name + arguments[len(values)] for name, values in DEFAULTS.items())
 
 
 def crop_flip(images: Tensor, crop: bool, flip: bool, generator: Generator | None) -> Tensor:
@@ -154,12 +122,10 @@ def random_op(images: Tensor, generator: Generator | None, level: int) -> Tensor
 @lru_cache
 def magnitude_table(device: torch.device) -> tuple[Tensor, Tensor]:
     """Magnitudes (14, 31) of each operation and which are signed (14,), as torchvision's."""
-    shift = 150 / 331 * SIZE  # pixels
-    upper = dict.fromkeys(OPS, 0.0) | {
-        "ShearX": 0.3, "ShearY": 0.3, "TranslateX": shift, "TranslateY": shift, "Rotate": 30.0,
-        "Brightness": 0.9, "Color": 0.9, "Contrast": 0.9, "Sharpness": 0.9,
-    }  # fmt: skip
-    rows = {op: torch.linspace(0, upper[op], BINS) for op in OPS}
+    upper = dict.fromkeys(("Brightness", "Color", "Contrast", "Sharpness"), 0.9) | {"Rotate": 30.0}
+    upper |= dict.fromkeys(("TranslateX", "TranslateY"), 150 / 331 * SIZE)  # pixels
+    upper |= dict.fromkeys(("ShearX", "ShearY"), 0.3)
+    rows = {op: torch.linspace(0, upper.get(op, 0.0), BINS) for op in OPS}
     rows["Posterize"] = (8 - torch.arange(BINS) / ((BINS - 1) / 4)).round()  # bits that stay
     rows["Solarize"] = torch.linspace(1, 0, BINS)  # grey levels from here on are inverted
     signed = torch.tensor([op in SIGNED for op in OPS])
@@ -167,13 +133,8 @@ def magnitude_table(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def apply_op(images: Tensor, op: Tensor, magnitude: Tensor) -> Tensor:
-    """Operation op[i] of magnitude[i] on image i.
-
-    Args:
-        images: (B, 3, S, S) uint8.
-        op: (B,) int64, indices into `OPS`.
-        magnitude: (B,) float32, in the units of `magnitude_table`.
-    """
+    """Operation `OPS[op[i]]` of magnitude[i], in the units of `magnitude_table`, on image i:
+    (B, 3, S, S) uint8, (B,), (B,)."""
 
     def amount(name: str) -> Tensor:  # (B,): 0, which does nothing, where another op was drawn
         return torch.where(op == OPS.index(name), magnitude, 0.0)
@@ -198,9 +159,8 @@ def apply_op(images: Tensor, op: Tensor, magnitude: Tensor) -> Tensor:
 def warp(images: Tensor, matrix: Tensor) -> Tensor:
     """Output pixel p is source pixel A p + t, rounded to the nearest; outside the image it is 0.
 
-    Args:
-        images: (B, 3, S, S) uint8.
-        matrix: (B, 2, 3), rows for x and y of [A | t], in pixels, 0 at the image's centre.
+    Of images (B, 3, S, S) uint8; the matrix (B, 2, 3) has rows for x and y of [A | t], in pixels, 0
+    at the image's centre.
     """
     S = images.shape[-1]
     p = torch.arange(S, device=images.device) - (S - 1) / 2  # (S,) pixel positions
@@ -236,12 +196,8 @@ def smooth(images: Tensor) -> Tensor:
 
 
 def look_up_tables(images: Tensor, levels: Tensor, op: Tensor, magnitude: Tensor) -> Tensor:
-    """Per image and channel the new value of each grey level, (B, 3, 256) uint8.
-
-    Args:
-        images, levels: (B, 3, S, S) uint8 and the same as (B, 3, S²) int64.
-        op, magnitude: (B,), see `apply_op`; an operation that has no table gets Identity's.
-    """
+    """Per image and channel the new value of each grey level, (B, 3, 256) uint8; `levels` are the
+    images as (B, 3, S²) int64. An operation that has no table gets Identity's."""
     B = len(images)
     v = torch.arange(256, device=images.device, dtype=torch.float32)
     m = magnitude.view(B, 1, 1)
@@ -272,10 +228,8 @@ def look_up_tables(images: Tensor, levels: Tensor, op: Tensor, magnitude: Tensor
 
 
 def colour_jitter(images: Tensor, generator: Generator | None) -> Tensor:
-    """Brightness, contrast and saturation by a factor in [0.6, 1.4], hue by a tenth of a turn.
-
-    torchvision also shuffles the order of the four; here it is always this one.
-    """
+    """Brightness, contrast and saturation by a factor in [0.6, 1.4], hue by a tenth of a turn, in
+    this order, which torchvision also shuffles."""
     u = torch.rand(4, len(images), device=images.device, generator=generator) * 2 - 1
     x = images.float()
     x = blend(x, torch.zeros_like(x), 0.4 * u[0])
@@ -285,11 +239,9 @@ def colour_jitter(images: Tensor, generator: Generator | None) -> Tensor:
 
 
 def turn_hue(images: Tensor, turn: Tensor) -> Tensor:
-    """Adds turn (B,), a share of the colour circle, to the hue of images (B, 3, S, S) floats.
-
-    In HSV; each channel is a trapezoid over the six sectors of the circle, between the pixel's
-    largest and its smallest value.
-    """
+    """Adds turn (B,), a share of the colour circle, to the hue of images (B, 3, S, S) floats: in
+    HSV each channel is a trapezoid over the six sectors of the circle, between the pixel's largest
+    and its smallest value."""
     r, g, b = images.unbind(1)
     high = images.amax(1)
     chroma = high - images.amin(1)
@@ -314,13 +266,8 @@ def cutmix(
 ) -> tuple[Tensor, Tensor]:
     """Pastes a box of another image into a share of the images (arXiv 1905.04899).
 
-    Its area is drawn from Beta(1, 1) as in the paper, which is uniform. Targets are weighted by
-    what is left of the image: the pixels outside the box, clipped at the border.
-
-    Args:
-        images: (B, 3, S, S) floats.
-        targets: (B, K) floats, rows sum to 1.
-        share: of the images, 0 ... 1.
+    Its area is drawn from Beta(1, 1) as in the paper, which is uniform. Targets (B, K), whose rows
+    sum to 1, are weighted by what is left of the image outside the box, clipped at the border.
     """
     B, S = len(images), images.shape[-1]
     u = torch.rand(5, B, device=images.device, generator=generator)

@@ -46,7 +46,7 @@ def captured(
         step: changes nothing but the model, the optimizers' state and the device's random numbers.
     """
     x, y = x.clone(), y.clone()  # what the graph reads; each step's batch is copied into them
-    before = _state(model, optimizers)
+    before = {k: v.clone() for k, v in _tensors(model, optimizers).items()}
     with torch.cuda.device(x.device):
         random = torch.cuda.get_rng_state()
         try:
@@ -62,8 +62,10 @@ def captured(
         except RuntimeError as error:
             warnings.warn(f"the step runs without a CUDA graph: {error}", stacklevel=2)
             return step
-        finally:  # warming up must leave no trace
-            _restore(model, optimizers, before)
+        finally:  # warming up must leave no trace; in place, as a graph keeps addresses
+            with torch.no_grad():
+                for key, tensor in _tensors(model, optimizers).items():
+                    tensor.copy_(before[key]) if key in before else tensor.zero_()  # as at a start
             torch.cuda.set_rng_state(random)
 
     def replay(new_x: Tensor, new_y: Tensor) -> Tensor:
@@ -82,17 +84,3 @@ def _tensors(model: nn.Module, optimizers: Sequence[Optimizer]) -> dict[tuple, T
         for p, state in optimizer.state.items():
             found |= {(i, id(p), k): v for k, v in state.items()}
     return found
-
-
-def _state(model: nn.Module, optimizers: Sequence[Optimizer]) -> dict[tuple, Tensor]:
-    return {k: v.clone() for k, v in _tensors(model, optimizers).items()}
-
-
-@torch.no_grad()
-def _restore(
-    model: nn.Module, optimizers: Sequence[Optimizer], before: dict[tuple, Tensor]
-) -> None:
-    """Puts the values of `_state` back in place: a graph keeps the tensors' addresses. State that
-    was not there yet becomes zero, as every optimizer's is at its start."""
-    for key, tensor in _tensors(model, optimizers).items():
-        tensor.copy_(before[key]) if key in before else tensor.zero_()

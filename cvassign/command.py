@@ -5,7 +5,7 @@ import argparse
 
 
 class Parser(argparse.ArgumentParser):
-    """The arguments of `python -m MODULE`. What the user got wrong is told in one line, exit code 2."""
+    """The arguments of `python -m MODULE`. A user's mistake is told in one line, exit code 2."""
 
     def __init__(self, module: str = "", description: str | None = None, **options):
         options.setdefault("prog", f"python -m {module}")  # subparsers bring a name of their own

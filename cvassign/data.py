@@ -15,9 +15,7 @@ from torch import Tensor
 
 from cvassign import assets
 
-CLASSES = (
-    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
-)  # fmt: skip
+CLASSES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
 # Per-channel mean and standard deviation over all pixels of the training images, in [0, 1]. Often
 # (0.2023, 0.1994, 0.2010) is given: that is the mean of each image's own deviation, which is less.
 MEAN = (0.4914, 0.4822, 0.4465)
@@ -96,28 +94,18 @@ def stratified_split(labels: Tensor, per_class: int, seed: int) -> tuple[Tensor,
 
 def _make_dataset(name: str, arrays, val_per_class: int) -> Dataset:
     """A Dataset from x_train, y_train, x_test, y_test: NHWC uint8 images and labels."""
-    images, labels = (
-        {s: torch.from_numpy(np.ascontiguousarray(arrays[f"{k}_{s}"])) for s in ("train", "test")}
-        for k in "xy"
-    )
-    images = {s: x.permute(0, 3, 1, 2).contiguous() for s, x in images.items()}
-    labels = {s: y.long() for s, y in labels.items()}
-    train, val = stratified_split(labels["train"], val_per_class, SPLIT_SEED)
-    return Dataset(
-        name,
-        Split(images["train"][train], labels["train"][train]),
-        Split(images["train"][val], labels["train"][val]),
-        Split(images["test"], labels["test"]),
-    )
+    keys = ("x_train", "y_train", "x_test", "y_test")
+    images, labels, *test = (torch.from_numpy(np.ascontiguousarray(arrays[k])) for k in keys)
+    images, labels = images.permute(0, 3, 1, 2).contiguous(), labels.long()
+    parts = [(images[i], labels[i]) for i in stratified_split(labels, val_per_class, SPLIT_SEED)]
+    parts.append((test[0].permute(0, 3, 1, 2).contiguous(), test[1].long()))
+    return Dataset(name, *(Split(*part) for part in parts))
 
 
 @lru_cache(maxsize=1)
 def load_cifar10() -> Dataset:
-    """CIFAR-10 on the CPU: 45,000 training, 5,000 validation and 10,000 test images.
-
-    Raises:
-        cvassign.assets.AssetError: if no source has it; the message lists what was tried.
-    """
+    """CIFAR-10 on the CPU: 45,000 training, 5,000 validation and 10,000 test images; AssetError if
+    no source has it."""
     with np.load(assets.fetch("cifar10")) as arrays:
         return _make_dataset("cifar10", arrays, VAL_PER_CLASS)
 
@@ -134,9 +122,8 @@ def load_generated(train: int = 1000, test: int = 200) -> Dataset:
         labels = np.arange(n) % 10
         angle = (labels * np.pi / 10)[:, None, None]
         rows, columns = np.mgrid[:32, :32]
-        wave = rng.uniform(0.5, 0.9, (n, 1, 1)) * (
-            columns * np.cos(angle) + rows * np.sin(angle)
-        ) + rng.uniform(0, 2 * np.pi, (n, 1, 1))
+        wave = rng.uniform(0.5, 0.9, (n, 1, 1)) * (columns * np.cos(angle) + rows * np.sin(angle))
+        wave += rng.uniform(0, 2 * np.pi, (n, 1, 1))
         colour = rng.uniform(20, 100, (n, 1, 1, 3))
         pixels = 128 + colour * np.sin(wave)[..., None] + rng.normal(0, 20, (n, 32, 32, 3))
         arrays[f"x_{split}"] = pixels.clip(0, 255).astype(np.uint8)

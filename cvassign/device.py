@@ -8,6 +8,7 @@ import platform
 import shutil
 import sys
 import sysconfig
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -16,33 +17,28 @@ import torch.nn.functional as F
 COMPILE_STEPS = {"cuda": 500, "cpu": 3000}  # shorter trainings are not worth compiling
 BF16_FROM = (8, 0)  # compute capability; a T4 (7.5) emulates bf16, slower than fp32
 COMPILE_FROM = (7, 0)  # what Triton, which makes the compiled kernels, needs
-FOUND: list[torch.device] = []  # the device that `pick_device` chose by itself, once a process
 
 
 def pick_device(name: str | None = None) -> torch.device:
     """The device called `name`; without a name the first GPU that works, else the CPU.
 
     A GPU may be there and of no use: today's builds of PyTorch have no kernels for a P100. So each
-    is tried before it is taken. An Apple GPU ("mps") is used only when named.
-
-    Raises:
-        ValueError: if the named device cannot be used here.
+    is tried before it is taken. An Apple GPU ("mps") is used only when named. ValueError if the
+    named device cannot be used here.
     """
-    if name:
-        try:
-            device = torch.device(name)
-            try_out(device)
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            raise ValueError(
-                f"device {name!r} cannot be used here ({_first_line(error)}); choose 'cpu', or "
-                "'cuda' where there is a GPU"
-            ) from error
-        return device
-    if not FOUND:
-        FOUND.append(_first_that_works())
-    return FOUND[0]
+    if not name:
+        return _first_that_works()
+    try:
+        device = torch.device(name)
+        try_out(device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        why = f"cannot be used here ({_first_line(error)})"
+        other = "choose 'cpu', or 'cuda' where there is a GPU"
+        raise ValueError(f"device {name!r} {why}; {other}") from error
+    return device
 
 
+@cache
 def _first_that_works() -> torch.device:
     for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         try:
@@ -73,10 +69,8 @@ def use_bf16(device: torch.device) -> bool:
     (`BF16_FROM`) on, and CPUs with AVX512 or AMX."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= BF16_FROM
-    return device.type == "cpu" and (
-        torch.backends.mkldnn.is_available()  # not on a Mac
-        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    )
+    there = device.type == "cpu" and torch.backends.mkldnn.is_available()  # not on a Mac
+    return there and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def autocast(device: torch.device) -> torch.autocast:
@@ -87,8 +81,8 @@ def autocast(device: torch.device) -> torch.autocast:
 def should_compile(device: torch.device, steps: int) -> bool:
     """Whether torch.compile earns back its minute: on a run of some length, where it can work.
 
-    Its kernels are built with the machine's C compiler (C++ on a CPU) and Python's headers. On a CPU
-    without bf16 a step is no faster for it.
+    Its kernels are built with the machine's C compiler (C++ on a CPU) and Python's headers. On a
+    CPU without bf16 a step is no faster for it.
     """
     if device.type == "cuda" and torch.cuda.get_device_capability(device) < COMPILE_FROM:
         return False
@@ -101,12 +95,9 @@ def should_compile(device: torch.device, steps: int) -> bool:
 
 
 def keep_freed_memory() -> None:
-    """Lets glibc keep what a training step frees for the next one, which asks for the same again.
-
-    By default it gives every tensor of some megabytes back to the system at once, and the next one
-    like it has to be mapped page by page: a hundred thousand page faults a step of the reference
-    model, a tenth of the time and more.
-    """
+    """Lets glibc keep what a training step frees for the next one, which asks for the same. By
+    default large tensors go back to the system at once and are mapped anew page by page: a hundred
+    thousand page faults a step of the reference model, a tenth of the time and more."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
@@ -117,9 +108,8 @@ def keep_freed_memory() -> None:
 
 def cores() -> int:
     """CPU cores that this process may use: fewer than there are in a container or a batch job."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    mine = hasattr(os, "sched_getaffinity")  # not on Windows, nor on a Mac
+    return len(os.sched_getaffinity(0)) if mine else os.cpu_count() or 1
 
 
 def describe(device: torch.device) -> dict:

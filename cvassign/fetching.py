@@ -34,8 +34,8 @@ class Source:
 def download(source: Source, path: Path) -> None:
     """A source's file as `path`, verified, then renamed, unless it is there; or AssetError."""
     get, retries = (_http, 2) if source.kind == "url" else (_package, 0)
-    store = pooch.create(path.parent, "", registry={path.name: source.sha256},
-                         urls={path.name: source.ref}, retry_if_failed=retries)  # fmt: skip
+    known = dict(registry={path.name: source.sha256}, urls={path.name: source.ref})
+    store = pooch.create(path.parent, "", **known, retry_if_failed=retries)
     try:
         store.fetch(path.name, downloader=lambda _ref, file, _store: get(source, Path(file)))
     except (ValueError, OSError) as error:  # of the checksum; of requests, or the disk
@@ -43,7 +43,7 @@ def download(source: Source, path: Path) -> None:
 
 
 def _http(source: Source, file: Path) -> None:
-    # pooch sets the total. The delay: what is refused shows no bar. 20 seconds without a byte end it.
+    # pooch sets the total. The delay: what is refused shows no bar. 20 s without a byte end it.
     with bar(Path(source.ref).name, total=1, delay=0.5, unit="B", unit_scale=True) as progress:
         try:
             pooch.HTTPDownloader(progress, 1 << 18, timeout=20)(source.ref, str(file), None)
@@ -65,9 +65,9 @@ def _package(source: Source, file: Path) -> None:
         raise AssetError(f"{source.kind} is not installed")
     about = f"fetching {source.ref} ({source.size / 1e6:.0f} MB) through {source.kind} …"
     with tempfile.TemporaryDirectory(dir=file.parent) as folder, bar(about, bar_format="{desc}"):
-        done = subprocess.run([*command, source.ref], cwd=folder, capture_output=True, check=False,
-                              text=True, encoding="utf-8", errors="replace",
-                              stdin=subprocess.DEVNULL)  # fmt: skip
+        options = dict(stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        options |= dict(encoding="utf-8", errors="replace")
+        done = subprocess.run([*command, source.ref], cwd=folder, **options)
         files = list(Path(folder).iterdir())
         if done.returncode or len(files) != 1:
             said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()][-2:]

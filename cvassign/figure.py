@@ -6,8 +6,8 @@ colours. The colours keep apart for colour-blind readers (Okabe and Ito's, and T
 """
 
 import io
-import re
 import tempfile
+import textwrap
 from collections.abc import Sequence
 from functools import wraps
 from pathlib import Path
@@ -22,11 +22,8 @@ from cvassign.files import replacing
 from cvassign.settings import SMOKE
 
 # Figures of generated pictures replace no real ones.
-FIGURES = (
-    Path(tempfile.mkdtemp(prefix="figures-"))
-    if SMOKE
-    else Path(__file__).resolve().parents[1] / "figures"
-)
+FIGURES = Path(__file__).resolve().parents[1] / "figures"
+FIGURES = Path(tempfile.mkdtemp(prefix="figures-")) if SMOKE else FIGURES
 WIDTH = 9.5  # inches; a notebook's column
 MAX_BYTES = 150_000  # of a figure's file
 # Dots an inch, and the quality of a JPEG: the first that stays below MAX_BYTES is taken.
@@ -126,12 +123,7 @@ def whole_ticks(ax: Axes) -> None:
 
 def wrapped(text: str, width: int) -> str:
     """The text in lines of about `width` characters, broken at spaces and after plus signs."""
-    lines = [""]
-    for piece in re.split(r"(?<=[ +])", text):
-        if lines[-1] and len(lines[-1] + piece.rstrip()) > width:
-            lines.append("")
-        lines[-1] += piece
-    return "\n".join(line.rstrip() for line in lines)
+    return textwrap.fill(text.replace("+", "+ "), width).replace("+ ", "+")
 
 
 def panels(names: Sequence[str], columns: int, xlabel: str) -> tuple[Figure, dict[str, Axes]]:
@@ -140,8 +132,9 @@ def panels(names: Sequence[str], columns: int, xlabel: str) -> tuple[Figure, dic
     rows = -(-len(names) // columns)
     titles = [wrapped(name, 110 // columns) for name in names]
     lines = max(title.count("\n") for title in titles)
-    fig, axes = plt.subplots(rows, columns, figsize=(WIDTH, (1.8 + 0.15 * lines) * rows + 0.6),
-                             sharex=True, sharey=True, squeeze=False)  # fmt: skip
+    size = WIDTH, (1.8 + 0.15 * lines) * rows + 0.6
+    grid = dict(figsize=size, sharex=True, sharey=True, squeeze=False)
+    fig, axes = plt.subplots(rows, columns, **grid)
     for ax in axes.flat[len(names) :]:
         ax.remove()
     for i, (ax, title) in enumerate(zip(axes.flat, titles)):
@@ -153,13 +146,13 @@ def panels(names: Sequence[str], columns: int, xlabel: str) -> tuple[Figure, dic
     return fig, dict(zip(names, axes.flat))
 
 
-def legend_below(fig: Figure, columns: int | None = None) -> None:
-    """One legend for all panels under the figure: each text once, in as many columns as fit.
-
-    The figure grows by the legend's height, so that the panels keep theirs.
-    """
+def legend_below(fig: Figure, title: str = "", columns: int | None = None) -> Figure:
+    """The figure with a title, and one legend for all panels under it: each text once, in as many
+    columns as fit. It grows by the legend's height, so that the panels keep theirs."""
     entries = {t: h for ax in fig.axes for h, t in zip(*ax.get_legend_handles_labels())}
     longest = max(len(text) for text in entries)
     columns = columns or max(1, min(4, int(WIDTH / (0.55 + 0.075 * longest))))
     fig.set_figheight(fig.get_figheight() + 0.19 * -(-len(entries) // columns))
     fig.legend(entries.values(), entries, loc="outside lower center", ncols=columns)
+    fig.suptitle(title)
+    return fig

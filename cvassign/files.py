@@ -2,11 +2,13 @@
 """Files that are whole or absent, whatever ends the program that writes them."""
 
 import argparse
+import codecs
 import os
 import pickle
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
 
@@ -56,24 +58,16 @@ def load_checkpoint(path: Path | str, device="cpu"):
     """What torch.save wrote, read as data: nothing in the file is run.
 
     Training scripts keep numpy scalars (learning rates) and their command line beside the weights;
-    these few harmless types are allowed.
-
-    Raises:
-        CheckpointError: if it is no checkpoint, is damaged, or holds anything else.
+    these few harmless types are allowed. CheckpointError says what is anything else.
     """
     import numpy as np
     import torch
 
-    path = Path(path)
-    allowed = [argparse.Namespace, np.dtype, np.ndarray]
+    path, core = Path(path), getattr(np, "_core", None) or np.core  # new and old numpy
+    allowed = [argparse.Namespace, np.dtype, np.ndarray, codecs.encode]
     allowed += [type(np.dtype(t)) for t in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "?")]
-    core = np._core if hasattr(np, "_core") else np.core
-    scalar, rebuild = core.multiarray.scalar, core.multiarray._reconstruct
-    for package in ("numpy.core.multiarray", "numpy._core.multiarray"):  # old and new numpy
-        allowed += [(scalar, f"{package}.scalar"), (rebuild, f"{package}._reconstruct")]
-    import _codecs
-
-    allowed.append(_codecs.encode)
+    for package, name in product(("numpy.core", "numpy._core"), ("scalar", "_reconstruct")):
+        allowed.append((getattr(core.multiarray, name), f"{package}.multiarray.{name}"))
     try:
         with torch.serialization.safe_globals(allowed):
             return torch.load(path, map_location=device, weights_only=True)
@@ -86,9 +80,8 @@ def load_checkpoint(path: Path | str, device="cpu"):
         what = f"it holds {unknown}, which is not data" if unknown else "no checkpoint of PyTorch"
         raise CheckpointError(f"{path}: {what}{_kind(path)}") from error
     except Exception as error:  # truncated, another format: torch has no common class for them
-        raise CheckpointError(
-            f"{path}: not a readable checkpoint, damaged or of another format{_kind(path)}"
-        ) from error
+        what = "not a readable checkpoint, damaged or of another format"
+        raise CheckpointError(f"{path}: {what}{_kind(path)}") from error
 
 
 def _kind(path: Path) -> str:

@@ -11,6 +11,7 @@ Shapes: B batch, L layers, H heads, N = g² patches, S pixels a side, D embed_di
 """
 
 from collections.abc import Sequence
+from itertools import product
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -42,32 +43,26 @@ PER_BLOCK = 8  # images beside each other in the figures that have an image a co
 
 def _images(images) -> np.ndarray:
     """Checked images as pyplot wants them: (B, 3, S, S) uint8 -> (B, S, S, 3)."""
-    images = np.asarray(images)
-    if images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.uint8:
-        raise ValueError(
-            f"expected images (B, 3, S, S) of uint8, got {images.shape} of {images.dtype}"
-        )
-    return images.transpose(0, 2, 3, 1)
+    x = np.asarray(images)
+    if x.ndim != 4 or x.shape[1] != 3 or x.dtype != np.uint8:
+        raise ValueError(f"expected images (B, 3, S, S) of uint8, got {x.shape} of {x.dtype}")
+    return x.transpose(0, 2, 3, 1)
 
 
 def _grids(name: str, maps, shape: str, batch: int) -> np.ndarray:
     """Checked maps on their patch grid; `shape` names the axes, for example "L, B, H, N"."""
-    maps = np.asarray(maps, dtype=float)
-    axes = shape.split(", ")
+    maps, axes = np.asarray(maps, dtype=float), shape.split(", ")
     g = int(np.sqrt(maps.shape[-1]))
     if maps.ndim != len(axes) or g * g != maps.shape[-1] or maps.shape[axes.index("B")] != batch:
-        raise ValueError(
-            f"expected maps of {name!r} ({shape}) with B = {batch} and N = g², got {maps.shape}"
-        )
+        expected = f"maps of {name!r} ({shape}) with B = {batch} and N = g²"
+        raise ValueError(f"expected {expected}, got {maps.shape}")
     return maps.reshape(*maps.shape[:-1], g, g)
 
 
 def captions(labels, predictions, classes: Sequence[str]) -> list[str]:
     """ "cat ✓" for a right prediction, "cat ✗ dog" where the model says dog."""
-    return [
-        f"{classes[y]} ✓" if y == p else f"{classes[y]} ✗ {classes[p]}"
-        for y, p in zip(labels, predictions, strict=True)
-    ]
+    pairs = zip(labels, predictions, strict=True)
+    return [f"{classes[y]} ✓" if y == p else f"{classes[y]} ✗ {classes[p]}" for y, p in pairs]
 
 
 def captions_of_all(texts: dict[str, Sequence[str]]) -> list[str]:
@@ -88,20 +83,21 @@ def _two_lines(caption: str) -> str:
 def _cells(
     rows: int,
     columns: int,
+    title: str,
     left: float,
+    top: float,
+    bottom: float = 0.06,
     text: float = 0.0,
     group: int = 1,
     between: float = 0.0,
-    top: float = 0.06,
-    bottom: float = 0.06,
 ) -> tuple[Figure, np.ndarray]:
-    """Square cells without axes, close together; sizes of the margins in inches.
+    """Square cells without axes, close together, under a title; sizes of the margins in inches.
 
     `text` is the height of the text above each row; `between` that after each `group` of rows.
     The fewer the rows, the larger the cells. Every size is known beforehand, so nothing has to be
     laid out: a grid of 150 axes would take constrained layout many seconds.
     """
-    gap = 0.06
+    gap, top = 0.06, top + 0.3 * bool(title)
     side = min(max(0.9, min(1.7, 11 / rows)), (WIDTH - left - gap) / columns - gap)
     width = left + columns * (side + gap) + gap
     height = top + rows * (side + gap + text) + (rows // group - 1) * between + bottom
@@ -114,11 +110,24 @@ def _cells(
         axes[r, c].set(xticks=[], yticks=[])
         axes[r, c].spines[:].set_visible(False)
         axes[r, c].grid(False)
+    # Over the pictures: the margin of names would draw the figure's centre to the left.
+    fig.suptitle(title, x=(left + width) / 2 / width, y=1 - 0.1 / height, va="top")
     return fig, axes
 
 
-def _overlay(ax: Axes, image: np.ndarray, grid: np.ndarray, signed: bool, smooth: bool = True,
-             limit: float | None = None) -> None:  # fmt: skip
+def _hide(axes: Sequence[Axes]) -> None:
+    for ax in axes:
+        ax.set_visible(False)
+
+
+def _overlay(
+    ax: Axes,
+    image: np.ndarray,
+    grid: np.ndarray,
+    signed: bool,
+    smooth: bool = True,
+    limit: float | None = None,
+) -> None:
     """A map (g, g) over a grey image (S, S, 3); not smooth: the map alone, patch by patch. A signed
     map's scale reaches to `limit`, else to its own largest weight.
 
@@ -147,165 +156,146 @@ def _scales(fig: Figure, signed: dict[str, bool], what: str, limit: float | None
         where = (0.3 + (i + 0.15) * each, 0.42, 0.7 * each, 0.09)  # inches
         cax = fig.add_axes(np.divide(where, (width, height, width, height)))
         norm = Normalize(-(limit or 1), limit or 1) if kind else Normalize(0, 1)
-        bar = fig.colorbar(ScalarMappable(norm, DIVERGING if kind else SEQUENTIAL), cax=cax,
-                           orientation="horizontal")  # fmt: skip
+        drawn = ScalarMappable(norm, DIVERGING if kind else SEQUENTIAL)
+        bar = fig.colorbar(drawn, cax=cax, orientation="horizontal", ticks=MaxNLocator(5))
         rows = " / ".join(name for name in signed if signed[name] == kind)
         scale = "all maps on one scale" if limit else "each map on its own scale"
         bar.set_label(f"{what}{rows}: {scale}", fontsize=8)
         bar.outline.set_visible(False)
         bar.ax.tick_params(labelsize=7.5)
-        bar.locator = MaxNLocator(5)
         if not limit:
             texts = {-1: "−largest", 0: "0", 1: "largest"} if kind else {0: "least", 1: "largest"}
             bar.set_ticks(list(texts), labels=list(texts.values()))
 
 
-def _rows_of_maps(images, grids: dict[str, list[np.ndarray]], heads: list[str],
-                  texts: dict[str, Sequence[str]] | None, title: str, smooth: bool = True,
-                  common: bool = False) -> Figure:  # fmt: skip
+def _rows_of_maps(
+    images, grids: dict, heads: list[str], texts: dict | None, title: str, smooth=True, common=False
+) -> Figure:
     """A row an image and model: the image, then the model's maps, a list of (B, g, g)."""
-    B = len(images)
-    texts = texts or {}
+    B, texts = len(images), texts or {}
     for name, text in texts.items():
         if name not in grids or len(text) != B:
-            raise ValueError(
-                f"expected captions of {B} images for {list(grids)}, got {len(text)} for {name!r}"
-            )
+            expected = f"captions of {B} images for {list(grids)}"
+            raise ValueError(f"expected {expected}, got {len(text)} for {name!r}")
     limit = max(np.abs(maps).max() for maps in grids.values()) if common else None
     signed = {name: common or bool(np.stack(maps).min() < 0) for name, maps in grids.items()}
-    fig, axes = _cells(B * len(grids), 1 + len(heads), left=1.0, group=len(grids),
-                       between=0.12 * (len(grids) > 1), top=0.62 if title else 0.3,
-                       bottom=0.6)  # fmt: skip
-    for row, (b, name) in enumerate((b, name) for b in range(B) for name in grids):
-        axes[row, 0].imshow(images[b])
-        lines = [name] if len(grids) > 1 else []
-        if name in texts:
-            lines.append(_two_lines(texts[name][b]))
-        axes[row, 0].set_ylabel("\n".join(lines), **LEFT)
-        for ax, grid in zip(axes[row, 1:], grids[name]):
+    n = len(grids)  # rows an image
+    spaces = dict(left=1.0, top=0.3, bottom=0.6, group=n, between=0.12 * (n > 1))
+    fig, axes = _cells(B * n, 1 + len(heads), title, **spaces)
+    for row, (b, name) in zip(axes, product(range(B), grids)):
+        row[0].imshow(images[b])
+        lines = [name] if n > 1 else []
+        lines += [_two_lines(texts[name][b])] if name in texts else []
+        row[0].set_ylabel("\n".join(lines), **LEFT)
+        for ax, grid in zip(row[1:], grids[name]):
             _overlay(ax, images[b], grid[b], signed[name], smooth, limit)
-        for ax in axes[row, 1 + len(grids[name]) :]:
-            ax.set_visible(False)  # a Diff-ViT has half as many heads
+        _hide(row[1 + len(grids[name]) :])  # a Diff-ViT has half as many heads
     for ax, head in zip(axes[0], ("image", *heads)):
         ax.set_title(head, fontsize=9, pad=4)
     _scales(fig, signed, "weights of ", limit)
-    if title:
-        fig.suptitle(title, y=1 - 0.1 / fig.get_figheight(), va="top")
     return fig
 
 
 @styled
-def head_maps(images, attention: dict, captions: dict | None = None, layer: int = -1,
-              title: str = "", smooth: bool = True, common: bool = False) -> Figure:  # fmt: skip
+def head_maps(
+    images,
+    attention: dict,
+    captions: dict | None = None,
+    layer: int = -1,
+    title: str = "",
+    smooth: bool = True,
+    common: bool = False,
+) -> Figure:
     """CLS attention of every head of one layer, and the heads' mean.
 
     Args:
         images: (B, 3, S, S) uint8.
         attention: {model: (L, B, H, N)} as `rollout.cls_attention` gives it, perhaps signed.
         captions: {model: B texts}, see `captions`.
-        layer: index of the layer; the last by default.
         smooth: False shows the weights as they are, one square a patch.
         common: all maps on one scale, whose colour bar has numbers: what is pale is small.
-
-    Raises:
-        ValueError: if the shapes do not fit one another.
     """
-    images = _images(images)
-    grids = {}
+    images, grids = _images(images), {}
     for name, maps in attention.items():
         of_layer = _grids(name, maps, "L, B, H, N", len(images))[layer].swapaxes(0, 1)
         grids[name] = [of_layer.mean(axis=0), *of_layer]
-    H = max(map(len, grids.values())) - 1
-    heads = ["mean", *(f"head {h + 1}" for h in range(H))]
+    heads = ["mean", *(f"head {h}" for h in range(1, max(map(len, grids.values()))))]
     return _rows_of_maps(images, grids, heads, captions, title, smooth, common)
 
 
 @styled
 def layer_maps(images, attention: dict, captions: dict | None = None, title: str = "") -> Figure:
     """CLS attention in every layer, the mean over its heads. Arguments as for `head_maps`."""
-    images = _images(images)
-    grids = {
-        name: list(_grids(name, maps, "L, B, H, N", len(images)).mean(axis=2))
-        for name, maps in attention.items()
-    }
+    images, grids = _images(images), {}
+    for name, maps in attention.items():
+        grids[name] = list(_grids(name, maps, "L, B, H, N", len(images)).mean(axis=2))
     layers = [f"layer {i + 1}" for i in range(max(map(len, grids.values())))]
     return _rows_of_maps(images, grids, layers, captions, title)
 
 
 @styled
-def rollout_maps(images, maps: dict, captions: Sequence[str] | None = None,
-                 title: str = "") -> Figure:  # fmt: skip
+def rollout_maps(
+    images, maps: dict, captions: Sequence[str] | None = None, title: str = ""
+) -> Figure:
     """Images in columns, under each its rollout by every model or treatment.
 
     Args:
         images: (B, 3, S, S) uint8.
         maps: {name of the row: (B, N)} as `rollout.rollout_map` gives it, perhaps signed.
         captions: B texts above the images, see `captions` and `captions_of_all`.
-        title: of the figure.
     """
     images = _images(images)
     B = len(images)
-    if captions is not None and len(captions) != B:
-        raise ValueError(f"expected captions of {B} images, got {len(captions)}")
+    texts = [_two_lines(text) for text in captions or [""] * B]
+    if len(texts) != B:
+        raise ValueError(f"expected captions of {B} images, got {len(texts)}")
     grids = {name: _grids(name, m, "B, N", B) for name, m in maps.items()}
     signed = {name: bool(grid.min() < 0) for name, grid in grids.items()}
-    texts = [_two_lines(text) for text in captions or [""] * B]
-    above = 0.06 + 0.135 * max(text.count("\n") + 1 for text in texts)  # inches of text
-    columns, height = min(B, PER_BLOCK), 1 + len(grids)  # rows of a block
-    blocks = -(-B // columns)
-    fig, axes = _cells(blocks * height, columns, left=1.0, group=height, between=above + 0.08,
-                       top=above + (0.3 if title else 0.04), bottom=0.6)  # fmt: skip
-    for b in range(blocks * columns):
-        column = axes[b // columns * height :, b % columns][:height]
-        if b >= B:
-            for ax in column:
-                ax.set_visible(False)
-            continue
-        column[0].imshow(images[b])
-        column[0].set_title(texts[b], fontsize=7.5, pad=3)
+    above = 0.1 + 0.135 * max(text.count("\n") + 1 for text in texts)  # inches of text
+    columns, n = min(B, PER_BLOCK), 1 + len(grids)  # rows of a block
+    spaces = dict(left=1.0, top=above, bottom=0.6, group=n, between=above + 0.04)
+    fig, axes = _cells(-(-B // columns) * n, columns, title, **spaces)
+    blocks = axes.reshape(-1, n, columns).swapaxes(1, 2).reshape(-1, n)  # a row an image
+    for image, text, b, column in zip(images, texts, range(B), blocks):
+        column[0].imshow(image)
+        column[0].set_title(text, fontsize=7.5, pad=3)
         for ax, (name, grid) in zip(column[1:], grids.items()):
-            _overlay(ax, images[b], grid[b], signed[name])
+            _overlay(ax, image, grid[b], signed[name])
         if b % columns == 0:
             for ax, name in zip(column, ("image", *grids)):
                 ax.set_ylabel(wrapped(name, 16), **LEFT)
+    _hide(blocks[B:].flat)
     _scales(fig, signed, "")
-    if title:
-        fig.suptitle(title, y=1 - 0.1 / fig.get_figheight(), va="top")
     return fig
 
 
 @styled
-def confident_mistakes(images, probabilities, labels, classes: Sequence[str], n: int = 16,
-                       title: str = "") -> Figure:  # fmt: skip
+def confident_mistakes(
+    images, probabilities, labels, classes: Sequence[str], n: int = 16, title: str = ""
+) -> Figure:
     """The n images on which the model is most sure of a wrong class, the surest first.
 
     Args:
         images: (B, 3, S, S) uint8; their `probabilities` are (B, K), their true `labels` (B,).
         classes: K names.
     """
-    images, labels = _images(images), np.asarray(labels)
-    probabilities = np.asarray(probabilities, dtype=float)
-    if probabilities.shape != (len(images), len(classes)) or labels.shape != (len(images),):
-        raise ValueError(
-            f"expected probabilities ({len(images)}, {len(classes)}) and labels ({len(images)},), "
-            f"got {probabilities.shape} and {labels.shape}"
-        )
-    predicted = probabilities.argmax(axis=1)
+    images, labels, p = _images(images), np.asarray(labels), np.asarray(probabilities, dtype=float)
+    expected = (len(images), len(classes)), (len(images),)
+    if (p.shape, labels.shape) != expected:
+        shapes = "probabilities {} and labels {}".format(*expected)
+        raise ValueError(f"expected {shapes}, got {p.shape} and {labels.shape}")
+    predicted = p.argmax(axis=1)
     wrong = np.flatnonzero(predicted != labels)
-    wrong = wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")][:n]
+    wrong = wrong[np.argsort(-p[wrong].max(axis=1), kind="stable")][:n]
     if not len(wrong):
         raise ValueError("expected at least one wrong prediction, got none")
     columns = min(PER_BLOCK, len(wrong))
-    fig, axes = _cells(-(-len(wrong) // columns), columns, left=0.06, text=0.42,
-                       top=0.35 if title else 0.05)  # fmt: skip
-    for ax in axes.flat[len(wrong) :]:
-        ax.set_visible(False)
+    fig, axes = _cells(-(-len(wrong) // columns), columns, title, left=0.06, top=0.05, text=0.42)
+    _hide(axes.flat[len(wrong) :])
     for ax, i in zip(axes.flat, wrong):
         ax.imshow(images[i])
-        says = f"{classes[predicted[i]]} {100 * probabilities[i].max():.1f} %"
+        says = f"{classes[predicted[i]]} {100 * p[i].max():.1f} %"
         ax.set_title(f"{says}\ntrue: {classes[labels[i]]}", fontsize=8, pad=3)
-    if title:
-        fig.suptitle(title, y=1 - 0.08 / fig.get_figheight(), va="top")
     return fig
 
 
@@ -313,41 +303,31 @@ def confident_mistakes(images, probabilities, labels, classes: Sequence[str], n:
 def augmentation_preview(
     augmented: dict, title: str = "", columns: Sequence[str] | None = None
 ) -> Figure:
-    """A row an augmentation, a column an image.
-
-    Args:
-        augmented: {name of the row: (B, 3, S, S) uint8}.
-        columns: B texts above the columns.
-    """
+    """A row an augmentation, from {its name: (B, 3, S, S) uint8}, a column an image; `columns` are
+    texts above them."""
     rows = {name: _images(images) for name, images in augmented.items()}
     shapes = {images.shape for images in rows.values()}
     if len(shapes) != 1:
         raise ValueError(f"expected the same images in every row, got shapes {sorted(shapes)}")
-    (B, *_), = shapes  # fmt: skip
+    B = len(next(iter(rows.values())))
     if columns is not None and len(columns) != B:
         raise ValueError(f"expected the names of {B} columns, got {len(columns)}")
-    fig, axes = _cells(len(rows), B, left=1.6, top=0.06 + 0.3 * bool(title) + 0.25 * bool(columns))
+    fig, axes = _cells(len(rows), B, title, left=1.6, top=0.06 + 0.25 * bool(columns))
     for row, (name, images) in zip(axes, rows.items()):
         for ax, image in zip(row, images):
             ax.imshow(image)
         row[0].set_ylabel(wrapped(name, 24), **LEFT)
     for ax, text in zip(axes[0], columns or ()):
         ax.set_title(text, fontsize=8.5, pad=4)
-    if title:
-        # Over the pictures: the wide margin of names would draw the figure's centre to the left.
-        centre = (axes[0, 0].get_position().x0 + axes[0, -1].get_position().x1) / 2
-        fig.suptitle(title, x=centre, y=1 - 0.08 / fig.get_figheight(), va="top")
     return fig
 
 
 def _positions(positions) -> tuple[np.ndarray, int]:
     """Checked embeddings (N, D) without the CLS token's, and g."""
     positions = np.asarray(positions, dtype=float)
-    g = int(np.sqrt(len(positions)))
+    g, shape = int(np.sqrt(len(positions))), positions.shape
     if positions.ndim != 2 or g * g != len(positions):
-        raise ValueError(
-            f"expected positions (N, D) of N = g² patches, without CLS; got {positions.shape}"
-        )
+        raise ValueError(f"expected positions (N, D) of N = g² patches, without CLS; got {shape}")
     return positions, g
 
 
@@ -386,14 +366,13 @@ def position_similarity(positions, title: str = "") -> Figure:
     """N x N similarity of the positions (N, D): dot products (left) and cosines (right)."""
     positions, g = _positions(positions)
     fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 4.3))
-    for ax, values, name in zip(
-        axes, (positions @ positions.T, _cosines(positions)), ("dot product", "cosine similarity")
-    ):
+    shown = {"dot product": positions @ positions.T, "cosine similarity": _cosines(positions)}
+    for ax, (name, values) in zip(axes, shown.items()):
         limit = np.abs(values).max()
         image = ax.imshow(values, cmap=DIVERGING, vmin=-limit, vmax=limit)
         ticks = range(0, g * g, g)  # the first patch of every row of the image
-        ax.set_xticks(ticks, [str(t + 1) for t in ticks], fontsize=7)
-        ax.set_yticks(ticks, [str(t + 1) for t in ticks], fontsize=7)
+        for set_ticks in (ax.set_xticks, ax.set_yticks):
+            set_ticks(ticks, [t + 1 for t in ticks], fontsize=7)
         ax.set(xlabel="patch, in raster order", ylabel="patch, in raster order")
         ax.grid(False)
         fig.colorbar(image, ax=ax, label=name, shrink=0.85)
@@ -434,15 +413,14 @@ def position_distance(positions, title: str = "") -> Figure:
     lines are those of `position_cosines`. positions: (N, D)."""
     fig, ax = plt.subplots(figsize=(WIDTH * 0.6, 3.4))
     sides = ("left", (7, -3)), ("center", (0, 6)), ("right", (-7, -3))  # of a point, for its number
-    for i, (name, rows) in enumerate(position_cosines(positions).items()):
-        ax.plot(*np.array(rows).T[:2], "o-", ms=4, color=COLOURS[i], label=name)
+    for (name, rows), colour, (ha, at) in zip(position_cosines(positions).items(), COLOURS, sides):
+        ax.plot(*np.array(rows).T[:2], "o-", ms=4, color=colour, label=name)
+        look = dict(color=colour, fontsize=7, textcoords="offset points", ha=ha)
         for d, cosine, pairs in rows:
-            ax.annotate(pairs, (d, cosine), sides[i][1], color=COLOURS[i], fontsize=7,
-                        textcoords="offset points", ha=sides[i][0])  # fmt: skip
+            ax.annotate(pairs, (d, cosine), at, **look)
     ax.axhline(0, color="0.4", lw=0.8)
     ax.set(xlabel="distance (patches)", ylabel="mean cosine", title=title)
-    legend_below(fig)
-    return fig
+    return legend_below(fig)
 
 
 def _lines(ax: Axes, x: Sequence, lines: dict[str, Sequence]) -> None:
@@ -465,9 +443,7 @@ def perturbation_curves(scores: dict[str, dict], title: str = "") -> Figure:
         _lines(ax, np.linspace(0, 100, len(next(iter(curves.values())))), curves)
         ax.set(title=name, xlabel=f"patches {('taken away', 'put in')[i]} (%)")
     axes[0].set_ylabel("probability of the class (%)")
-    legend_below(fig)
-    fig.suptitle(title)
-    return fig
+    return legend_below(fig, title)
 
 
 @styled
@@ -489,6 +465,4 @@ def by_layer(
         if label in (uniform or {}):
             line = ax.axhline(uniform[label], color="0.4", lw=1, ls=DASHES[1])
             line.set_label("if attention were uniform")
-    legend_below(fig)
-    fig.suptitle(title)
-    return fig
+    return legend_below(fig, title)

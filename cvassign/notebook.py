@@ -2,8 +2,8 @@
 """What the notebooks share: stored results, their tables, and sources on the page.
 
 A notebook shows what is stored. CVASSIGN_SMOKE=1 trains tiny models on generated pictures instead,
-and CVASSIGN_RETRAIN=1 first trains, on this machine, the runs of its own preset that have no result,
-and then shows those.
+and CVASSIGN_RETRAIN=1 first trains, on this machine, the runs of its own preset that have no
+result, and then shows those.
 """
 
 import inspect
@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 import pandas as pd
 import torch
@@ -23,7 +24,16 @@ from cvassign.data import DATASETS, Dataset
 from cvassign.device import pick_device
 from cvassign.experiments import MODELS, PRESETS, all_runs, experiment_runs, run_all
 from cvassign.experiments import stored as stored_results
-from cvassign.results import RESULTS, Result, Run, by_name, load_all, load_logits, load_model
+from cvassign.results import (
+    RESULTS,
+    Result,
+    Run,
+    by_label,
+    by_name,
+    load_all,
+    load_logits,
+    load_model,
+)
 from cvassign.settings import RETRAIN, SMOKE
 from cvassign.stats import Noise, interval, mean_std
 from cvassign.vit import VisionTransformer
@@ -36,7 +46,7 @@ def _first_paragraph(docstring: re.Match) -> str:
 def source(*things) -> None:
     """Shows the source of functions and classes, each under its file; of a docstring the first
     sentence, as its text is for who calls the function and the page is for who reads its code."""
-    # nbconvert's pages leave code in a Markdown output without a code font; other viewers drop this.
+    # nbconvert's pages leave code in a Markdown output without a code font; others drop this.
     display(HTML("<style>.highlight pre {font-family: monospace; line-height: 1.3}</style>"))
     for thing in things:
         file = thing.__module__.replace(".", "/") + ".py"
@@ -46,10 +56,11 @@ def source(*things) -> None:
 
 
 def shown(frame: pd.DataFrame):
-    """A table as a notebook shows it, with no number broken over two lines."""
-    rule = {"selector": "td, th", "props": "white-space: nowrap"}
+    """A table as a notebook shows it: headings may be broken over two lines, numbers may not."""
+    rules = [{"selector": "td, th", "props": "white-space: nowrap"}]
+    rules += [{"selector": "th.col_heading", "props": "white-space: normal; max-width: 6.5em"}]
     # With an id of its own, not a random one, the same table is the same text in the file.
-    return frame.style.set_table_styles([rule]).set_uuid("table")
+    return frame.style.set_table_styles(rules).set_uuid("table")
 
 
 class Rows(list):
@@ -91,10 +102,8 @@ class Stored:
             found.missing = [*found.missing, *missing]
             if missing:
                 names = ", ".join(f"{r.label} (seed {r.seed})" for r in missing)
-                print(
-                    f"not run: {names}; to train: python -m cvassign.experiments run --preset "
-                    f"{preset} --section {missing[0].section} --model {model}"
-                )
+                which = f"--preset {preset} --section {missing[0].section} --model {model}"
+                print(f"not run: {names}; to train: python -m cvassign.experiments run {which}")
         return found
 
     def runs(self, model: str = "vit", experiment: str = "best") -> list[Run]:
@@ -149,8 +158,8 @@ def pick_images(logits: Tensor, labels: Tensor) -> Tensor:
 
 def _numbers(group: list[Result]) -> dict[str, str]:
     return {
-        "train loss": f"{sum(r.history['train_loss'][-1] for r in group) / len(group):.3f}",
-        "val loss": f"{sum(r.history['val_loss'][-1] for r in group) / len(group):.3f}",
+        "train loss": f"{fmean(r.history['train_loss'][-1] for r in group):.3f}",
+        "val loss": f"{fmean(r.history['val_loss'][-1] for r in group):.3f}",
         "validation %": mean_std([r.val for r in group]),
         "test %": mean_std([r.test for r in group]),
     }
@@ -169,7 +178,7 @@ def table(*experiments: Rows):
     for group in by_name(results) if results else []:
         r = group[0]
         about = {"": _label(group), "epochs": r.train.epochs, "parameters": f"{r.n_params:,}"}
-        about |= {"GFLOP/image": f"{r.gflop:.3f}"} | _numbers(group)
+        about |= {"GFLOP an image": f"{r.gflop:.3f}"} | _numbers(group)
         rows.append(about | {"seeds": len(group)})
     rows += [{"": r.label, "test %": "missing", "seeds": 0} for r in results.missing if r.seed == 0]
     return shown(pd.DataFrame(rows, dtype=object).set_index("").fillna("–"))
@@ -180,18 +189,15 @@ def _label(group: list[Result]) -> str:
 
 
 def _side_by_side(vit: Rows, diff: Rows):
-    groups = [
-        {g[0].label: g for g in by_name(results)} if results else {} for results in (vit, diff)
-    ]
-    mean = lambda g, f: sum(getattr(r, f) for r in g) / len(g)  # noqa: E731
-    rows = {}
-    for label in dict.fromkeys([*groups[0], *groups[1]]):
-        sides, row = [g.get(label) for g in groups], {}
+    groups, rows = [by_label(vit), by_label(diff)], {}
+    for label in groups[0] | groups[1]:
+        sides, row = [g.get(label, []) for g in groups], {}
         for key in ("validation %", "test %"):
             for name, group in zip(("ViT", "Diff-ViT"), sides):
                 row[f"{name}, {key}"] = _numbers(group)[key] if group else "missing"
         for field, name in (("val", "validation"), ("test", "test")):
-            both = f"{mean(sides[1], field) - mean(sides[0], field):+.2f}" if all(sides) else "–"
+            means = [fmean(getattr(r, field) for r in side) for side in sides if side]
+            both = f"{means[1] - means[0]:+.2f}" if all(sides) else "–"
             row[f"{name}, Diff-ViT − ViT"] = both
-        rows[_label([r for side in sides if side for r in side])] = row
+        rows[_label(sum(sides, []))] = row
     return shown(pd.DataFrame(rows).T)

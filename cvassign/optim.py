@@ -41,11 +41,8 @@ class StackedMuon(Optimizer):
 
     As torch.optim.Muon(adjust_lr_fn="match_rms_adamw", nesterov=True), so that AdamW's learning
     rates fit. A group's `blocks` says into how many blocks of equally many rows its matrices are
-    cut: queries, keys and values lie in one matrix, and each is orthogonalised by itself.
-
-    Args:
-        params: the weight matrices, each (out, in), or groups of them with their `blocks`.
-        lr: a number, or a tensor that is changed in place.
+    cut: queries, keys and values lie in one matrix, and each is orthogonalised by itself. `lr` is
+    a number, or a tensor that is changed in place.
     """
 
     def __init__(self, params, lr: float | Tensor, weight_decay: float, momentum: float = 0.95):
@@ -70,9 +67,9 @@ class StackedMuon(Optimizer):
                 # An orthogonal matrix has entries of RMS 1/√(long side); AdamW's are about 0.2.
                 stack = stack.float() * (-group["lr"] * 0.2 * math.sqrt(max(shape)))
                 parts = stack.split([len(maps) for _, maps in items])
-                torch._foreach_add_(
-                    [p for p, _ in items], [d.reshape(p.shape) for (p, _), d in zip(items, parts)]
-                )
+                of_stack = [p for p, _ in items]
+                changes = [d.reshape(p.shape) for p, d in zip(of_stack, parts)]
+                torch._foreach_add_(of_stack, changes)
 
     def _momentum(self, p: Tensor) -> Tensor:
         state = self.state[p]
@@ -87,19 +84,14 @@ def build_optimizers(
     """AdamW for everything, or ("muon") for all but the matrices of the encoder layers.
 
     Weight decay falls on matrices only: biases, norms, the CLS token, positions and λ vectors are
-    not what it is meant to keep small. The rate is zero until `set_rate`.
-
-    Args:
-        lambda_share: what the λ vectors of differential attention get of the rate.
+    not what it is meant to keep small. The rate is zero until `set_rate`, of which the λ vectors
+    get `lambda_share`.
     """
     if name not in OPTIMIZERS:
         raise ValueError(f"optimizer must be one of {OPTIMIZERS}, got {name!r}")
     first = next(model.parameters())
-    matrices = {
-        id(module.weight)
-        for module in model.modules()
-        if isinstance(module, (nn.Linear, nn.Conv2d))
-    }
+    maps = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
+    matrices = {id(m.weight) for m in maps}
     groups: dict[tuple, list[nn.Parameter]] = defaultdict(list)
     for path, p in model.named_parameters():
         muon = name == "muon" and path.startswith("layers.") and id(p) in matrices
@@ -108,18 +100,15 @@ def build_optimizers(
         blocks = p.size(0) // p.size(1) if path.endswith("qkv.weight") else 1
         groups[muon, decay if id(p) in matrices else 0.0, share, blocks].append(p)
 
-    def made(muon: bool) -> list[dict]:
+    of_optimizer: dict[bool, list[dict]] = {False: [], True: []}
+    for (muon, own, share, blocks), params in groups.items():
         # Each group's rate is a tensor: a CUDA graph could not see a Python number change.
-        return [
-            dict(params=params, weight_decay=own, share=share, blocks=blocks,
-                 lr=torch.zeros((), device=first.device))
-            for (of_muon, own, share, blocks), params in groups.items() if of_muon == muon
-        ]  # fmt: skip
-
+        group = dict(params=params, lr=torch.zeros((), device=first.device), weight_decay=own)
+        of_optimizer[muon].append(group | dict(share=share, blocks=blocks))
     # On a GPU its step counters live there: see capture.py.
-    optimizers: list[Optimizer] = [AdamW(made(False), fused=True, capturable=first.is_cuda)]
+    optimizers: list[Optimizer] = [AdamW(of_optimizer[False], fused=True, capturable=first.is_cuda)]
     if name == "muon":
-        optimizers.append(StackedMuon(made(True), lr=0.0, weight_decay=decay))
+        optimizers.append(StackedMuon(of_optimizer[True], lr=0.0, weight_decay=decay))
     return optimizers
 
 

@@ -25,16 +25,14 @@ from cvassign.results import Result, by_name
 from cvassign.stats import Noise, pooled
 
 
-def std_over_seeds(values: np.ndarray) -> np.ndarray:
-    """Sample standard deviation over the seeds; zero for a single one."""
-    return values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1:])
-
-
 def band(ax: Axes, x: Sequence, values: np.ndarray, colour, **line) -> None:
-    """The mean of values (seeds, len(x)) as a line, in a band of one standard deviation."""
-    mean, std = values.mean(axis=0), std_over_seeds(values)
-    ax.plot(x, mean, color=colour, **line)
+    """The mean of values (seeds, len(x)) as a line, with markers if it has few points, in a band of
+    one standard deviation."""
+    mean = values.mean(axis=0)
+    few = {"marker": "o", "ms": 3.5} if len(mean) < 10 else {}
+    ax.plot(x, mean, color=colour, **few | line)
     if len(values) > 1:
+        std = values.std(axis=0, ddof=1)
         ax.fill_between(x, mean - std, mean + std, color=colour, alpha=0.2, lw=0)
 
 
@@ -42,10 +40,8 @@ def _histories(group: list[Result], key: str) -> np.ndarray:
     """One entry of the histories of a group: (seeds, epochs) or (seeds, epochs, layers)."""
     lengths = {len(result.history.get(key, ())) for result in group}
     if len(lengths) > 1 or 0 in lengths:
-        raise ValueError(
-            f"expected {group[0].run.name!r} to have the same epochs of {key!r} for every seed, "
-            f"got {sorted(lengths)}"
-        )
+        expected = f"{group[0].run.name!r} to have the same epochs of {key!r} for every seed"
+        raise ValueError(f"expected {expected}, got {sorted(lengths)}")
     # Numbers that were not finite are None in a result file; float makes NaN of them, a gap.
     return np.array([result.history[key] for result in group], dtype=float)
 
@@ -61,27 +57,22 @@ def _loss(group: list[Result], split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _styles(groups: list[list[Result]]) -> list[tuple]:
-    """Colour, dashes and legend text of each group.
-
-    With one model a colour tells the labels apart; with two it tells the model, dashes the label.
-    """
-    models = [group[0].kind for group in groups]
-    labels = [group[0].label for group in groups]
-    distinct = list(dict.fromkeys(labels))
-    room = len(DASHES) * (len(COLOURS) if len(set(models)) == 1 else 1)
-    if len(distinct) > room:
-        raise ValueError(f"one panel can tell {room} labels apart, got {len(distinct)}: loss_grid")
+    """Colour, dashes and legend text of each group: with one model a colour tells the labels apart;
+    with two it tells the model, dashes the label."""
+    models, labels = ({getattr(g[0], k): None for g in groups} for k in ("kind", "label"))
+    room = len(DASHES) * (len(COLOURS) if len(models) == 1 else 1)
+    if len(labels) > room:
+        raise ValueError(f"one panel can tell {room} labels apart, got {len(labels)}: loss_grid")
     styles = []
-    for group, model, label in zip(groups, models, labels):
-        i = distinct.index(label)
-        if len(set(models)) > 1 or len(groups) == 1:
-            colour, dash = MODEL_COLOURS[model], DASHES[i % len(DASHES)]
-            text = model if len(distinct) == 1 else f"{model}, {label}"
+    for group in groups:
+        model, label = group[0].kind, group[0].label
+        i = list(labels).index(label)
+        if len(models) > 1 or len(groups) == 1:
+            colour, text = MODEL_COLOURS[model], model + f", {label}" * (len(labels) > 1)
         else:
-            colour, dash = COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)]
-            text = label
-        seeds = f" ({len(group)} seeds)" if len(group) > 1 else ""
-        styles.append((colour, dash, text + seeds))
+            colour, text = COLOURS[i % len(COLOURS)], label
+        seeds = f" ({len(group)} seeds)" * (len(group) > 1)
+        styles.append((colour, DASHES[i % len(DASHES)], text + seeds))
     return styles
 
 
@@ -89,37 +80,24 @@ def _styles(groups: list[list[Result]]) -> list[tuple]:
 def loss_curves(results: Sequence[Result], title: str = "") -> Figure:
     """Training loss (left) and validation loss (right) of several runs over the epochs.
 
-    Seeds of a run are one line, their mean, with a band. The two losses are not the same
-    quantity: the training loss is that of augmented images with smoothed labels.
-
-    Raises:
-        ValueError: if there are no results, more than can be told apart (then `loss_grid`), or
-            seeds of one run with different numbers of epochs.
+    The two losses are not the same quantity: the training loss is that of augmented images with
+    smoothed labels. ValueError if there are more runs than can be told apart (then `loss_grid`).
     """
     groups = sorted(by_name(results), key=lambda g: list(MODEL_COLOURS).index(g[0].kind))
-    styles = _styles(groups)
-    models = len({group[0].kind for group in groups})
-    data = [{split: _loss(g, split) for split in ("train", "val")} for g in groups]
+    styles, models = _styles(groups), len({group[0].kind for group in groups})
     fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.3), sharex=True, sharey=True)
     for ax, split, name in zip(axes, ("train", "val"), ("Training", "Validation")):
-        for loss, (colour, dash, text) in zip(data, styles):
-            epochs, values = loss[split]
-            few = {"marker": "o", "ms": 4} if len(epochs) < 10 else {}
-            band(ax, epochs, values, colour, linestyle=dash, label=text, **few)
+        for group, (colour, dash, text) in zip(groups, styles):
+            band(ax, *_loss(group, split), colour, linestyle=dash, label=text)
         ax.set(title=name, xlabel="epoch")
         whole_ticks(ax)
     axes[0].set_ylabel("cross-entropy (nats)")
-    legend_below(fig, models if models > 1 else None)  # a column a model
-    fig.suptitle(title)
-    return fig
+    return legend_below(fig, title, models if models > 1 else None)  # a column a model
 
 
 @styled
 def loss_grid(
-    results: Sequence[Result],
-    title: str = "",
-    columns: int = 4,
-    reference: Sequence[Result] = (),
+    results: Sequence[Result], title: str = "", columns: int = 4, reference: Sequence[Result] = ()
 ) -> Figure:
     """A small panel for each label, with training (dashed) and validation loss (solid).
 
@@ -127,35 +105,26 @@ def loss_grid(
     validation loss of the `reference`, mean of its seeds, is a thin grey line in every panel.
     """
     groups = by_name(results)
-    histories = [[_loss(group, split) for split in ("train", "val")] for group in groups]
     fig, axes = panels(list(dict.fromkeys(g[0].label for g in groups)), columns, "epoch")
     for i, group in enumerate(by_name(reference) if reference else ()):
         epochs, values = _loss(group, "val")
         look = {"color": "0.45", "lw": 0.8, "ls": DASHES[2 * i], "zorder": 3}
         for ax in axes.values():
             ax.plot(epochs, values.mean(axis=0), label=f"{group[0].kind}, reference", **look)
-    for group, (train, val) in zip(groups, histories):
+    for group in groups:
         ax, model = axes[group[0].label], group[0].kind
-        colour = MODEL_COLOURS[model]
-        band(ax, *train, colour, ls=DASHES[1], lw=1.1, label=f"{model}, training")
-        few = {"marker": "o", "ms": 3} if len(val[0]) < 10 else {}
-        band(ax, *val, colour, label=f"{model}, validation", **few)
+        look = {"ls": DASHES[1], "lw": 1.1, "label": f"{model}, training"}
+        band(ax, *_loss(group, "train"), MODEL_COLOURS[model], **look)
+        band(ax, *_loss(group, "val"), MODEL_COLOURS[model], label=f"{model}, validation")
         whole_ticks(ax)
-    legend_below(fig)
     fig.supylabel("cross-entropy (nats)", fontsize=9)
-    fig.suptitle(title)
-    return fig
+    return legend_below(fig, title)
 
 
 @styled
 def confusion_matrix(matrix, classes: Sequence[str], title: str = "") -> Figure:
-    """How many images of each class (rows) are taken for which (columns).
-
-    Args:
-        matrix: (K, K) counts; `classes` are K names.
-    """
-    matrix = np.asarray(matrix).astype(int)
-    K = len(classes)
+    """How many images of each class (rows) are taken for which (columns): (K, K) counts."""
+    matrix, K = np.asarray(matrix).astype(int), len(classes)
     if matrix.shape != (K, K):
         raise ValueError(f"expected a matrix ({K}, {K}) for {K} classes, got {matrix.shape}")
     mistakes = np.where(np.eye(K, dtype=bool), np.nan, matrix)
@@ -165,9 +134,9 @@ def confusion_matrix(matrix, classes: Sequence[str], title: str = "") -> Figure:
     image = ax.imshow(mistakes, cmap=cmap, vmin=0, vmax=max(1, np.nanmax(mistakes)))
     for (row, column), count in np.ndenumerate(matrix):
         dark = row != column and count > 0.6 * image.norm.vmax
-        ax.text(column, row, f"{count:d}", ha="center", va="center", fontsize=8,
-                color="white" if dark else "black" if count else "0.6",
-                weight="bold" if row == column else "normal")  # fmt: skip
+        look = {"color": "white" if dark else "black" if count else "0.6"}
+        look |= {"weight": "bold"} if row == column else {}
+        ax.text(column, row, f"{count:d}", ha="center", va="center", fontsize=8, **look)
     ax.set_xticks(range(K), classes, rotation=40, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(K), classes)
     ax.set(xlabel="predicted class", ylabel="true class", title=title)
@@ -185,19 +154,19 @@ def lambda_curves(results: Sequence[Result], title: str = "") -> Figure:
     Several seeds are thin lines under their mean: layers lie so close that bands would hide them.
     """
     (group,) = by_name(results)
-    values = _histories(group, "lambdas")  # (seeds, epochs, layers)
-    _, epochs, layers = values.shape
+    values = _histories(group, "lambdas").T  # (layers, epochs, seeds)
+    layers, epochs, seeds = values.shape
     fig, ax = plt.subplots(figsize=(6.5, 3.6))
     shades = plt.get_cmap("viridis")(np.linspace(0, 0.88, layers))
-    places = _apart(values[:, -1].mean(axis=0), 0.055 * (np.nanmax(values) - np.nanmin(values)))
-    for layer in range(layers):
-        look, x = {"color": shades[layer]}, range(1, epochs + 1)
-        if len(values) > 1:
-            ax.plot(x, values[:, :, layer].T, **look, lw=0.8, alpha=0.6, label="_seed")
-        ax.plot(x, values[:, :, layer].mean(axis=0), **look, label=f"layer {layer + 1}")
-        ax.plot(0, lambda_init_of(layer + 1), "o", **look, ms=4, label="_start")
-        ax.text(1.01, places[layer], f"layer {layer + 1}", fontsize=8, va="center",
-                color=shades[layer], transform=ax.get_yaxis_transform())  # fmt: skip
+    places = _apart(values[:, -1].mean(axis=1), 0.055 * (np.nanmax(values) - np.nanmin(values)))
+    beside = {"fontsize": 8, "va": "center", "transform": ax.get_yaxis_transform()}
+    for layer, (shade, of_seeds, place) in enumerate(zip(shades, values, places), start=1):
+        x = range(1, epochs + 1)
+        if seeds > 1:
+            ax.plot(x, of_seeds, color=shade, lw=0.8, alpha=0.6, label="_seed")
+        ax.plot(x, of_seeds.mean(axis=1), color=shade, label=f"layer {layer}")
+        ax.plot(0, lambda_init_of(layer), "o", color=shade, ms=4, label="_start")
+        ax.text(1.01, place, f"layer {layer}", color=shade, **beside)
     ax.set(xlabel="epoch (dots: λ_init)", ylabel="λ", title=title)
     whole_ticks(ax)
     return fig
@@ -205,33 +174,22 @@ def lambda_curves(results: Sequence[Result], title: str = "") -> Figure:
 
 def _apart(values: np.ndarray, gap: float) -> np.ndarray:
     """Places near the values, in their order, at least `gap` from one another: for labels."""
-    order = np.argsort(values)
-    places = values[order].astype(float)
-    for _ in range(200):  # neighbours that are too close push each other away by half of it
-        lack = gap - np.diff(places)
-        if (lack <= 1e-9).all():
-            break
-        push = np.clip(lack, 0, None) / 2
-        places[:-1] -= push
-        places[1:] += push
-    result = np.empty_like(places)
-    result[order] = places
-    return result
+    order, steps = np.argsort(values), gap * np.arange(len(values))
+    free = values[order] - steps
+    # The mean of where the lower one pushes the upper one, and of where it is pushed.
+    up, down = np.maximum.accumulate(free), np.minimum.accumulate(free[::-1])[::-1]
+    return ((up + down) / 2 + steps)[np.argsort(order)]
 
 
 @styled
 def first_lambdas(results: Sequence[Result], marked: str = "", title: str = "") -> Figure:
-    """λ of the first layer after the last epoch, a row a recipe and a dot a seed, by size.
-
-    Args:
-        results: of the Diff-ViT, of any recipes and lengths.
-        marked: the label of the recipe that is drawn in the Diff-ViT's colour.
-    """
+    """λ of the first layer after the last epoch, a row a recipe and a dot a seed, by size; `marked`
+    is the label of the recipe that is drawn in the Diff-ViT's colour."""
     groups = by_name(results)
     labels = [group[0].label for group in groups]
     # "none" is an augmentation and a position; a name says which.
-    names = [label if labels.count(label) == 1 else group[0].run.name.removeprefix("diff-")
-             for label, group in zip(labels, groups)]  # fmt: skip
+    slugs = [group[0].run.name.removeprefix("diff-") for group in groups]
+    names = [n if labels.count(n) == 1 else slug for n, slug in zip(labels, slugs)]
     ends = [_histories(group, "lambdas")[:, -1, 0] for group in groups]
     fig, ax = plt.subplots(figsize=(WIDTH * 0.75, 0.8 + 0.17 * len(groups)))
     for place, i in enumerate(np.argsort([end.mean() for end in ends])):
@@ -253,10 +211,7 @@ def _setting(result: Result, key: str):
 
 @styled
 def hyperparameters(
-    results: Sequence[Result],
-    reference: Sequence[Result],
-    title: str = "",
-    noise: Noise | None = None,
+    results: list[Result], reference: list[Result], title: str = "", noise: Noise | None = None
 ) -> Figure:
     """Validation accuracy against the value of each hyperparameter, a small panel each.
 
@@ -268,16 +223,15 @@ def hyperparameters(
             band around the mean lies, nineteen times of twenty, a run that differs by its seed.
     """
     seeds = {group[0].kind: [r.val for r in group] for group in by_name(reference)}
-    several = [values for values in seeds.values() if len(values) > 1]
-    noise = noise or (pooled(several) if several else None)
-    keys = ("depth", "embed_dim", "num_heads", "mlp_ratio", "learning_rate")
-    names = ("layers", "embedding dimension D", "heads", "MLP width / D", "learning rate, Muon")
+    if not noise and any(len(values) > 1 for values in seeds.values()):
+        noise = pooled(list(seeds.values()))
+    names = {"depth": "layers", "embed_dim": "embedding dimension D", "num_heads": "heads",
+             "mlp_ratio": "MLP width / D", "learning_rate": "learning rate, Muon",
+             "adamw": "learning rate, AdamW (own scale)"}  # fmt: skip
     fig, axes = plt.subplots(2, 3, figsize=(WIDTH, 5))
     for i in range(1, 5):
         axes.flat[i].sharey(axes.flat[0])  # but AdamW, whose accuracies would flatten the others
-    for ax, key, name in zip(
-        axes.flat, (*keys, "adamw"), (*names, "learning rate, AdamW (own scale)")
-    ):
+    for ax, (key, name) in zip(axes.flat, names.items()):
         for model in (m for m in MODEL_COLOURS if any(r.kind == m for r in results)):
             base, *rest = (r for r in results if r.kind == model)
             adamw = [r for r in rest if _setting(r, "optimizer") != _setting(base, "optimizer")]
@@ -298,9 +252,7 @@ def hyperparameters(
         ax.set_xlabel(name)
         ax.margins(x=0.12)
     fig.supylabel("validation accuracy (%)", fontsize=9)
-    legend_below(fig)
-    fig.suptitle(title)
-    return fig
+    return legend_below(fig, title)
 
 
 FOREST = {"step": ("o", "0.25"), "sum": ("D", COLOURS[1]), "whole": ("s", COLOURS[4]),
@@ -312,19 +264,18 @@ def forest(rows: Sequence[tuple], xlabel: str = "points", title: str = "") -> Fi
     """Differences with their 95 % intervals, a row each; a filled marker where zero is outside.
 
     Args:
-        rows: (label, mean, low, high, n, kind), from top to bottom. n, what the interval is over
-            ("3 seeds"), stands on the right; kind is a key of `FOREST`, and a line parts one kind
-            from the next.
+        rows: (label, mean, low, high, what the interval is over, kind), from top to bottom; a line
+            parts one kind, a key of `FOREST`, from the next.
     """
     fig, ax = plt.subplots(figsize=(WIDTH, 0.9 + 0.3 * len(rows)))
     ax.axvline(0, color="0.4", lw=0.8)
-    for y, (label, mean, low, high, n, kind) in enumerate(rows):
+    for y, (_, mean, low, high, n, kind) in enumerate(rows):
         if kind not in FOREST:
             raise ValueError(f"kind must be one of {tuple(FOREST)}, got {kind!r}")
         marker, colour = FOREST[kind]
         filled = colour if low > 0 or high < 0 else "white"
-        ax.errorbar(mean, y, xerr=[[mean - low], [high - mean]], fmt=marker, color=colour, ms=6,
-                    mfc=filled, elinewidth=1, capsize=3)  # fmt: skip
+        look = dict(fmt=marker, color=colour, ms=6, mfc=filled, elinewidth=1, capsize=3)
+        ax.errorbar(mean, y, xerr=[[mean - low], [high - mean]], **look)
         text = f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]   {n}".replace("-", "−")
         ax.text(1.02, y, text, va="center", fontsize=8.5, transform=ax.get_yaxis_transform())
         if y and kind != rows[y - 1][-1]:
@@ -356,6 +307,4 @@ def robustness_difference(gaps: dict, severities: Sequence[int], title: str = ""
         ax.set(xlabel="severity (0: clean images)")
         whole_ticks(ax)
     axes[0].set_ylabel("Diff-ViT − ViT (points)")
-    legend_below(fig)
-    fig.suptitle(title)
-    return fig
+    return legend_below(fig, title)

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 
 def bar(about: str, show: bool = True, **options) -> tqdm:
-    """A progress bar where somebody looks, on a terminal or in a notebook; it is gone afterwards."""
+    """A progress bar where somebody looks, on a terminal or in a notebook; then it is gone."""
     file, ipython = sys.stderr, sys.modules.get("IPython")
     shown = file is not None and file.isatty()
     if not shown and ipython and hasattr(ipython.get_ipython(), "kernel"):

@@ -9,9 +9,9 @@ and only what stands between them is written here:
     <!--= best vit test -->91.14 ± 0.13<!--/-->            experiment, model, field: mean ± std
     <!--= patch vit "patch 2" test -->81.77<!--/-->         ... of one row
     <!--= patch vit "patch 2" test - reference vit test -->−0.77<!--/-->   difference of the means
-    <!--= json study/headline over\\ images/mean +.2f -->−0.89<!--/-->      file of results/, path, format
+    <!--= json study/headline over\\ images/mean +.2f -->−0.89<!--/-->      file, path, format
     <!--= interval study/headline over\\ images +.2f -->...<!--/-->       mean [low, high] of a file
-    <!--= rank lemon.webp Keras surface -->1<!--/-->       3.1.4: picture, model, change: of its class
+    <!--= rank lemon.webp Keras surface -->1<!--/-->   picture, model, change: rank of its class
     <!--= alarms 13 -->0.65<!--/-->                         false alarms in so many comparisons
     <!--= table patch vit diff -->...<!--/-->               the rows of an experiment
     <!--= clip -->...<!--/-->                               what notebook 3 measured of CLIP
@@ -23,10 +23,11 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 
 from cvassign.experiments import experiment_runs
 from cvassign.files import replacing
-from cvassign.results import RESULTS, ROOT, Result, ResultError, by_name, load_all
+from cvassign.results import RESULTS, ROOT, Result, ResultError, by_label, load_all
 from cvassign.stats import false_alarms, interval, mean_std
 from cvassign.vit import KINDS
 
@@ -52,9 +53,7 @@ def texts() -> list[Path]:
 
 
 def _rows(experiment: str, model: str) -> dict[str, list[Result]]:
-    """The stored results of an experiment by label, the seeds together."""
-    found = load_all(experiment_runs(experiment, model, "full"))
-    return {g[0].label: g for g in by_name(found)} if found else {}
+    return by_label(load_all(experiment_runs(experiment, model, "full")))
 
 
 def _values(words: list[str]) -> tuple[str, list[float]]:
@@ -69,19 +68,15 @@ def _number(words: list[str]) -> str:
     if "-" in words:
         at = words.index("-")
         (name, one), (_, other) = _values(words[:at]), _values(words[at + 1 :])
-        return signed(sum(one) / len(one) - sum(other) / len(other), FORMS.get(name, ".2f"))
+        gap = fmean(one) - fmean(other)
+        return format(gap, "+" + FORMS.get(name, ".2f")).replace("-", "−")
     name, values = _values(words)
     if name == "above 80":
         few, many = round(min(values)), round(max(values))
         return str(few) if few == many else f"{few} to {many}"
     if name in FORMS:
-        return format(sum(values) / len(values), FORMS[name])
+        return format(fmean(values), FORMS[name])
     return mean_std(values)
-
-
-def signed(value: float, form: str) -> str:
-    """A difference with its sign, and the minus that belongs into a text."""
-    return format(value, "+" + form.removeprefix("+")).replace("-", "−")
 
 
 def _read(name: str, path: str):
@@ -91,13 +86,9 @@ def _read(name: str, path: str):
     return value
 
 
-def _json(name: str, path: str, form: str, scale: float = 1) -> str:
-    value = _read(name, path) * (float(scale) if scale != 1 else 1)
-    return format(value, form).replace("-", "−")
-
-
-def _interval(name: str, path: str, form: str) -> str:
-    return interval(_read(name, path), form)
+def _json(name: str, path: str, form: str, scale: str = "") -> str:
+    value = _read(name, path)
+    return format(value * float(scale) if scale else value, form).replace("-", "−")
 
 
 def _rank(picture: str, model: str, change: str = "as is") -> str:
@@ -112,10 +103,6 @@ def _only(named: dict, part: str):
     return found
 
 
-def _alarms(comparisons: str) -> str:
-    return f"{false_alarms(int(comparisons)):.2f}"
-
-
 def _table(experiment: str, *models: str) -> str:
     rows = {m: _rows(experiment, m) for m in models}
     header = ["", "GFLOP per image"]
@@ -126,16 +113,9 @@ def _table(experiment: str, *models: str) -> str:
         shown = next(of_model[label] for of_model in rows.values() if label in of_model)
         line = [label + " †" * any(r.on_cpu for m in rows for r in rows[m].get(label, []))]
         line.append(f"{shown[0].gflop:.3f}")
-        for of_model in rows.values():
-            group = of_model.get(label)
-            line += (
-                [
-                    f"{group[0].n_params:,}",
-                    *(mean_std([FIELDS[f](r) for r in group]) for f in ("val", "test")),
-                ]
-                if group
-                else ["–"] * 3
-            )
+        for group in (of_model.get(label, []) for of_model in rows.values()):
+            line += [f"{group[0].n_params:,}"] if group else ["–"]
+            line += [mean_std([FIELDS[f](r) for r in group]) for f in ("val", "test")]
         lines.append(line)
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     note = "\n\n† trained on a CPU, or partly: another order of the images." if "†" in table else ""
@@ -151,23 +131,21 @@ def _clip() -> str:
     return "\n\n| | |\n|---|---|\n" + "\n".join(f"| {k} | {v} |" for k, v in rows.items()) + "\n\n"
 
 
-def value_of(key: str) -> str:
-    """What belongs at the marker with this key.
+SPECIAL: dict[str, Callable[..., str]] = {
+    "table": _table,
+    "json": _json,
+    "interval": lambda name, path, form: interval(_read(name, path), form),
+    "rank": _rank,
+    "alarms": lambda comparisons: f"{false_alarms(int(comparisons)):.2f}",
+    "clip": _clip,
+}
 
-    Raises:
-        ResultError: if no result fills it; the message names the key.
-    """
+
+def value_of(key: str) -> str:
+    """What belongs at the marker with this key; ResultError names a key that no result fills."""
     first, *rest = words = shlex.split(key)
-    special = {
-        "table": _table,
-        "json": _json,
-        "interval": _interval,
-        "alarms": _alarms,
-        "rank": _rank,
-        "clip": _clip,
-    }
     try:
-        return special[first](*rest) if first in special else _number(words)
+        return SPECIAL[first](*rest) if first in SPECIAL else _number(words)
     except (LookupError, StopIteration, TypeError, ValueError, OSError) as error:
         raise ResultError(f"no result fills {key!r}: {error!r}") from error
 

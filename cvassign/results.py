@@ -26,14 +26,14 @@ from cvassign.vit import VisionTransformer, ViTConfig, count_parameters, gflop_p
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"  # committed: a JSON file a run, and the weights that figures need
 FORMAT = 2  # of the result files
-REQUIRED = {
-    "name": str, "preset": str, "seed": int, "data": str, "model": dict, "train": dict,
-    "n_params": int, "history": dict, "val_accuracy": float, "test_accuracy": float,
-    "train_seconds": float, "images_per_second": float, "device": str, "threads": int,
-    "versions": dict,
-}  # fmt: skip
-SAME = ("data", "n_params", "images_per_second", "device", "threads", "versions", "history")
+REQUIRED = {str: "name preset data device", int: "seed n_params threads",
+            dict: "model train history versions",
+            float: "val_accuracy test_accuracy train_seconds images_per_second"}  # fmt: skip
+REQUIRED = {key: kind for kind, keys in REQUIRED.items() for key in keys.split()}
+FIELDS = {"val_accuracy": "val", "test_accuracy": "test", "train_seconds": "seconds"}  # of `Result`
+FIELDS |= {k: k for k in "data n_params images_per_second device threads versions history".split()}
 PER_EPOCH = ("train_loss", "val_loss", "val_accuracy", "learning_rate", "seconds")
+RETRAIN = "delete it and train the run again (python -m cvassign.experiments run)"
 
 
 class ResultError(ValueError):
@@ -87,22 +87,10 @@ class Result:
     versions: dict
     data: str  # the fingerprint of the images, see data.fingerprint
 
-    @property
-    def model(self) -> ViTConfig:
-        return self.run.model
-
-    @property
-    def train(self) -> TrainConfig:
-        return self.run.train
-
-    @property
-    def label(self) -> str:
-        return self.run.label
-
-    @property
-    def kind(self) -> str:
-        """ "ViT" or "Diff-ViT"."""
-        return self.model.kind
+    model = property(lambda self: self.run.model)
+    train = property(lambda self: self.run.train)
+    label = property(lambda self: self.run.label)
+    kind = property(lambda self: self.run.model.kind)  # "ViT" or "Diff-ViT"
 
     @property
     def on_cpu(self) -> bool:
@@ -138,90 +126,70 @@ def save(result: Result, results: Path = RESULTS) -> None:
     run = result.run
     about = {"format": FORMAT, "name": run.name, "preset": run.preset, "seed": run.seed}
     about |= {"model": asdict(run.model), "train": asdict(run.train)}
-    about |= {"val_accuracy": result.val, "test_accuracy": result.test}
-    about |= {"train_seconds": result.seconds}
-    write_json(about | {key: getattr(result, key) for key in SAME}, results / run.file_name)
-
-
-def _bad(path: Path, what: str) -> ResultError:
-    return ResultError(
-        f"{path}: {what}; restore the file (git checkout), or delete it and train the run again "
-        "(python -m cvassign.experiments run)"
-    )
-
-
-def _read(path: Path) -> dict:
-    """The content of a result file; ResultError if it is damaged, or contradicts itself."""
-    try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _bad(path, f"no readable result file: {error}") from error
-    if not isinstance(held, dict) or not isinstance(held.get("format"), int):
-        raise _bad(path, "not a result file of this project")
-    if held["format"] != FORMAT:
-        raise ResultError(
-            f"{path}: written by another version of this program (format {held['format']}, this "
-            f"one has {FORMAT})"
-        )
-    for key, kind in REQUIRED.items():
-        if not isinstance(held.get(key), (int, float) if kind is float else kind):
-            raise _bad(path, f"expected {key!r} to be {kind.__name__}, got {held.get(key)!r}")
-    for key in ("val_accuracy", "test_accuracy"):
-        if not 0 <= held[key] <= 100:
-            raise _bad(path, f"{key} {held[key]} is no percentage")
-    epochs = held["train"].get("epochs")
-    for key in PER_EPOCH:
-        values = held["history"].get(key, [])
-        if len(values) != epochs:
-            raise _bad(path, f"its history has {len(values)} of {epochs} epochs of {key!r}")
-        if None in values:
-            raise _bad(path, f"{key!r} is not finite, its training diverged")
-    if abs(held["history"]["val_accuracy"][-1] - held["val_accuracy"]) > 0.01:
-        raise _bad(path, "val_accuracy is not that of the last epoch")
-    return held
+    about |= {key: getattr(result, field) for key, field in FIELDS.items()}
+    write_json(about, results / run.file_name)
 
 
 def load(run: Run, results: Path = RESULTS) -> Result | None:
     """The stored result of `run`, or None if there is none.
 
     Raises:
-        ResultError: if its file cannot be read, holds a run of another configuration or of other
-            data, or contradicts the logits that are stored beside it.
+        ResultError: if its file is damaged, contradicts itself or the logits that are stored
+            beside it, or holds a run of another configuration or of other data.
     """
     path = results / run.file_name
     if not path.exists():
         return None
-    held = _read(path)
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        _check(held, run)
+        if run.keep_logits and logits_path(run, results).exists():
+            logits, labels = _logits(run, results)
+            accuracy = 100 * (logits.argmax(1) == labels).float().mean().item()
+            if abs(accuracy - held["test_accuracy"]) > 0.05:  # stored in half precision: ties
+                said = f"test_accuracy {held['test_accuracy']} contradicts its logits"
+                raise ValueError(f"{said}, which give {accuracy:.2f}")
+    except (OSError, TypeError, ValueError) as error:
+        why = f"no usable result: {error}; restore the file (git checkout), or {RETRAIN}"
+        raise ResultError(f"{path}: {why}") from error
+    return Result(run, **{field: held[key] for key, field in FIELDS.items()})
+
+
+def _check(held: dict, run: Run) -> None:
+    """Raises ValueError or TypeError if what a file holds is not a result of the run."""
+    if not isinstance(held, dict) or not isinstance(held.get("format"), int):
+        raise ValueError("not a result file of this project")
+    if held["format"] != FORMAT:
+        raise ValueError(f"another version (format {held['format']}, this one has {FORMAT})")
+    for key, kind in REQUIRED.items():
+        if not isinstance(held.get(key), (int, float) if kind is float else kind):
+            raise ValueError(f"expected {key!r} to be {kind.__name__}, got {held.get(key)!r}")
+    for key in ("val_accuracy", "test_accuracy"):
+        if not 0 <= held[key] <= 100:
+            raise ValueError(f"{key} {held[key]} is no percentage")
+    epochs = held["train"].get("epochs")
+    for key in PER_EPOCH:
+        values = held["history"].get(key, [])
+        if len(values) != epochs:
+            raise ValueError(f"its history has {len(values)} of {epochs} epochs of {key!r}")
+        if None in values:
+            raise ValueError(f"{key!r} is not finite, its training diverged")
+    if abs(held["history"]["val_accuracy"][-1] - held["val_accuracy"]) > 0.01:
+        raise ValueError("val_accuracy is not that of the last epoch")
     for key in ("name", "preset", "seed"):  # a copied file must not count as another run
         if held[key] != getattr(run, key):
-            raise _bad(path, f"expected {key} {getattr(run, key)!r}, got {held[key]!r}")
+            raise ValueError(f"expected {key} {getattr(run, key)!r}, got {held[key]!r}")
     for part, kind in (("model", ViTConfig), ("train", TrainConfig)):
-        try:
-            stored = _finite(asdict(kind(**held[part])))  # a setting that is new has its default
-        except (TypeError, ValueError) as error:
-            raise _bad(path, f"{part}: {error}") from error
+        stored = _finite(asdict(kind(**held[part])))  # a setting that is new has its default
         asked = _finite(asdict(getattr(run, part)))  # as it is written
         if changed := {k: (stored[k], v) for k, v in asked.items() if stored[k] != v}:
-            raise _bad(path, f"holds another configuration (stored, expected): {changed}")
+            raise ValueError(f"holds another configuration (stored, expected): {changed}")
     if held["data"] != (expected := expected_fingerprint(run.dataset)):
-        raise _bad(path, f"trained on other data ({held['data']}, expected {expected})")
-    if run.keep_logits and logits_path(run, results).exists():
-        logits, labels = _logits(run, results)
-        accuracy = 100 * (logits.argmax(1) == labels).float().mean().item()
-        if abs(accuracy - held["test_accuracy"]) > 0.05:  # stored in half precision: ties
-            raise _bad(path, f"test_accuracy {held['test_accuracy']} contradicts the stored logits, "
-                       f"which give {accuracy:.2f}")  # fmt: skip
-    return Result(
-        run,
-        val=held["val_accuracy"],
-        test=held["test_accuracy"],
-        seconds=held["train_seconds"],
-        **{key: held[key] for key in SAME},
-    )
+        raise ValueError(f"trained on other data ({held['data']}, expected {expected})")
 
 
 def load_all(runs: list[Run], results: Path = RESULTS) -> list[Result]:
-    """The stored results of those `runs` that have one; a damaged file is warned of and left out."""
+    """The stored results of `runs`, as far as they have one; a damaged file is warned of."""
     found = []
     for run in runs:
         try:
@@ -232,17 +200,19 @@ def load_all(runs: list[Run], results: Path = RESULTS) -> list[Result]:
 
 
 def by_name(results: Sequence[Result]) -> list[list[Result]]:
-    """The results in groups that differ by their seed only, in the order of first appearance.
-
-    Raises:
-        ValueError: if there are no results.
-    """
+    """The results in groups that differ by their seed only, in the order of first appearance;
+    ValueError if there are none."""
     if not results:
         raise ValueError("expected at least one result, got none")
     groups: dict[tuple, list[Result]] = {}
     for result in results:
         groups.setdefault((result.run.preset, result.run.name), []).append(result)
     return list(groups.values())
+
+
+def by_label(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """The same by label, of one experiment; empty if there are none."""
+    return {group[0].label: group for group in by_name(results)} if results else {}
 
 
 def run_or_load(
@@ -258,13 +228,10 @@ def run_or_load(
     Args:
         results: folder of the result files; weights go to its subfolder `weights`.
         state: folder of the checkpoints of unfinished runs (default `checkpoints` in `results`).
-        device: where to train; the default is a GPU if there is one.
-        progress: show a progress bar.
-        deadline: when to stop with the state kept, see `Trainer.fit`.
+        deadline: when to stop with the state kept (TimeUp), see `Trainer.fit`.
 
     Raises:
         Busy: if another process is training the same run.
-        TimeUp: at the deadline.
         ResultError: if the stored result cannot be used.
     """
     if (stored := load(run, results)) is not None:
@@ -344,20 +311,14 @@ def _logits(run: Run, results: Path) -> tuple[Tensor, Tensor]:
 
 
 def load_logits(run: Run, results: Path = RESULTS) -> Tensor:
-    """What the trained model of a run says of the test images, logits (n, K) in fp32.
-
-    Raises:
-        ResultError: if they are not stored or cannot be read.
-    """
+    """What the trained model of a run says of the test images, logits (n, K) in fp32; ResultError
+    if they are not stored or cannot be read."""
     return _logits(run, results)[0]
 
 
 def load_model(run: Run, results: Path = RESULTS) -> VisionTransformer:
-    """The trained model of a run, in fp32 on the CPU, in evaluation mode.
-
-    Raises:
-        ResultError: if its weights are not stored or do not fit.
-    """
+    """The trained model of a run, in fp32 on the CPU, in evaluation mode; ResultError if its
+    weights are not stored or do not fit."""
     path = weights_path(run, results)
     try:
         weights = load_file(path)

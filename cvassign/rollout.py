@@ -22,18 +22,13 @@ MIN_ROW_SUM = 1e-2  # a signed row that sums to less is not divided by it: noise
 
 
 def _check(attentions: Tensor) -> None:
-    if attentions.ndim != 5 or attentions.shape[-1] != attentions.shape[-2]:
-        raise ValueError(
-            f"expected attentions (L, B, H, N+1, N+1), got shape {tuple(attentions.shape)}"
-        )
+    shape = tuple(attentions.shape)
+    if len(shape) != 5 or shape[-1] != shape[-2]:
+        raise ValueError(f"expected attentions (L, B, H, N+1, N+1), got shape {shape}")
 
 
 def cls_attention(attentions: Tensor) -> Tensor:
-    """How much the CLS token attends to each patch: (L, B, H, N+1, N+1) -> (L, B, H, N).
-
-    Raises:
-        ValueError: if the attentions do not have that shape.
-    """
+    """How much the CLS token attends to each patch: (L, B, H, N+1, N+1) -> (L, B, H, N)."""
     _check(attentions)
     return attentions[..., 0, 1:]  # the row of CLS, without what it pays to itself
 
@@ -67,14 +62,11 @@ def attention_rollout(
         attentions: (L, B, H, N+1, N+1), the first layer first.
         head_fusion: "mean" as in the paper, "max" or "min".
         residual: add the identity.
-        signed: what to do with negative weights: "error", "normalise" or "clamp".
+        signed: "normalise" or "clamp", see above; "error" is a ValueError if weights are negative
+            or their rows do not sum to one.
 
     Returns:
         (B, N+1, N+1); every row sums to one.
-
-    Raises:
-        ValueError: for another shape or an unknown choice; and, with signed="error", if weights
-            are negative or their rows do not sum to one.
     """
     _check(attentions)
     if head_fusion not in HEAD_FUSIONS:
@@ -94,11 +86,9 @@ def attention_rollout(
         small = fused.sum(-1).amin(-1) < MIN_ROW_SUM  # (L, B)
         if small.any():
             layers = [i + 1 for i, bad in enumerate(small.any(1).tolist()) if bad]
-            warnings.warn(
-                f"rollout: in the layers {layers} rows sum to less than {MIN_ROW_SUM} (λ near or "
-                "above 1) and cannot be normalised; their negative weights are clamped to zero",
-                stacklevel=2,
-            )
+            why = f"rows sum to less than {MIN_ROW_SUM} (λ near or above 1)"
+            done = "and cannot be normalised: negative weights are clamped to zero"
+            warnings.warn(f"rollout: in the layers {layers} {why} {done}", stacklevel=2)
         fused = torch.where(small[..., None, None], clamped, _rows_to_one(fused))
     else:
         fused = clamped  # equal to the plain formula when no weight is negative
@@ -122,11 +112,11 @@ def _check_weights(attentions: Tensor) -> None:
     sums = attentions.sum(-1)
     # Asked for what is right, not for what is wrong: every comparison with NaN is false.
     if not (attentions.amin() >= 0 and (sums - 1).abs().amax() <= 1e-2):
-        raise ValueError(
-            "expected weights >= 0 whose rows sum to one; got a smallest weight of "
-            f"{attentions.amin():.3g} and rows that sum to {sums.amin():.3g} ... {sums.amax():.3g}"
-            "; for differential attention choose signed='normalise' or signed='clamp'"
+        got = (
+            f"a weight of {attentions.amin():.3g}, sums of {sums.amin():.3g} ... {sums.amax():.3g}"
         )
+        choose = "for differential attention choose signed='normalise' or signed='clamp'"
+        raise ValueError(f"expected weights >= 0 whose rows sum to one, got {got}; {choose}")
 
 
 def rollout_map(rollout: Tensor) -> Tensor:
@@ -168,29 +158,23 @@ def perturbation_curve(
     """Probability of the class while patches leave the image, or enter it, in a map's order.
 
     Args:
-        model: images (n, C, S, S) -> logits (n, K); a module should be in evaluation mode.
+        model: images (n, C, S, S) -> logits (n, classes); a module should be in evaluation mode.
         images: (B, C, S, S), as the model wants them.
         maps: (B, N) importance of each patch, N = g² and g a divisor of S.
         insert: start from the empty image and put patches in; else take them away.
         labels: (B,) the classes to watch; None watches what the model says to the whole image.
         fill: in place of a patch; 0 is the dataset's mean in normalised images.
         steps: evaluate after this many equal steps; None after every patch.
-        batch_size: images the model sees at once.
 
     Returns:
         share (K,) of the patches that were taken away or put in, from 0 to 1, and the
         probability (B, K); K = steps + 1.
-
-    Raises:
-        ValueError: if maps do not fit the images, or hold values that are not finite.
     """
     (B, _, S, _), N = images.shape, maps.shape[-1]
     g = to_grid(maps).shape[-1]
     if maps.shape != (B, N) or S % g or images.shape[-1] != S:
-        raise ValueError(
-            f"expected images (B, C, S, S) and maps (B, g²), g a divisor of S; "
-            f"got {tuple(images.shape)} and {tuple(maps.shape)}"
-        )
+        got = f"{tuple(images.shape)} and {tuple(maps.shape)}"
+        raise ValueError(f"expected images (B, C, S, S), maps (B, g²), g a divisor of S; got {got}")
     if not maps.isfinite().all():
         raise ValueError("expected finite maps, got NaN or infinity: their patches have no order")
     if labels is None:

@@ -11,11 +11,7 @@ WORDS = {"": False, "0": False, "false": False, "no": False, "1": True, "true": 
 
 
 def switch(name: str) -> bool:
-    """Whether an environment variable is set to yes.
-
-    Raises:
-        ValueError: if it says neither yes nor no.
-    """
+    """Whether an environment variable is set to yes; ValueError if it says neither yes nor no."""
     value = os.environ.get(name, "").strip().lower()
     if value not in WORDS:
         raise ValueError(f"expected {name} to be 1 or 0, got {os.environ[name]!r}")

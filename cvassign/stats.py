@@ -49,9 +49,8 @@ def _paired(first, second, fewest: int) -> np.ndarray:
     """second - first as float (n,); ValueError if they are not n >= fewest pairs."""
     first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     if first.shape != second.shape or first.ndim != 1 or len(first) < fewest:
-        raise ValueError(
-            f"expected two arrays (n,) of n >= {fewest} pairs, got {first.shape}, {second.shape}"
-        )
+        shapes = f"{first.shape}, {second.shape}"
+        raise ValueError(f"expected two arrays (n,) of n >= {fewest} pairs, got {shapes}")
     return second - first
 
 
@@ -73,11 +72,6 @@ def paired_bootstrap(first, second, draws: int = 10_000, seed: int = 0) -> Diffe
     Args:
         first: (images,) 1 where the first model is right, else 0; or shares between 0 and 1.
         second: the same of the second model, on the same images.
-        draws: resamples.
-        seed: of the resampling.
-
-    Raises:
-        ValueError: if they are not pairs.
     """
     values, counts = np.unique(_paired(first, second, 1).round(12), return_counts=True)
     n = int(counts.sum())
@@ -110,11 +104,8 @@ class Noise:
     df: int  # degrees of freedom: runs minus groups
 
     def between(self, n: float, m: float = math.inf) -> float:
-        """Half the 95 % interval of the difference of two means, of n runs and of m, in points.
-
-        A difference beyond it is "better" or "worse", another is not told apart. With 1 and 3 a
-        single run is compared with a mean of three; with n alone a mean with a fixed number.
-        """
+        """Half the 95 % interval of the difference of two means, of n runs and of m, in points: 1
+        and 3 for a single run and a mean of three; n alone for a mean and a fixed number."""
         return self.half_width(1 / n + 1 / m)
 
     def half_width(self, variance: float) -> float:
@@ -131,9 +122,6 @@ def pooled(groups: Sequence[Sequence[float]]) -> Noise:
     Args:
         groups: accuracies (percent) of runs that differ by their seed only; of one dataset and one
             length, as longer training scatters less. Single runs say nothing and are left out.
-
-    Raises:
-        ValueError: if no group has several runs.
     """
     several = [np.asarray(g, dtype=float) for g in groups if len(g) > 1]
     if not several:

@@ -5,8 +5,8 @@ The recipe is that of DeiT (arXiv 2012.12877), made short: AdamW or Muon, warm-u
 label smoothing, stochastic depth, augmentation, clipped gradients, bf16 autocast.
 
 Nothing is lost: the state is written after every epoch, and every random number of an epoch comes
-from (seed, epoch), so that a run that is killed and resumed on as many threads ends with the weights
-of one that was not (on a GPU as far as its kernels add in a fixed order).
+from (seed, epoch), so that a run that is killed and resumed on as many threads ends with the
+weights of one that was not (on a GPU as far as its kernels add in a fixed order).
 """
 
 import math
@@ -24,24 +24,22 @@ from cvassign.augment import build_augmentation
 from cvassign.capture import Step, captured, compile_layers
 from cvassign.data import Dataset, Split, fingerprint, normalise
 from cvassign.device import autocast, keep_freed_memory, should_compile
-from cvassign.files import CheckpointError, load_checkpoint, replacing
+from cvassign.files import load_checkpoint, replacing
 from cvassign.optim import OPTIMIZERS, build_optimizers, lr_factor, set_rate
 from cvassign.progress import bar
 from cvassign.vit import VisionTransformer, ViTConfig, check_whole_numbers
 
 AUGMENT_CHUNK = 5000  # images augmented at once: few kernel launches, little memory
 # What is recorded of every epoch; "train_loss_tenths" are ten means along it, for short runs.
-HISTORY = (
-    "train_loss", "train_loss_tenths", "val_loss", "val_accuracy", "learning_rate", "seconds",
-)  # fmt: skip
+HISTORY = "train_loss train_loss_tenths val_loss val_accuracy learning_rate seconds".split()
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """How a model is trained.
 
-    A step's rate counts the steps done with it: the first has one warm-up step's rate, not zero, and
-    the last, at the end of the cosine, zero.
+    A step's rate counts the steps done with it: the first has one warm-up step's rate, not zero,
+    and the last, at the end of the cosine, zero.
     """
 
     epochs: int = 50  # passes over the training split
@@ -63,22 +61,16 @@ class TrainConfig:
         for name in ("learning_rate", "clip_norm", "lambda_share"):
             if not 0 < getattr(self, name) < math.inf:  # false for NaN too
                 raise ValueError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
-        for name, last in (
-            ("warmup_epochs", self.epochs),
-            ("unmixed_epochs", self.epochs),
-            ("weight_decay", 1e9),
-            ("label_smoothing", 0.99),
-        ):
+        limits = dict(warmup_epochs=self.epochs, unmixed_epochs=self.epochs)
+        for name, last in (limits | dict(weight_decay=1e9, label_smoothing=0.99)).items():
             if not 0 <= getattr(self, name) <= last:
                 raise ValueError(f"{name} must be in [0, {last:g}], got {getattr(self, name)}")
         build_augmentation(self.augment)  # raises ValueError on an unknown name
 
 
 def non_default(config) -> dict:
-    """The fields of a dataclass that differ from their defaults, by name.
-
-    What is compared when a stored run is asked for: a field that comes or goes breaks no file.
-    """
+    """The fields of a dataclass that differ from their defaults: what a checkpoint is compared by,
+    so that a field that comes or goes breaks no file."""
     defaults = {f.name: f.default for f in fields(config)}
     return {k: v for k, v in asdict(config).items() if v != defaults[k]}
 
@@ -111,29 +103,23 @@ class Trainer:
     """Trains one model; `fit` runs the remaining epochs.
 
     Args:
-        model_config: the model's shape.
         config: the recipe.
         seed: of the initial weights and of every random choice in training.
         data: the splits, on the device to train on.
-        checkpoint: file of the state after the last whole epoch; None keeps no state.
-
-    Raises:
-        ValueError: if the checkpoint belongs to another configuration, seed or data.
+        checkpoint: file of the state after the last whole epoch; None keeps no state. ValueError
+            if it belongs to another configuration, seed or data.
     """
 
     def __init__(
         self,
-        model_config: ViTConfig,
+        model: ViTConfig,
         config: TrainConfig,
         seed: int,
         data: Dataset,
         checkpoint: Path | None = None,
     ):
-        if torch.get_default_dtype() != torch.float32:
-            raise ValueError(
-                f"expected torch's default type to be float32, got {torch.get_default_dtype()}: "
-                "other numbers would be stored as the same run"
-            )
+        if (dtype := torch.get_default_dtype()) != torch.float32:  # would be stored as the same run
+            raise ValueError(f"expected torch's default type to be float32, got {dtype}")
         self.config, self.seed, self.data, self.checkpoint = config, seed, data, checkpoint
         self.device = data.train.images.device
         if self.device.type == "cpu":
@@ -141,18 +127,15 @@ class Trainer:
         self.steps = max(1, len(data.train) // config.batch_size)  # a last, short batch is left out
         self.augmentation = build_augmentation(config.augment)
         torch.manual_seed(seed)
-        self.model = VisionTransformer(model_config).to(self.device)
+        self.model = VisionTransformer(model).to(self.device)
         if should_compile(self.device, self.steps * config.epochs):
             compile_layers(self.model, normalise(data.train.images[: config.batch_size]))
-        self.optimizers = build_optimizers(
-            self.model, config.optimizer, config.weight_decay, config.lambda_share
-        )
+        c = config
+        self.optimizers = build_optimizers(self.model, c.optimizer, c.weight_decay, c.lambda_share)
         self.history: dict[str, list] = {key: [] for key in HISTORY}
         if checkpoint is not None and checkpoint.exists():
             self._load()
-        self.step: Step | None = (
-            None  # `plain_step`, or on a GPU its graph: made at the first batch
-        )
+        self.step: Step | None = None  # made at the first batch: `plain_step`, on a GPU its graph
 
     @cached_property
     def identity(self) -> str:
@@ -168,12 +151,8 @@ class Trainer:
     def fit(self, progress: bool = True, deadline: float | None = None) -> VisionTransformer:
         """Trains to the last epoch and returns the model as it then is, never that of the best.
 
-        Args:
-            progress: show a progress bar.
-            deadline: in `time.time()`'s seconds; no epoch is begun that would end after it.
-
         Raises:
-            TimeUp: at the deadline; the checkpoint has the epochs done.
+            TimeUp: if the next epoch would end after `deadline`, in `time.time()`'s seconds.
             Diverged: if the loss is not finite.
         """
         steps, done = self.config.epochs * self.steps, self.epoch * self.steps
@@ -185,24 +164,19 @@ class Trainer:
                 start = time.perf_counter()
                 losses = self.train_epoch(shown.update)
                 if not losses.isfinite().all():
-                    raise Diverged(
-                        f"training diverged in epoch {self.epoch + 1}: the loss is not finite; "
-                        "a lower learning rate or longer warm-up may help"
-                    )
+                    why = f"the loss is not finite in epoch {self.epoch + 1}"
+                    raise Diverged(f"training diverged, {why}: try a lower learning rate")
                 self._record(losses, time.perf_counter() - start)
                 loss, accuracy = (self.history[k][-1] for k in ("train_loss", "val_accuracy"))
-                shown.set_postfix_str(
-                    f"epoch {self.epoch}, loss {loss:.3f}, validation {accuracy:.1f} %, "
-                    f"{self.images_per_second:.0f} images/s"
-                )
+                shown.set_postfix_str(f"epoch {self.epoch}, loss {loss:.3f}, val {accuracy:.1f} %")
                 if self.checkpoint is not None:
                     self._save()
         return self.model
 
     @property
     def images_per_second(self) -> float:
-        """Training images through the model a second, over all epochs but the first, which warms
-        up (over that one if it is the only one). The validation of each epoch is not counted."""
+        """Training images a second, over all epochs but the first, which warms up, if it is not
+        the only one. The validation of each epoch is not counted."""
         seconds = self.history["seconds"][1:] or self.history["seconds"]
         return self.steps * self.config.batch_size / (sum(seconds) / len(seconds))
 
@@ -210,13 +184,12 @@ class Trainer:
         """One pass over the training images: the loss of each step; `tell` is called after each."""
         c, train = self.config, self.data.train
         # Everything random in this epoch follows from the seed and the epoch's number; the factor
-        # keeps all pairs of them apart, as long as there are fewer epochs. The global generator
-        # draws the layers that are dropped, `generator` the order of the images and their
-        # augmentation. On a CPU both give one and the same sequence of numbers. That does no harm:
-        # whether a layer is dropped may depend on an image's place and augmentation, as each of
-        # these choices is still uniform, and new in every epoch.
-        torch.manual_seed(1_000_003 * self.seed + self.epoch)
-        generator = torch.Generator(self.device).manual_seed(1_000_003 * self.seed + self.epoch)
+        # keeps all pairs of them apart. The global generator draws the layers that are dropped,
+        # `generator` the images' order and augmentation. On a CPU both give the same sequence,
+        # which does no harm: each choice is still uniform, and new in every epoch.
+        seed = 1_000_003 * self.seed + self.epoch
+        torch.manual_seed(seed)
+        generator = torch.Generator(self.device).manual_seed(seed)
         order = torch.randperm(len(train), generator=generator, device=self.device)
         images = torch.empty_like(train.images)  # this epoch's pixels, augmented, in new order
         for chunk, out in zip(order.split(AUGMENT_CHUNK), images.split(AUGMENT_CHUNK)):
@@ -254,7 +227,7 @@ class Trainer:
         return loss.detach()
 
     def _record(self, losses: Tensor, seconds: float) -> None:
-        # Not compiled: its batches have another shape, which would be compiled for an epoch's worth.
+        # Not compiled: its batches have another shape, whose compiling would take an epoch's time.
         with torch.compiler.set_stance("force_eager"):
             val_loss, val_accuracy = evaluate(self.model, self.data.val)
         parts = [part.mean().item() for part in losses.tensor_split(min(10, len(losses)))]
@@ -278,19 +251,14 @@ class Trainer:
     def _load(self) -> None:
         try:
             state = load_checkpoint(self.checkpoint, self.device)
-        except CheckpointError as error:
+            keys = {"identity", "model", "optimizers", "history"}
+            if lacking := keys - set(state if isinstance(state, dict) else ()):
+                raise ValueError(f"{self.checkpoint} lacks {', '.join(sorted(lacking))}")
+            if (held := state["identity"]) != self.identity:
+                other = f"it holds {held}\n  expected {self.identity}"
+                raise ValueError(f"{self.checkpoint} belongs to another run:\n  {other}")
+        except ValueError as error:  # CheckpointError is one
             raise ValueError(f"{error}\ndelete it to start anew") from error
-        keys = {"identity", "model", "optimizers", "history"}
-        if lacking := keys - (state.keys() if isinstance(state, dict) else set()):
-            raise ValueError(
-                f"{self.checkpoint} is no checkpoint of this trainer (it lacks "
-                f"{', '.join(sorted(lacking))}); delete it to start anew"
-            )
-        if state["identity"] != self.identity:
-            raise ValueError(
-                f"{self.checkpoint} belongs to another run:\n  it holds {state['identity']}\n"
-                f"  expected {self.identity}\ndelete it to start anew"
-            )
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"]):
             optimizer.load_state_dict(saved)

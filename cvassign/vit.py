@@ -48,16 +48,12 @@ class ViTConfig:
     def __post_init__(self) -> None:
         check_whole_numbers(self)
         if self.image_size % self.patch_size:
-            raise ValueError(
-                f"image_size {self.image_size} is not divisible by patch_size {self.patch_size}"
-            )
+            sizes = f"image_size {self.image_size} is not divisible by patch_size"
+            raise ValueError(f"{sizes} {self.patch_size}")
         head_size(self.embed_dim, self.num_heads)  # raises if the heads do not fit
-        for value, known, what in (
-            (self.position, tuple(POSITIONS), "position"),
-            (self.attention, tuple(ATTENTIONS), "attention"),
-        ):
-            if value not in known:
-                raise ValueError(f"{what} must be one of {known}, got {value!r}")
+        for what, known in (("position", POSITIONS), ("attention", ATTENTIONS)):
+            if (value := getattr(self, what)) not in known:
+                raise ValueError(f"{what} must be one of {tuple(known)}, got {value!r}")
         if not 0 < self.mlp_ratio < math.inf:
             raise ValueError(f"mlp_ratio must be positive, got {self.mlp_ratio}")
         if not 0 <= self.drop_path < 1:
@@ -81,9 +77,8 @@ class PatchEmbedding(nn.Module):
         super().__init__()
         # A convolution whose stride is its kernel sees every patch once: it is exactly the
         # linear map of the flattened patch.
-        self.proj = nn.Conv2d(
-            config.in_channels, config.embed_dim, config.patch_size, stride=config.patch_size
-        )
+        p = config.patch_size
+        self.proj = nn.Conv2d(config.in_channels, config.embed_dim, kernel_size=p, stride=p)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, S, S) -> (B, N, D), patches in raster order."""
@@ -117,9 +112,7 @@ class EncoderLayer(nn.Module):
         """(B, N, D) -> (B, N, D), and the attention weights if `return_attention`.
 
         Args:
-            x: tokens (B, N, D).
             gates: (2, B, 1, 1), the factors of the two residual branches (stochastic depth).
-            return_attention: take the explicit path of the attention and return its weights.
             keep: only so many tokens go on after the attention, None: all.
         """
         branch = self.attention(self.norm1(x), return_attention)
@@ -132,11 +125,7 @@ class EncoderLayer(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """The Vision Transformer of arXiv 2010.11929 section 3.1.
-
-    Args:
-        config: its shape, its positional embedding and its attention.
-    """
+    """The Vision Transformer of arXiv 2010.11929 section 3.1."""
 
     def __init__(self, config: ViTConfig):
         super().__init__()
@@ -144,9 +133,8 @@ class VisionTransformer(nn.Module):
         self.patch_embedding = PatchEmbedding(config)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.embed_dim))
         self.position = POSITIONS[config.position](config.grid, config.embed_dim)
-        self.layers = nn.ModuleList(
-            EncoderLayer(config, layer) for layer in range(1, config.depth + 1)
-        )
+        layers = range(1, config.depth + 1)
+        self.layers = nn.ModuleList(EncoderLayer(config, layer) for layer in layers)
         self.norm = nn.LayerNorm(config.embed_dim, eps=1e-6)
         self.head = nn.Linear(config.embed_dim, config.num_classes)
         rates = torch.linspace(0, config.drop_path, config.depth)
@@ -180,13 +168,9 @@ class VisionTransformer(nn.Module):
         return kept / (1 - self.drop_rates)
 
     def forward(self, images: Tensor, return_attention: bool = False):
-        """Logits (B, num_classes); with `return_attention` also (L, B, H, N+1, N+1).
-
-        Args:
-            images: (B, C, S, S), normalised.
-            return_attention: also return the attention weights of every layer. For differential
-                attention these are the signed maps A1 - λA2, one for each pair of heads.
-        """
+        """Logits (B, num_classes) of normalised images (B, C, S, S); with `return_attention` also
+        the weights of every layer, (L, B, H, N+1, N+1): for differential attention the signed maps
+        A1 - λA2, one for each pair of heads."""
         x = self.embed(images)
         gates = self._residual_gates(len(x))
         maps = []
@@ -204,11 +188,9 @@ class VisionTransformer(nn.Module):
 
     def lambdas(self) -> list[float]:
         """λ of each layer as it is now; empty without differential attention."""
-        return [
-            float(layer.attention.current_lambda().detach())
-            for layer in self.layers
-            if isinstance(layer.attention, MultiHeadDiffAttention)
-        ]
+        modules = [layer.attention for layer in self.layers]
+        diff = [m for m in modules if isinstance(m, MultiHeadDiffAttention)]
+        return [m.current_lambda().item() for m in diff]
 
 
 def count_parameters(model: nn.Module) -> int:

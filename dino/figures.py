@@ -64,8 +64,8 @@ def region_table(maps: dict[str, AttentionMaps] | None = None) -> pd.DataFrame:
         maps: by key of `REGIONS`; None for the stored ones.
 
     Returns:
-        A row a head, counted from 1: the region that gets most beyond its area, the head's attention
-        in it, its area, and where the strongest patch is.
+        A row a head, counted from 1: the region that gets most beyond its area, the head's
+        attention in it, its area, and where the strongest patch is.
     """
     maps = maps or {picture: store.load(picture)[0] for picture in REGIONS}
     rows = []
@@ -76,11 +76,16 @@ def region_table(maps: dict[str, AttentionMaps] | None = None) -> pd.DataFrame:
             share = (weights / weights.sum()).ravel()
             mass = np.bincount(index.ravel(), weights=share, minlength=len(names))
             best = int((mass - area).argmax())
-            rows.append({
-                "picture": picture, "head": head, "looks most at": names[best],
-                "attention there": f"{100 * mass[best]:.0f} %", "area": f"{100 * area[best]:.0f} %",
-                "strongest patch in": names[index.flat[share.argmax()]],
-            })  # fmt: skip
+            rows.append(
+                {
+                    "picture": picture,
+                    "head": head,
+                    "looks most at": names[best],
+                    "attention there": f"{100 * mass[best]:.0f} %",
+                    "area": f"{100 * area[best]:.0f} %",
+                    "strongest patch in": names[index.flat[share.argmax()]],
+                }
+            )
     return pd.DataFrame(rows).set_index(["picture", "head"])
 
 
@@ -91,8 +96,17 @@ def _outline(ax, picture: str, width: int, height: int) -> None:
         if name == "rest":
             return
         for cx, cy, rx, ry in ellipses:
-            ax.add_patch(Ellipse((cx * width, cy * height), 2 * rx * width, 2 * ry * height, lw=1.8,
-                                 fill=False, edgecolor=colour, path_effects=edge))  # fmt: skip
+            ax.add_patch(
+                Ellipse(
+                    (cx * width, cy * height),
+                    2 * rx * width,
+                    2 * ry * height,
+                    lw=1.8,
+                    fill=False,
+                    edgecolor=colour,
+                    path_effects=edge,
+                )
+            )
         ax.plot([], [], color=colour, lw=3, path_effects=edge, label=name)
 
 
@@ -142,6 +156,8 @@ def attention_figure(
     bar = top.colorbar(drawn, ax=list(above), location="bottom", shrink=0.5, aspect=40)
     bar.set_label("attention to a patch, as a share of the panel's max")
     top.suptitle(f"{picture}: attention of CLS to the patches, last layer\n{weights_name}")
-    bottom.suptitle(f"Masks: the fewest patches that hold {100 * maps.threshold:.0f} % of a head's "
-                    "attention; the others are darkened")  # fmt: skip
+    bottom.suptitle(
+        f"Masks: the fewest patches that hold {100 * maps.threshold:.0f} % of a head's "
+        "attention; the others are darkened"
+    )
     return figure

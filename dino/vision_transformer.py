@@ -96,9 +96,15 @@ class VisionTransformer(nn.Module):
     """
 
     def __init__(
-        self, *, patch_size: int, embed_dim: int, depth: int, num_heads: int,
-        img_size: int = 224, layer_scale: bool = False,
-    ):  # fmt: skip
+        self,
+        *,
+        patch_size: int,
+        embed_dim: int,
+        depth: int,
+        num_heads: int,
+        img_size: int = 224,
+        layer_scale: bool = False,
+    ):
         super().__init__()
         self.patch_size = patch_size
         self.patch_embed = PatchEmbed(patch_size, embed_dim)
@@ -116,7 +122,7 @@ class VisionTransformer(nn.Module):
 
         Bicubic, and with the original's added 0.1: it asks for a *factor* of (rows + 0.1) / side,
         once put in against rounding down. That factor moves the sampling points by up to 0.1 / rows
-        of the grid (0.17 % at 60 rows), so attention is the original's, pixel for pixel, only with it.
+        of the grid (0.17 % at 60 rows), so only with it is attention the original's, to the pixel.
         """
         side = math.isqrt(self.pos_embed.shape[1] - 1)
         if (rows, columns) == (side, side):
@@ -133,8 +139,9 @@ class VisionTransformer(nn.Module):
         rows, columns = (s // self.patch_size for s in x.shape[-2:])
         if not rows or not columns:
             p, (height, width) = self.patch_size, x.shape[-2:]
-            raise ValueError(f"expected an image of at least one {p} x {p} patch, "
-                             f"got {height} x {width} pixels")  # fmt: skip
+            raise ValueError(
+                f"expected an image of at least one {p} x {p} patch, got {height} x {width} pixels"
+            )
         tokens = self.patch_embed(x)
         tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), tokens], dim=1)
         return tokens + self.interpolate_pos_encoding(rows, columns)
@@ -169,6 +176,10 @@ def build(arch: str, patch_size: int) -> VisionTransformer:
     embed_dim, depth, num_heads = SIZES[arch]
     v2 = patch_size == 14
     return VisionTransformer(
-        patch_size=patch_size, embed_dim=embed_dim, depth=depth, num_heads=num_heads,
-        img_size=518 if v2 else 224, layer_scale=v2,
-    )  # fmt: skip
+        patch_size=patch_size,
+        embed_dim=embed_dim,
+        depth=depth,
+        num_heads=num_heads,
+        img_size=518 if v2 else 224,
+        layer_scale=v2,
+    )

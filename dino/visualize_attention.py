@@ -82,13 +82,18 @@ def prepare(image: Image.Image, patch_size: int, image_size: Sequence[int]) -> T
     """
     if len(image_size) not in (1, 2) or min(image_size) < 1:
         raise ValueError(f"expected an image size of 1 or 2 numbers from 1, got {image_size}")
-    steps = [transforms.Resize(list(image_size)), transforms.ToTensor(),
-             transforms.Normalize(MEAN, STD)]  # fmt: skip
+    steps = [
+        transforms.Resize(list(image_size)),
+        transforms.ToTensor(),
+        transforms.Normalize(MEAN, STD),
+    ]
     tensor = transforms.Compose(steps)(image)
     height, width = (s - s % patch_size for s in tensor.shape[1:])
     if not height or not width:
-        raise ValueError(f"expected an image of at least one {patch_size} x {patch_size} patch, "
-                         f"got {tensor.shape[1]} x {tensor.shape[2]} pixels")  # fmt: skip
+        raise ValueError(
+            f"expected an image of at least one {patch_size} x {patch_size} patch, "
+            f"got {tensor.shape[1]} x {tensor.shape[2]} pixels"
+        )
     return tensor[:, :height, :width]
 
 
@@ -146,7 +151,7 @@ def attention_maps(
     )  # scores, weights, a copy: bytes
     if needed > 0.8 * _memory(model.cls_token.device):
         raise ValueError(
-            f"{x.shape[1]} x {x.shape[2]} pixels are {rows * columns} patches, whose attention takes "
+            f"{x.shape[1]} x {x.shape[2]} pixels are {rows * columns} patches, whose attention is "
             f"{needed / 2**30:.0f} GiB of memory: choose a smaller --image_size"
         )
     last = model.get_last_selfattention(x[None].to(model.cls_token.device))  # (1, H, N+1, N+1)
@@ -181,8 +186,10 @@ def _masked(picture: np.ndarray, mask: np.ndarray) -> Figure:
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set_axis_off()
     red = np.array([255.0, 0.0, 0.0])
-    ax.imshow(np.where(mask[..., None], 0.5 * picture + 0.5 * red, picture).astype(np.uint8),
-              aspect="auto")  # fmt: skip
+    ax.imshow(
+        np.where(mask[..., None], 0.5 * picture + 0.5 * red, picture).astype(np.uint8),
+        aspect="auto",
+    )
     padded = np.pad(mask.astype(float), 1)  # so that outlines close at the picture's edge
     if mask.any():
         columns, rows = (np.arange(-1, s + 1) for s in reversed(mask.shape))
@@ -192,8 +199,9 @@ def _masked(picture: np.ndarray, mask: np.ndarray) -> Figure:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("visualize_attention.py", description=__doc__,
-                                     formatter_class=argparse.RawTextHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        "visualize_attention.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     add = parser.add_argument
     add("--arch", default="vit_small", choices=SIZES)
     add("--patch_size", default=8, type=int, help="8 or 16 (DINO), 14 (DINOv2)")
@@ -222,8 +230,9 @@ def run(arguments: list[str] | None = None) -> AttentionMaps:
     image = open_image(path)
     prepare(image, args.patch_size, args.image_size)  # its errors come before any download
     if args.pretrained_weights:
-        model = weights.load(args.pretrained_weights, args.arch, args.patch_size,
-                             args.checkpoint_key)  # fmt: skip
+        model = weights.load(
+            args.pretrained_weights, args.arch, args.patch_size, args.checkpoint_key
+        )
         name = args.pretrained_weights
     else:
         model, name = weights.load_published(args.arch, args.patch_size)
@@ -242,8 +251,11 @@ def main(arguments: list[str] | None = None) -> int:
     except AssetError as error:
         print(f"error: {error}", file=sys.stderr)
         if _parser().parse_args(arguments).patch_size != 14:  # else it is not Meta's that failed
-            print("With --patch_size 14, or with --pretrained_weights FILE, Meta's address is not "
-                  "needed.", file=sys.stderr)  # fmt: skip
+            print(
+                "With --patch_size 14, or with --pretrained_weights FILE, Meta's address is not "
+                "needed.",
+                file=sys.stderr,
+            )
         return 2
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

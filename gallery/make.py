@@ -89,8 +89,10 @@ def bundle(folder: Path, out: Path = HERE) -> int:
         r["path"] = Path(r["path"]).with_suffix(".webp").as_posix()
         (out / r["path"]).parent.mkdir(parents=True, exist_ok=True)
         image.save(out / r["path"], quality=75, method=6)
-    with replacing(out / "manifest.csv") as file, \
-            file.open("w", newline="", encoding="utf-8") as stream:  # fmt: skip
+    with (
+        replacing(out / "manifest.csv") as file,
+        file.open("w", newline="", encoding="utf-8") as stream,
+    ):
         writer = csv.DictWriter(stream, gallery.COLUMNS, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(sorted(chosen, key=lambda r: r["path"]))

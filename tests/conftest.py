@@ -68,7 +68,9 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content[: 300_000 if len(server.asked) <= server.cut else None])
 
     do_CONNECT = do_GET  # what a proxy is asked for an https address
-    log_message = lambda *_: None
+
+    def log_message(self, *_):
+        pass
 
 
 @pytest.fixture
@@ -102,7 +104,7 @@ def programs(tmp_path, monkeypatch):
 
     def put(name: str, program: str) -> None:
         file = tmp_path / "bin" / name
-        file.write_text(f"#!{sys.executable}\nimport pathlib, shutil, sys\n{program}")
+        file.write_bytes(f"#!{sys.executable}\nimport pathlib, shutil, sys\n{program}".encode())
         file.chmod(0o755)
 
     return put

@@ -1,6 +1,8 @@
 # LLM-assisted: prompts P1, P15, see report.md
 """Results that nobody trained, for tests."""
 
+from dataclasses import fields
+
 import numpy as np
 
 from cvassign.data import expected_fingerprint
@@ -13,12 +15,17 @@ LAYERS = 3
 
 def made_run(name: str = "vit", label: str = "", attention: str = "standard", **settings) -> Run:
     """A run of any name; `settings` are of its model, its recipe or its own."""
-    parts = [{k: v for k, v in settings.items() if k in kind.__dataclass_fields__}
-             for kind in (ViTConfig, TrainConfig, Run)]  # fmt: skip
-    train = TrainConfig(**{"epochs": 5, "warmup_epochs": 1, "optimizer": "muon"} | parts[1])
-    own = dict(section="1.1", preset="cpu", seed=0) | parts[2]
-    return Run(name, label or name, model=ViTConfig(attention=attention, **parts[0]), train=train,
-               **own)  # fmt: skip
+    kinds = (ViTConfig, TrainConfig, Run)
+    model, train, own = ({k: settings[k] for k in settings.keys() & f} for f in map(names, kinds))
+    train = TrainConfig(**{"epochs": 5, "warmup_epochs": 1, "optimizer": "muon"} | train)
+    own = dict(section="1.1", preset="cpu", seed=0) | own
+    return Run(
+        name, label or name, model=ViTConfig(attention=attention, **model), train=train, **own
+    )
+
+
+def names(kind: type) -> set[str]:
+    return {field.name for field in fields(kind)}
 
 
 def made_result(run: Run, **changes) -> Result:
@@ -31,7 +38,6 @@ def made_result(run: Run, **changes) -> Result:
         history["lambdas"] = rng.random((epochs, LAYERS)).tolist()
     val, test = changes.pop("val", 80 + 10 * rng.random()), 80 + 10 * rng.random()
     history["val_accuracy"][-1] = val
-    made = dict(history=history, val=val, test=test, n_params=2_700_000, seconds=1.0,
-                images_per_second=1.0, device="none", threads=1, versions={},
-                data=expected_fingerprint(run.dataset))  # fmt: skip
-    return Result(run, **made | changes)
+    made = dict(history=history, val=val, test=test, n_params=2_700_000, seconds=1.0, threads=1)
+    made |= dict(images_per_second=1.0, device="none", versions={})
+    return Result(run, **made | {"data": expected_fingerprint(run.dataset)} | changes)

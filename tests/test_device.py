@@ -26,22 +26,28 @@ def gpus(monkeypatch):
             if where.index in broken:
                 raise RuntimeError("no kernel image is available\nmore of it")
 
-        monkeypatch.setattr(device, "FOUND", [])
+        device._first_that_works.cache_clear()
         monkeypatch.setattr(device, "try_out", try_out)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(names))
         monkeypatch.setattr(torch.cuda, "device_count", lambda: len(names))
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: names[i])
 
-    return install
+    yield install
+    device._first_that_works.cache_clear()
 
 
-@pytest.mark.parametrize("names, broken, taken", (
-    ((), (), CPU), (("Tesla P100",), (0,), CPU), (("A100", "A100"), (), torch.device("cuda:0")),
-    (("P100", "T4", "T4"), (0,), torch.device("cuda:1")),
-))  # fmt: skip
+@pytest.mark.parametrize(
+    "names, broken, taken",
+    (
+        ("", (), "cpu"),
+        ("P100", (0,), "cpu"),
+        ("A100 A100", (), "cuda:0"),
+        ("P100 T4", (0,), "cuda:1"),
+    ),
+)
 def test_the_first_gpu_that_works_is_taken(gpus, names, broken, taken):
-    gpus(*names, broken=broken)
-    assert pick_device() == taken == pick_device()
+    gpus(*names.split(), broken=broken)
+    assert pick_device() == torch.device(taken) == pick_device()
 
 
 def test_a_gpu_that_fails_is_named_in_one_line_with_the_reason_once(gpus, capsys):
@@ -71,18 +77,18 @@ def test_the_trial_computes_on_the_device():
         device.try_out(torch.device("meta"))
 
 
-@pytest.mark.parametrize("capability, bf16, compiled", (
-    ((6, 0), False, False), ((7, 0), False, True), ((7, 5), False, True), ((8, 0), True, True),
-    ((9, 0), True, True), ((10, 0), True, True), ((12, 0), True, True),
-))  # fmt: skip
+@pytest.mark.parametrize(
+    "capability, bf16, compiled",
+    (((6, 0), 0, 0), ((7, 0), 0, 1), ((7, 5), 0, 1), ((8, 0), 1, 1), ((12, 0), 1, 1)),
+)
 def test_bf16_from_ampere_on_and_compiled_kernels_from_volta_on(
     monkeypatch, capability, bf16, compiled
 ):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda where: capability)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)  # it says so of a T4
     monkeypatch.setattr(shutil, "which", lambda name: f"bin/{name}")
-    assert use_bf16(CUDA) is bf16
-    assert should_compile(CUDA, 10**6) is compiled
+    assert use_bf16(CUDA) == bf16
+    assert should_compile(CUDA, 10**6) == compiled
 
 
 @pytest.mark.parametrize("able", (True, False))
@@ -111,19 +117,18 @@ def test_should_compile_for_long_runs_with_a_compiler(monkeypatch):
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
 def test_memory_that_a_step_frees_is_kept():
     """Without it each of these arrays is mapped anew: 2,000 page faults of 4 KB."""
-    program = (
-        "import numpy as np, resource\n"
-        "from cvassign.device import keep_freed_memory\n"
-        "keep_freed_memory()\n"
-        "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "for turn in range(20):\n"
-        "    before = faults() if turn == 5 else before if turn > 5 else 0\n"
-        "    arrays = [np.ones(1 << 20) for _ in range(4)]\n"
-        "    del arrays\n"
-        "print(faults() - before)"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
-                          cwd=Path(__file__).parents[1])  # fmt: skip
+    program = """
+import numpy as np, resource
+from cvassign.device import keep_freed_memory
+keep_freed_memory()
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for turn in range(20):
+    before = faults() if turn == 5 else before if turn > 5 else 0
+    arrays = [np.ones(1 << 20) for _ in range(4)]
+    del arrays
+print(faults() - before)"""
+    options = dict(capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    done = subprocess.run([sys.executable, "-c", program], **options)
     assert int(done.stdout) < 2000, done.stderr
 
 

@@ -15,8 +15,10 @@ from cvassign import fetching
 from cvassign.fetching import AssetError, Source, download
 
 PACKAGE = Source("npm", "w@1.0.0", hashlib.sha256(b"package").hexdigest(), 95_000_000)
-NPM = ("assert sys.argv[1:] == ['pack', '--silent', 'w@1.0.0']\n"
-       "pathlib.Path('w-1.0.0.tgz').write_bytes(b'package')")  # fmt: skip
+NPM = (
+    "assert sys.argv[1:] == ['pack', '--silent', 'w@1.0.0']\n"
+    "pathlib.Path('w-1.0.0.tgz').write_bytes(b'package')"
+)
 
 
 @pytest.fixture
@@ -33,10 +35,15 @@ def quiet(capsys, monkeypatch):
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("fault, asked, message", (
-    ({"cut": 2}, 3, None), ({"cut": 3}, 3, "(?i)incomplete"),
-    ({"content": b"<html>"}, 3, "known hash: expected"), ({"lost": True}, 1, "404"),
-), ids=("broken off", "broken off for ever", "another file", "lost"))  # fmt: skip
+@pytest.mark.parametrize(
+    "fault, asked, message",
+    (
+        ({"cut": 2}, 3, None),  # broken off twice, and for ever
+        ({"cut": 3}, 3, "(?i)incomplete"),
+        ({"content": b"<html>"}, 3, "known hash: expected"),
+        ({"lost": True}, 1, "404"),
+    ),
+)
 def test_a_download_is_whole_or_refused(fault, asked, message, server, source, tmp_path, quiet):
     vars(server).update(fault)
     if message is None:
@@ -77,14 +84,18 @@ def test_npm_is_called_as_configured_and_checked(name, programs, tmp_path, monke
     assert (tmp_path / "w.tgz").read_bytes() == b"package"
 
 
-@pytest.mark.parametrize("name, before", (
-    ("python", ["-m", "pip"]), ("uv", ["tool", "run", "pip"]), ("pip3", [])))  # fmt: skip
+@pytest.mark.parametrize(
+    "name, before", (("python", ["-m", "pip"]), ("uv", ["tool", "run", "pip"]), ("pip3", []))
+)
 def test_pip_is_this_pythons_or_another(name, before, programs, tmp_path, monkeypatch):
     wheel = Source("pip", "w==1.0", PACKAGE.sha256)
     monkeypatch.setattr(fetching, "find_spec", lambda _: name == "python")
-    programs(name, f"assert sys.argv[1:] == {before} + ['download', '--no-deps', "
-                   "'--only-binary=:all:', '--quiet', '--dest=.', 'w==1.0']\n"
-                   "pathlib.Path('w-1.0-py3-none-any.whl').write_bytes(b'package')")  # fmt: skip
+    programs(
+        name,
+        f"assert sys.argv[1:] == {before} + ['download', '--no-deps', "
+        "'--only-binary=:all:', '--quiet', '--dest=.', 'w==1.0']\n"
+        "pathlib.Path('w-1.0-py3-none-any.whl').write_bytes(b'package')",
+    )
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bin/python"))
     download(wheel, tmp_path / "w.whl")
     assert (tmp_path / "w.whl").read_bytes() == b"package"

@@ -4,6 +4,7 @@
 import importlib
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,15 +12,20 @@ import torch
 
 from cvassign import results
 from cvassign.files import CheckpointError, load_checkpoint, replacing
-from cvassign.train import save_atomically
+from cvassign.train import Trainer
+
+
+def save_state(value: float, path: Path) -> None:
+    model, rest = torch.nn.PReLU(init=value), dict(identity="", optimizers=[], history={})
+    Trainer._save(SimpleNamespace(checkpoint=path, model=model, **rest))
+
 
 # What writes a value, and the function that puts it onto the disk.
 WRITERS = {
     "result": (lambda v, path: results.write_json({"a": v}, path), Path, "write_text"),
-    "checkpoint": (lambda v, path: save_atomically({"a": v}, path), torch, "save"),
-    "weights": (lambda v, path: results.save_weights(
-        torch.nn.PReLU(init=v), path), results, "save_file"),
-}  # fmt: skip
+    "checkpoint": (save_state, torch, "save"),
+    "weights": (lambda v, p: results.save_weights(torch.nn.PReLU(init=v), p), results, "save_file"),
+}
 
 
 @pytest.mark.parametrize("write, of, name", WRITERS.values(), ids=WRITERS)
@@ -47,13 +53,13 @@ def test_a_file_is_the_old_one_or_the_new_one(write, of, name, tmp_path, monkeyp
 
 def test_what_a_killed_writer_left_is_cleared(tmp_path):
     path, dead = tmp_path / "result.json", 2**22 - 7  # no such process
-    (tmp_path / f"result.json.{dead}.tmp").write_text("half")
+    (tmp_path / f"result.json.{dead}.tmp").write_bytes(b"half")
     mine = tmp_path / f"result.json.{os.getppid()}.tmp"  # a process that runs and may still write
-    mine.write_text("half")
+    mine.write_bytes(b"half")
     other = tmp_path / "result.json.notes.tmp"
-    other.write_text("not ours")
+    other.write_bytes(b"not ours")
     with replacing(path) as temporary:
-        temporary.write_text("whole")
+        temporary.write_bytes(b"whole")
     assert {p.name for p in tmp_path.iterdir()} == {path.name, mine.name, other.name}
 
 
@@ -66,31 +72,39 @@ def test_numpy_scalars_of_a_training_script_are_read(tmp_path):
     np.testing.assert_array_equal(found["all"], rates)
 
 
-@pytest.mark.parametrize("content, words", (
-    (b"", "it is empty"), (b"<!DOCTYPE html><html>", "web page"), (b"{}", "web page or text"),
-    (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"), (b"\x80\x02", "checkpoint"),
-))  # fmt: skip
-def test_what_is_no_checkpoint_is_said_in_own_words(content, words, tmp_path):
+def test_what_is_no_checkpoint_is_said_in_own_words(tmp_path):
     path = tmp_path / "weights.pth"
-    path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=f"weights.pth: .*{words}") as error:
-        load_checkpoint(path)
-    assert "weights_only" not in str(error.value) and "\n" not in str(error.value)
+    for content, words in (
+        (b"", "it is empty"),
+        (b"<!DOCTYPE html><html>", "web page"),
+        (b"{}", "web page or text"),
+        (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
+        (b"\x80\x02", "checkpoint"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=f"weights.pth: .*{words}") as error:
+            load_checkpoint(path)
+        assert "weights_only" not in str(error.value) and "\n" not in str(error.value)
     with pytest.raises(CheckpointError, match="no such file"):
         load_checkpoint(tmp_path / "none.pth")
     with pytest.raises(CheckpointError, match="a folder"):
         load_checkpoint(tmp_path)
 
 
-@pytest.mark.parametrize("command", (
-    ["experiments", "run", "--device", "gpu"], ["study.bench", "--device", "tpu"],
-    ["study.robustness", "--device", "tpu"], ["assets", "get", "nothing"],
-    ["clip.precision", "--out", "x", "--batch-sizes", "a,b"],
-    ["clip.precision", "--out", "x", "--device", "tpu"],
-    ["clip.precision", "--out", "x", "--clip-weights", "none.pt"],
-), ids=" ".join)  # fmt: skip
+@pytest.mark.parametrize(
+    "command",
+    (
+        "experiments run --device gpu",
+        "study.bench --device tpu",
+        "study.robustness --device tpu",
+        "assets get nothing",
+        "clip.precision --out x --batch-sizes a,b",
+        "clip.precision --out x --device tpu",
+        "clip.precision --out x --clip-weights none.pt",
+    ),
+)
 def test_what_the_user_got_wrong_is_one_line_and_exit_code_two(command, capsys):
-    module, *arguments = command
+    module, *arguments = command.split()
     with pytest.raises(SystemExit) as stop:
         importlib.import_module(f"cvassign.{module}").main(arguments)
     out, err = capsys.readouterr()

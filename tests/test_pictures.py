@@ -14,13 +14,17 @@ def grey(path) -> np.ndarray:
     return np.asarray(open_rgb(path))[..., 0]
 
 
-@pytest.mark.parametrize("values, suffix", (
-    ((RAMP * 65535).astype(np.uint16), "png"),
-    ((RAMP * 4095).astype(np.uint16), "tif"),  # 12 bits
-    (RAMP.astype(np.float32), "tif"),
-    ((RAMP * 700 - 300).astype(np.float32), "tif"),
-    ((RAMP * 65535).astype(np.int32), "tif"),
-), ids=("16 bit", "12 bit", "float to 1", "float", "32 bit"))  # fmt: skip
+@pytest.mark.parametrize(
+    "values, suffix",
+    (
+        ((RAMP * 65535).astype(np.uint16), "png"),
+        ((RAMP * 4095).astype(np.uint16), "tif"),  # 12 bits
+        (RAMP.astype(np.float32), "tif"),
+        ((RAMP * 700 - 300).astype(np.float32), "tif"),
+        ((RAMP * 65535).astype(np.int32), "tif"),
+    ),
+    ids=("16 bit", "12 bit", "float to 1", "float", "32 bit"),
+)
 def test_deep_pictures_keep_all_their_greys(values, suffix, tmp_path):
     path = tmp_path / f"deep.{suffix}"
     Image.fromarray(values).save(path)
@@ -43,11 +47,11 @@ def test_pixels_that_are_not_finite_are_refused(tmp_path):
 def test_every_exif_orientation_is_shown_upright(orientation, tmp_path):
     upright = Image.fromarray((RAMP * 255).astype(np.uint8))
     stored, exif = upright, Image.Exif()
-    if orientation > 1:
-        stored = upright.transpose((
-            Image.FLIP_LEFT_RIGHT, Image.ROTATE_180, Image.FLIP_TOP_BOTTOM, Image.TRANSPOSE,
-            Image.ROTATE_90, Image.TRANSVERSE, Image.ROTATE_270,
-        )[orientation - 2])  # fmt: skip
+    if orientation > 1:  # what undoes what the viewer will do
+        undo = (
+            "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_90 TRANSVERSE ROTATE_270"
+        )
+        stored = upright.transpose(getattr(Image, undo.split()[orientation - 2]))
     exif[0x0112] = orientation
     stored.save(tmp_path / "turned.png", exif=exif)
     np.testing.assert_array_equal(grey(tmp_path / "turned.png"), np.asarray(upright))

@@ -110,26 +110,23 @@ def test_a_row_that_attends_to_nothing_keeps_its_token():
     torch.testing.assert_close(got[0], torch.eye(T))
 
 
-@pytest.mark.parametrize("maps, options, message", (
-    (signed_maps(), {}, "smallest weight of -.*signed='normalise'"),
-    (2 * softmax_maps(), {}, "rows that sum to 2 ... 2"),
-    (math.nan * softmax_maps(), {}, "finite attentions"),
-    (softmax_maps(), dict(head_fusion="median"), "'mean', 'max', 'min'.*'median'"),
-    (softmax_maps(), dict(signed="abs"), "'error', 'normalise', 'clamp'.*'abs'"),
-), ids=("negative", "rows", "NaN", "fusion", "signed"))  # fmt: skip
-def test_what_cannot_be_rolled_out_is_an_error(maps, options, message):
-    with pytest.raises(ValueError, match=message):
-        rollout.attention_rollout(maps, **options)
+def test_what_cannot_be_rolled_out_is_an_error():
+    for maps, options, message in (
+        (signed_maps(), {}, "got a weight of -.*signed='normalise'"),
+        (2 * softmax_maps(), {}, "sums of 2 ... 2"),
+        (math.nan * softmax_maps(), {}, "finite attentions"),
+        (softmax_maps(), dict(head_fusion="median"), "'mean', 'max', 'min'.*'median'"),
+        (softmax_maps(), dict(signed="abs"), "'error', 'normalise', 'clamp'.*'abs'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            rollout.attention_rollout(maps, **options)
 
 
-@pytest.mark.parametrize("function", (
-    rollout.attention_rollout, rollout.cls_attention, rollout.attention_entropy,
-    rollout.negative_share,
-))  # fmt: skip
+@pytest.mark.parametrize("name", "attention_rollout cls_attention attention_entropy".split())
 @pytest.mark.parametrize("shape", ((B, H, T, T), (L, B, H, T, N)))
-def test_wrong_shapes_are_named(function, shape):
+def test_wrong_shapes_are_named(name, shape):
     with pytest.raises(ValueError, match=f"N\\+1.*{shape[-2]}, {shape[-1]}"):
-        function(torch.zeros(shape))
+        getattr(rollout, name)(torch.zeros(shape))
 
 
 def test_cls_attention_and_rollout_map_are_the_row_of_cls_without_its_own_column():
@@ -207,9 +204,8 @@ def test_scores_of_a_perfect_and_of_an_inverted_map():
 @pytest.mark.parametrize("batch_size", (1, 3, 1000))
 def test_curves_do_not_depend_on_the_batch_size(batch_size):
     maps = torch.stack([WEIGHTS, WEIGHTS])
-    share, curve = rollout.perturbation_curve(
-        weighing_model, IMAGES, maps, insert=True, batch_size=batch_size
-    )
+    options = dict(insert=True, batch_size=batch_size)
+    share, curve = rollout.perturbation_curve(weighing_model, IMAGES, maps, **options)
     torch.testing.assert_close(share, torch.tensor([0, 0.25, 0.5, 0.75, 1]))
     torch.testing.assert_close(curve, torch.tensor([BEST_FIRST] * 2), rtol=0, atol=1e-5)
 
@@ -250,11 +246,9 @@ def test_a_random_order_scores_between_the_right_and_the_wrong_one():
     assert score == pytest.approx(0.5, abs=0.03)  # the mean over all orders is exactly one half
 
 
-@pytest.mark.parametrize("images, maps, message", (
-    (IMAGES, torch.zeros(3, 4), "expected images"), (IMAGES, torch.zeros(2, 9), "expected images"),
-    (torch.zeros(2, 3, 4, 6), torch.zeros(2, 4), "expected images"),
-    (IMAGES, torch.full((2, N), math.nan), "finite"),
-))  # fmt: skip
-def test_maps_that_do_not_fit_the_images_are_errors(images, maps, message):
-    with pytest.raises(ValueError, match=message):
-        score_of(images, maps)
+def test_maps_that_do_not_fit_the_images_are_errors():
+    for images, maps in (((2, 3, 4, 4), (3, 4)), ((2, 3, 4, 4), (2, 9)), ((2, 3, 4, 6), (2, 4))):
+        with pytest.raises(ValueError, match="expected images"):
+            score_of(torch.zeros(images), torch.zeros(maps))
+    with pytest.raises(ValueError, match="finite"):
+        score_of(IMAGES, torch.full((2, N), math.nan))

@@ -33,9 +33,8 @@ def test_clusters_are_drawn_whole():
     half = 1.96 * 100 * math.sqrt(0.1 * 0.9 / 400)
     assert [alone.mean, alone.low, alone.high] == pytest.approx([10, 10 - half, 10 + half], abs=0.3)
     # ten copies of each of 40 pairs are no more than 40
-    whole = stats.clustered_bootstrap(
-        first, np.repeat(second[:40], 10), np.arange(400) // 10, "sets"
-    )
+    sets = np.arange(400) // 10
+    whole = stats.clustered_bootstrap(first, np.repeat(second[:40], 10), sets, "sets")
     forty = stats.paired_bootstrap(first[:40], second[:40])
     assert [whole.low, whole.high] == pytest.approx([forty.low, forty.high], abs=0.1)
     assert (whole.mean, whole.n, whole.over) == (10, 40, "sets")

@@ -12,27 +12,20 @@ Shapes: L layers, B images, H heads (of a Diff-ViT half as many), N patches, K s
 
 import sys
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from cvassign import rollout
 from cvassign.command import Parser
 from cvassign.data import DATASETS, Dataset, normalise
 from cvassign.device import autocast
 from cvassign.experiments import MODELS, experiment_runs
 from cvassign.maps import position_cosines
 from cvassign.results import RESULTS, load_model, write_json
-from cvassign.rollout import (
-    attention_entropy,
-    attention_rollout,
-    cls_attention,
-    negative_share,
-    perturbation_curve,
-    random_maps,
-    rollout_map,
-)
 from cvassign.stats import paired_bootstrap
 from cvassign.train import predict
 from cvassign.vit import VisionTransformer
@@ -71,15 +64,10 @@ def _parts(images: Tensor, size: int) -> tuple[Tensor, ...]:
 
 @torch.no_grad()
 def attention_of(model: VisionTransformer, images: Tensor, batch_size: int = 50) -> Attention:
-    """The attention of a trained model on images (B, 3, S, S) uint8, on the model's device.
-
-    Raises:
-        ValueError: if there are no images.
-    """
+    """The attention of a trained model on images (B, 3, S, S) uint8, on the model's device."""
     if not len(images):
         raise ValueError("expected at least one image, got none")
-    found: dict[str, list] = {"cls": [], "norms": [], "entropy": [], "negative": []}
-    rollouts: dict[str, list] = {name: [] for name in treatments(model)}
+    found, rollouts = defaultdict(list), defaultdict(list)
     messages: list[str] = []
     model.eval()
     for part in _parts(images, batch_size):
@@ -89,14 +77,16 @@ def attention_of(model: VisionTransformer, images: Tensor, batch_size: int = 50)
             x, weights = layer(x, return_attention=True)
             maps.append(weights)
         maps = torch.stack(maps)  # (L, b, H, N+1, N+1)
-        found["cls"].append(cls_attention(maps))
+        found["cls"].append(rollout.cls_attention(maps))
         found["norms"].append(torch.stack(norms))
-        for name, f in (("entropy", attention_entropy), ("negative", negative_share)):
-            found[name].append(f(maps) * len(part) / len(images))
+        weight = len(part) / len(images)
+        found["entropy"].append(rollout.attention_entropy(maps) * weight)
+        found["negative"].append(rollout.negative_share(maps) * weight)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             for name, options in treatments(model).items():
-                rollouts[name].append(rollout_map(attention_rollout(maps, **options)))
+                rolled = rollout.attention_rollout(maps, **options)
+                rollouts[name].append(rollout.rollout_map(rolled))
         messages += [str(w.message) for w in caught]
     return Attention(
         torch.cat(found["cls"], dim=1),
@@ -109,11 +99,8 @@ def attention_of(model: VisionTransformer, images: Tensor, batch_size: int = 50)
 
 
 def peak_share(maps: Tensor, part: float = 0.1) -> Tensor:
-    """Share of all |weight| that the strongest `part` of the patches holds: (..., N) -> (...).
-
-    The same for signed maps as for others; a standard deviation over the mean would not be, as
-    the mean of a signed map is near zero.
-    """
+    """Share of all |weight| that the strongest `part` of the patches holds: (..., N) -> (...). The
+    same for signed maps, whose mean is near zero, as for others."""
     size = maps.abs()
     k = max(1, round(part * maps.shape[-1]))
     return size.topk(k, dim=-1).values.sum(-1) / size.sum(-1)
@@ -180,22 +167,22 @@ def cancelled(model: VisionTransformer, images: Tensor, batch_size: int = 50) ->
         in nats.
     """
     _is_diff(model)
-    found: dict[str, list] = {}
+    found = defaultdict(list)
     for part in _parts(images, batch_size):
-        layers: dict[str, list] = {}
+        layers = defaultdict(list)
         for first, second, lam in _pairs(model, part):
             positive = (first - lam * second).clamp(min=0)
             positive = positive / positive.sum(-1, keepdim=True).clamp(min=1e-9)
             taken = lam.clamp(min=0) * second
-            for name, value in (
-                ("overlap", torch.minimum(first, taken)),
-                ("overlap with another image", torch.minimum(first, taken.roll(1, 0))),
-                ("entropy of A1", torch.special.entr(first)),
-                ("entropy of the positive part", torch.special.entr(positive)),
-            ):
-                layers.setdefault(name, []).append(value.sum(-1).mean((1, 2)))
+            for name, value in {
+                "overlap": torch.minimum(first, taken),
+                "overlap with another image": torch.minimum(first, taken.roll(1, 0)),
+                "entropy of A1": torch.special.entr(first),
+                "entropy of the positive part": torch.special.entr(positive),
+            }.items():
+                layers[name].append(value.sum(-1).mean((1, 2)))
         for name, values in layers.items():
-            found.setdefault(name, []).append(torch.stack(values))
+            found[name].append(torch.stack(values))
     return {name: torch.cat(values, dim=1) for name, values in found.items()}
 
 
@@ -206,67 +193,53 @@ def noise_pair(model: VisionTransformer, images: Tensor, layer: int = -1) -> dic
     _is_diff(model)
     first, second, lam = list(_pairs(model, images))[layer]
     maps = {"A1": first, "λA2": lam * second, "A1 − λA2": first - lam * second}
-    return {name: cls_attention(m[None]) for name, m in maps.items()}
+    return {name: rollout.cls_attention(m[None]) for name, m in maps.items()}
 
 
 def perturb(
     model: VisionTransformer, images: Tensor, maps: dict[str, Tensor], steps: int = 8
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Deletion and insertion by each map, and by a random order, for the class the model says: the
-    probabilities of `rollout.perturbation_curve`, {name: (deletion, insertion), each (B, K)}.
-
-    Args:
-        model: in evaluation mode.
-        images: (B, 3, S, S) uint8, on the model's device.
-        maps: {name: (B, N)}.
-    """
+    """Deletion and insertion by each map (B, N), and by a random order, for the class the model
+    says of images (B, 3, S, S) uint8: the probabilities of `rollout.perturbation_curve`, {name:
+    (deletion, insertion), each (B, K)}."""
 
     def answer(x: Tensor) -> Tensor:
         with autocast(x.device):
             return model(x)
 
-    x = normalise(images)
-    maps = maps | {"random order": random_maps(next(iter(maps.values())))}
-    return {
-        name: tuple(
-            perturbation_curve(answer, x, m, insert, steps=steps)[1] for insert in (False, True)
-        )
-        for name, m in maps.items()
-    }
+    def curve(m: Tensor, insert: bool) -> Tensor:
+        return rollout.perturbation_curve(answer, normalise(images), m, insert, steps=steps)[1]
+
+    maps = maps | {"random order": rollout.random_maps(next(iter(maps.values())))}
+    return {name: (curve(m, False), curve(m, True)) for name, m in maps.items()}
 
 
 def scores(curves: dict[str, tuple[Tensor, Tensor]]) -> dict:
     """Of the curves of `perturb`, in points of probability: their means, the mean areas under
     them, and the paired gain of each map over a random order and over CLS's attention. A gain is
     positive when the map is better: in deletion the lower area, in insertion the higher."""
-    area = {
-        n: [torch.trapezoid(c, dx=1 / (c.shape[1] - 1)) for c in of] for n, of in curves.items()
-    }
-    rows: dict[str, dict] = {}
+    area, rows = {}, {}
+    for name, of in curves.items():
+        area[name] = [torch.trapezoid(c, dx=1 / (c.shape[1] - 1)) for c in of]
     for name, (out, into) in area.items():
-        rows[name] = {"deletion": 100 * out.mean().item(), "insertion": 100 * into.mean().item()}
-        rows[name]["curves"] = [(100 * c.mean(0)).tolist() for c in curves[name]]
+        row = {"deletion": 100 * out.mean().item(), "insertion": 100 * into.mean().item()}
+        row["curves"] = [(100 * c.mean(0)).tolist() for c in curves[name]]
         for other, words in (("random order", ""), (CLS, " over CLS")):
             if name not in ("random order", other):
                 lost, won = area[other]
-                rows[name][f"deletion gain{words}"] = vars(paired_bootstrap(out, lost))
-                rows[name][f"insertion gain{words}"] = vars(paired_bootstrap(won, into))
+                row[f"deletion gain{words}"] = vars(paired_bootstrap(out, lost))
+                row[f"insertion gain{words}"] = vars(paired_bootstrap(won, into))
+        rows[name] = row
     return rows
 
 
 def study(model: VisionTransformer, images: Tensor, steps: int = 8) -> dict:
-    """All that is stored of one model: by layer, its tokens, and the scores of its maps.
-
-    Returns:
-        Lists by layer (entropy, negative share, concentration: what the strongest tenth of the
-        patches holds of CLS's attention; of a Diff-ViT what is cancelled), `tokens`, `scores`.
-    """
+    """All that is stored of one model: lists by layer (entropy, negative share, concentration: what
+    the strongest tenth of the patches holds of CLS's attention; of a Diff-ViT what is cancelled),
+    its `tokens`, and the `scores` of its maps."""
     found = attention_of(model, images)
-    layers = {
-        "entropy": found.entropy.tolist(),
-        "negative": found.negative.tolist(),
-        "concentration": peak_share(found.cls).mean((1, 2)).tolist(),
-    }
+    layers = {"entropy": found.entropy.tolist(), "negative": found.negative.tolist()}
+    layers["concentration"] = peak_share(found.cls).mean((1, 2)).tolist()
     maps = {CLS: found.cls[-1].mean(1)}
     if model.config.attention == "diff":
         maps[f"{CLS}, |weight|"] = found.cls[-1].abs().mean(1)
@@ -289,9 +262,8 @@ def clean_accuracy(model: VisionTransformer, dataset: Dataset) -> dict:
     found = {}
     for name in ("train", "val", "test"):
         split = getattr(dataset, name)
-        images, labels = split.images[:10_000], split.labels[:10_000]
-        right = (predict(model, images).argmax(1) == labels).float()
-        found[name] = _interval(100 * right)
+        right = predict(model, split.images[:10_000]).argmax(1) == split.labels[:10_000]
+        found[name] = _interval(100.0 * right)
     return found
 
 

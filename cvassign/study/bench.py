@@ -31,13 +31,7 @@ from cvassign.attention import scaled_dot_product_attention
 from cvassign.capture import compile_layers
 from cvassign.command import Parser
 from cvassign.data import DATASETS, MEAN, STD, Dataset, Split, normalise
-from cvassign.device import (
-    cores,
-    describe,
-    pick_device,
-    should_compile,
-    use_bf16,
-)
+from cvassign.device import cores, describe, pick_device, should_compile, use_bf16
 from cvassign.experiments import experiment_runs
 from cvassign.results import RESULTS, write_json
 from cvassign.train import TrainConfig, Trainer
@@ -66,18 +60,23 @@ SIZES = {
 }
 
 
-def synchronise(device: torch.device) -> None:
-    """A GPU works on while Python goes on: no clock may be read before it is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def timed(f: Callable[[], object], device: torch.device) -> Callable[[], float]:
+    """f as a function that returns its seconds."""
+    # A GPU works on while Python goes on: no clock may be read before it is done.
+    wait = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
+
+    def once() -> float:
+        wait()
+        start = time.perf_counter()
+        f()
+        wait()
+        return time.perf_counter() - start
+
+    return once
 
 
 def alternate(candidates: dict[str, Callable[[], float]], size: Size) -> dict[str, list[float]]:
-    """The seconds of each candidate in every round, after one round that does not count.
-
-    Args:
-        candidates: name -> a function that does its work once and returns the seconds it took.
-    """
+    """The seconds of each candidate, see `timed`, in every round but a first one."""
     names = list(candidates)
     for name in names:
         candidates[name]()  # compiles, fills caches, starts workers
@@ -94,8 +93,12 @@ def alternate(candidates: dict[str, Callable[[], float]], size: Size) -> dict[st
 
 def summary(values: list[float]) -> dict:
     """Median and spread: {"median", "min", "max", "rounds"}."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values),
-            "rounds": values}  # fmt: skip
+    return {
+        "median": statistics.median(values),
+        "min": min(values),
+        "max": max(values),
+        "rounds": values,
+    }
 
 
 def rates(seconds: dict[str, list[float]], amount: float) -> dict[str, dict]:
@@ -108,43 +111,35 @@ def ratio(seconds: dict[str, list[float]], slow: str, fast: str) -> dict:
     return summary([a / b for a, b in zip(seconds[slow], seconds[fast], strict=True)])
 
 
-# ----------------------------------------------------------------------- the training loops
-
-
 def timm_shape(config: ViTConfig) -> dict:
     """Arguments of timm's Vision Transformer of the same shape."""
-    return dict(
-        img_size=config.image_size, patch_size=config.patch_size, num_classes=config.num_classes,
-        embed_dim=config.embed_dim, depth=config.depth, num_heads=config.num_heads,
-        mlp_ratio=config.mlp_ratio,
-    )  # fmt: skip
+    same = ("patch_size", "num_classes", "embed_dim", "depth", "num_heads", "mlp_ratio")
+    return {"img_size": config.image_size} | {k: getattr(config, k) for k in same}
 
 
 @contextmanager
-def usual_loop(config: ViTConfig, batch_size: int, split: Split, device: torch.device, workers: int
-               ) -> Iterator[Callable[[int], float]]:  # fmt: skip
+def usual_loop(
+    config: ViTConfig, batch_size: int, split: Split, device: torch.device, workers: int
+) -> Iterator[Callable[[int], float]]:
     """`usual_loop.py` at work in a process of its own: a function from steps to their seconds."""
-    task = dict(
-        shape=timm_shape(config), images=split.images.cpu(), labels=split.labels.cpu(), mean=MEAN,
-        std=STD, batch_size=batch_size, device=str(device), workers=workers,
-    )  # fmt: skip
+    task = dict(shape=timm_shape(config), images=split.images.cpu(), labels=split.labels.cpu())
+    task |= dict(moments=(MEAN, STD), batch_size=batch_size, device=str(device), workers=workers)
     # The one setting of the environment that this package changes, see `cvassign/__init__.py`.
     environment = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"}
     # -P: the modules beside that program, of which one is called "data", are none of its own
     program = [sys.executable, "-P", str(Path(__file__).with_name("usual_loop.py"))]
     with tempfile.TemporaryDirectory() as folder:
         torch.save(task, path := Path(folder) / "task.pt")
-        with subprocess.Popen([*program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                              text=True, env=environment) as process:  # fmt: skip
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        with subprocess.Popen([*program, str(path)], env=environment, **pipes) as process:
 
             def seconds(steps: int) -> float:
                 try:
                     print(steps, file=process.stdin, flush=True)
                     return float(process.stdout.readline())
                 except (OSError, ValueError):  # no reader, no number
-                    raise RuntimeError(
-                        f"the usual loop ended with exit code {process.wait()}"
-                    ) from None
+                    code = process.wait()
+                    raise RuntimeError(f"the usual loop ended with exit code {code}") from None
 
             yield seconds  # the program ends with its input, which is closed here
 
@@ -152,13 +147,7 @@ def usual_loop(config: ViTConfig, batch_size: int, split: Split, device: torch.d
 def our_loop(
     config: ViTConfig, train: TrainConfig, data: Dataset, steps: int, compiled: bool
 ) -> Callable[[], float]:
-    """A round of our Trainer: its augmentation and `steps` steps; returns the seconds.
-
-    Args:
-        data: on the training device.
-        compiled: compile our model's layers, as `Trainer` does for a run of some length.
-    """
-    device = data.train.images.device
+    """The seconds of our Trainer's augmentation and `steps` steps; `compiled` as for a long run."""
     n = steps * train.batch_size
     if n > len(data.train):
         raise ValueError(f"{steps} steps want {n} training images, got {len(data.train)}")
@@ -167,14 +156,7 @@ def our_loop(
     trainer = Trainer(config, once, 0, replace(data, train=part))
     if compiled:
         compile_layers(trainer.model, normalise(part.images[: train.batch_size]))
-
-    def one_round() -> float:
-        synchronise(device)
-        start = time.perf_counter()
-        trainer.train_epoch()  # ends with reading the losses, which waits for the device
-        return time.perf_counter() - start
-
-    return one_round
+    return timed(trainer.train_epoch, data.train.images.device)
 
 
 def training(
@@ -190,37 +172,18 @@ def training(
             recipe = replace(train, optimizer=optimizer)
             candidates[name] = our_loop(config, recipe, data, size.steps, compiled)
         seconds = alternate(candidates, size)
-    images = size.steps * train.batch_size
-    return {
-        "images_per_second": rates(seconds, images),
-        "compiled": compiled,
-        "ours_to_usual": ratio(seconds, USUAL, OURS),
-        "muon_to_usual": ratio(seconds, USUAL, OURS_MUON),
-        "workers": workers,
-    }
+    found = {"images_per_second": rates(seconds, size.steps * train.batch_size)}
+    found |= {"compiled": compiled, "ours_to_usual": ratio(seconds, USUAL, OURS)}
+    return found | {"muon_to_usual": ratio(seconds, USUAL, OURS_MUON), "workers": workers}
 
 
-def diff_to_vit(config: ViTConfig, train: TrainConfig, data: Dataset, size: Size,
-                compiled: bool) -> dict:  # fmt: skip
+def diff_to_vit(
+    config: ViTConfig, train: TrainConfig, data: Dataset, size: Size, compiled: bool
+) -> dict:
     """How many times as long a step of the Diff-ViT takes as one of the ViT."""
-    candidates = {
-        kind: our_loop(replace(config, attention=kind), train, data, size.steps, compiled=compiled)
-        for kind in ("standard", "diff")
-    }
-    return ratio(alternate(candidates, size), "diff", "standard")
-
-
-def timed(f: Callable[[], object], device: torch.device) -> Callable[[], float]:
-    """f as `alternate` wants it."""
-
-    def once() -> float:
-        synchronise(device)
-        start = time.perf_counter()
-        f()
-        synchronise(device)
-        return time.perf_counter() - start
-
-    return once
+    models = {kind: replace(config, attention=kind) for kind in ("standard", "diff")}
+    loops = {k: our_loop(m, train, data, size.steps, compiled) for k, m in models.items()}
+    return ratio(alternate(loops, size), "diff", "standard")
 
 
 def attention_kernels(config: ViTConfig, batch: int, size: Size, device: torch.device) -> dict:
@@ -231,13 +194,14 @@ def attention_kernels(config: ViTConfig, batch: int, size: Size, device: torch.d
     found = {}
     for tokens in (17, 65, 257):
         qkv = [torch.randn(batch, H, tokens, d, **like, requires_grad=True) for _ in range(3)]
-        paths = {"formula": lambda *qkv: scaled_dot_product_attention(*qkv)[0],
-                 "sdpa": F.scaled_dot_product_attention}  # fmt: skip
 
-        def step(path: Callable, qkv: list[Tensor] = qkv) -> Callable[[], float]:
-            return timed(lambda: torch.autograd.grad(path(*qkv).sum(), qkv), device)
+        def formula(qkv: list[Tensor] = qkv) -> None:
+            torch.autograd.grad(scaled_dot_product_attention(*qkv)[0].sum(), qkv)
 
-        seconds = alternate({name: step(path) for name, path in paths.items()}, size)
+        def sdpa(qkv: list[Tensor] = qkv) -> None:
+            torch.autograd.grad(F.scaled_dot_product_attention(*qkv).sum(), qkv)
+
+        seconds = alternate({f.__name__: timed(f, device) for f in (formula, sdpa)}, size)
         found[str(tokens)] = ratio(seconds, "sdpa", "formula")
     return found
 
@@ -255,12 +219,9 @@ def bench(device: torch.device, quick: bool = False, log: Callable = print) -> d
     workers = 0 if quick else min(4, cores())
     # Comparisons of our own models with each other do not wait for the compiler on a CPU.
     compiled = device.type == "cuda" and size.compile
-    found = {
-        "format": FORMAT, **describe(device), "quick": quick,
-        "cores": cores(), "preset": preset, "model": asdict(config),
-        "batch_size": train.batch_size, "steps_per_round": size.steps,
-    }  # fmt: skip
-
+    found = {"format": FORMAT} | describe(device)
+    found |= {"quick": quick, "cores": cores(), "preset": preset, "model": asdict(config)}
+    found |= {"batch_size": train.batch_size, "steps_per_round": size.steps}
     found["training"] = training(config, train, data, size, workers)
     log(f"{time.perf_counter() - started:6.1f} s  training loops", flush=True)
     found["diff_to_vit"] = diff_to_vit(config, train, data, size, compiled)

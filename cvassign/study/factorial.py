@@ -10,10 +10,13 @@ numbers for the same seed.
 """
 
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
+from itertools import product
+from statistics import fmean
 
 from cvassign.experiments import MODELS, experiment_runs
-from cvassign.results import RESULTS, Result, by_name, load_all, write_json
+from cvassign.results import RESULTS, Result, by_label, load_all, write_json
 from cvassign.stats import Noise, pooled
 
 WIDE, WIDE_NORM = "8 heads of width 16", "8 heads, norm"
@@ -51,11 +54,11 @@ CELLS = (WIDE, WIDE_NORM, FOUR, FOUR_NORM, PAIRS, PAIRS_NORM)
 
 def difference(cells: dict[str, list[float]], contrast: Contrast, noise: Noise) -> dict:
     """The contrast of the cells' means, in points, with its 95 % interval."""
-    weights: dict[str, float] = {}
+    weights: dict[str, float] = defaultdict(float)
     for weight, first, second in contrast:
-        weights[first] = weights.get(first, 0) + weight
-        weights[second] = weights.get(second, 0) - weight
-    mean = sum(w * sum(cells[k]) / len(cells[k]) for k, w in weights.items())
+        weights[first] += weight
+        weights[second] -= weight
+    mean = sum(w * fmean(cells[k]) for k, w in weights.items())
     half = noise.half_width(sum(w**2 / len(cells[k]) for k, w in weights.items()))
     return {"mean": mean, "low": mean - half, "high": mean + half}
 
@@ -65,14 +68,14 @@ def effects(results: Sequence[Result]) -> dict:
 
     Returns:
         {"cells": {label: {"val", "test": accuracies, "cpu": how many on a CPU}}, "noise": {"val",
-        "test"}, "effects": {label: {"kind", "seeds": fewest of a cell, "val", "test": `difference`}}},
+        "test"}, "effects": {label: {"kind", "seeds": fewest of a cell, by split `difference`}}},
         without the effects of cells that have no run.
     """
-    groups = {group[0].label: group for group in by_name(results)}
-    cells = {split: {k: [getattr(r, split) for r in g] for k, g in groups.items()}
-             for split in ("val", "test")}  # fmt: skip
+    groups = by_label(results)
+    cells, found = {}, {}
+    for split in ("val", "test"):
+        cells[split] = {k: [getattr(r, split) for r in g] for k, g in groups.items()}
     noise = {split: pooled(list(of.values())) for split, of in cells.items()}
-    found = {}
     variants = {k: ("variant", _mean((k, PAIRS_NORM))) for k in groups if k not in CELLS}
     for label, (kind, contrast) in (EFFECTS | variants).items():
         used = {cell for _, *pair in contrast for cell in pair}
@@ -80,20 +83,16 @@ def effects(results: Sequence[Result]) -> dict:
             found[label] = {"kind": kind, "seeds": min(len(groups[cell]) for cell in used)}
             for split, of in cells.items():
                 found[label][split] = difference(of, contrast, noise[split])
-    return {
-        "cells": {
-            k: {split: of[k] for split, of in cells.items()} | {"cpu": sum(r.on_cpu for r in g)}
-            for k, g in groups.items()
-        },
-        "noise": {split: vars(z) for split, z in noise.items()},
-        "effects": found,
-    }
+    by_cell = {k: {split: of[k] for split, of in cells.items()} for k in groups}
+    for k, group in groups.items():
+        by_cell[k]["cpu"] = sum(r.on_cpu for r in group)
+    noise = {split: vars(z) for split, z in noise.items()}
+    return {"cells": by_cell, "noise": noise, "effects": found}
 
 
 def main() -> int:
-    runs = [
-        r for e in ("factorial", "variants") for m in MODELS for r in experiment_runs(e, m, "full")
-    ]
+    tables = product(("factorial", "variants"), MODELS)
+    runs = [run for experiment, m in tables for run in experiment_runs(experiment, m, "full")]
     write_json(effects(load_all(runs)), RESULTS / "study" / "factorial.json")
     return 0
 

@@ -17,30 +17,24 @@ from cvassign.experiments import MODELS, all_runs, experiment_runs
 from cvassign.results import RESULTS, Result, by_name, load_all, load_logits, write_json
 from cvassign.stats import over_seeds, paired_bootstrap, pooled
 
-COMPARED = {"one and three": (1, 3), "two and three": (2, 3), "one and one": (1, 1),
-            "three and three": (3, 3), "three": (3,)}  # fmt: skip
+COMPARED = {"one and three": (1, 3), "two and three": (2, 3), "one and one": (1, 1)}
+COMPARED |= {"three and three": (3, 3), "three": (3,)}
 
 
 def headline(right: dict[str, torch.Tensor]) -> dict:
-    """The two models' accuracies and their differences, from {"vit", "diff": (seeds, images) True
-    where the model is right}, of the same seeds.
-
-    Returns:
-        Accuracies by seed (percent); Diff-ViT minus ViT over seeds, and over test images (each
-        image counted with the share of seeds that get it right); how often both, one or none of
-        the models of seed 0 is right.
-    """
+    """Accuracies by seed (percent), from {"vit", "diff": (seeds, images) True where the model is
+    right}; Diff-ViT minus ViT over seeds, and over test images (each image counted with the share
+    of seeds that get it right); how often both, one or none of the models of seed 0 is right."""
     accuracy = {m: 100 * r.float().mean(1) for m, r in right.items()}
     vit, diff = right["vit"][0], right["diff"][0]
-    count = lambda mask: int(mask.sum())
     return {
         "accuracy": {m: a.tolist() for m, a in accuracy.items()},
         "over seeds": vars(over_seeds(accuracy["vit"], accuracy["diff"])),
         "over images": vars(paired_bootstrap(*(right[m].float().mean(0) for m in MODELS))),
-        "both right": count(vit & diff),
-        "only ViT": count(vit & ~diff),
-        "only Diff-ViT": count(diff & ~vit),
-        "none": count(~vit & ~diff),
+        "both right": int((vit & diff).sum()),
+        "only ViT": int((vit & ~diff).sum()),
+        "only Diff-ViT": int((diff & ~vit).sum()),
+        "none": int((~vit & ~diff).sum()),
     }
 
 
@@ -55,8 +49,8 @@ def noise(results: Sequence[Result]) -> dict:
     found: dict[str, dict] = {}
     for epochs in sorted({group[0].train.epochs for group in several}):
         groups = [group for group in several if group[0].train.epochs == epochs]
-        of = {split: pooled([[getattr(r, split) for r in group] for group in groups])
-              for split in ("val", "test")}  # fmt: skip
+        values = {s: [[getattr(r, s) for r in g] for g in groups] for s in ("val", "test")}
+        of = {split: pooled(v) for split, v in values.items()}
         widths = {s: {name: z.between(*n) for name, n in COMPARED.items()} for s, z in of.items()}
         found[f"{epochs} epochs"] = {split: vars(z) for split, z in of.items()}
         found[f"{epochs} epochs"] |= {"half widths": widths, "recipes": len(groups)}
@@ -64,12 +58,10 @@ def noise(results: Sequence[Result]) -> dict:
 
 
 def main() -> int:
-    runs = {m: experiment_runs("best", m, "full") for m in MODELS}
-    labels = DATASETS["cifar10"]().test.labels
-    right = {
-        m: torch.stack([load_logits(run).argmax(1) == labels for run in of_model])
-        for m, of_model in runs.items()
-    }
+    labels, right = DATASETS["cifar10"]().test.labels, {}
+    for m in MODELS:
+        logits = [load_logits(run) for run in experiment_runs("best", m, "full")]
+        right[m] = torch.stack(logits).argmax(2) == labels
     found = headline(right) | {"noise": noise(load_all(all_runs("full")))}
     write_json(found, RESULTS / "study" / "headline.json")
     return 0

@@ -15,11 +15,9 @@ import os
 import sys
 from pathlib import Path
 
-from cvassign.command import Parser
-from cvassign.experiments import MODELS, PRESETS, all_runs, said
+from cvassign.experiments import all_runs, parser_of, said
 from cvassign.files import replacing
 from cvassign.results import (
-    RESULTS,
     ROOT,
     Busy,
     Result,
@@ -35,20 +33,10 @@ MISSING = "the engine 'ray' needs the package ray, which is not installed: pip i
 RETRIES = 3  # of a run whose worker died; it goes on from its last epoch
 
 
-def train(
-    run: Run, results: str, state: str, device: str | None
-) -> tuple[Result, bytes | None]:
-    """The task: trains one run where Ray has placed it.
-
-    Args:
-        results: folder of the result files, on the machine that runs the task.
-        state: folder of the checkpoints, there too: a repeated task finds them if it is the same
-            machine or a shared disk, else it starts anew.
-        device: "cpu" or "cuda"; None: a GPU if Ray has given one to this task.
-
-    Returns:
-        The result, and the file of the weights if the run keeps them.
-    """
+def train(run: Run, results: str, state: str, device: str | None) -> tuple[Result, bytes | None]:
+    """The task: trains one run where Ray has placed it; its result, and the file of the weights if
+    the run keeps them. `results` and `state` are folders there: a repeated task finds its
+    checkpoint if it is the same machine or a shared disk, else it starts anew."""
     print(f"{run.file_name}: starts in process {os.getpid()}", flush=True)
     result = run_or_load(run, Path(results), Path(state), device, progress=False)
     weights = weights_path(run, Path(results))
@@ -56,12 +44,8 @@ def train(
 
 
 def resources(jobs: int, device: str | None, cluster: dict, nodes: list[dict]) -> dict:
-    """What one run asks of Ray so that `jobs` of them share a GPU, or a machine without one.
-
-    Args:
-        device: "cpu" leaves the GPUs alone.
-        cluster: `ray.cluster_resources()`; `nodes` has the "Resources" of each machine.
-    """
+    """What one run asks of Ray so that `jobs` of them share a GPU, or a machine without one; device
+    "cpu" leaves the GPUs alone. From `ray.cluster_resources()`, and those of each machine."""
     if jobs < 1:
         raise ValueError(f"jobs must be positive, got {jobs}")
     if cluster.get("GPU", 0) and device != "cpu":
@@ -81,14 +65,15 @@ def keep(run: Run, result: Result, weights: bytes | None, results: Path) -> None
         save(result, results)
 
 
-def run_all(runs: list[Run], results: Path, jobs: int = 1, device: str | None = None,
-            state: Path | None = None) -> int:  # fmt: skip
-    """Trains those of `runs` that have no result yet on a Ray cluster; returns the failures.
-
-    Args:
-        runs: by priority; Ray starts them in this order.
-        jobs: runs that share one GPU, or one machine that has none.
-        state: folder of the checkpoints, default `checkpoints` in `results`.
+def run_all(
+    runs: list[Run],
+    results: Path,
+    jobs: int = 1,
+    device: str | None = None,
+    state: Path | None = None,
+) -> int:
+    """Trains those of `runs` that have no result yet on a Ray cluster, in their order; returns the
+    failures. `jobs` of them share one GPU, or one machine that has none.
 
     Raises:
         RuntimeError: if ray is not installed.
@@ -107,13 +92,11 @@ def run_all(runs: list[Run], results: Path, jobs: int = 1, device: str | None = 
             failed += 1
     results, state = results.resolve(), (state or results / "checkpoints").resolve()
     # The package travels to every machine; where the data is, each machine has to say itself.
-    ray.init(
-        runtime_env={"py_modules": [str(ROOT / "cvassign")]},
-        include_dashboard=False, log_to_driver=True, ignore_reinit_error=True,
-    )  # fmt: skip
+    package = {"py_modules": [str(ROOT / "cvassign")]}
+    ray.init(runtime_env=package, include_dashboard=False, ignore_reinit_error=True)
     try:
-        need = resources(jobs, device, ray.cluster_resources(),
-                         [n["Resources"] for n in ray.nodes() if n["Alive"]])  # fmt: skip
+        nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
+        need = resources(jobs, device, ray.cluster_resources(), nodes)
         # max_retries is for workers that die; an error of the run itself would come again.
         task = ray.remote(max_retries=RETRIES, **need)(train)
         waiting = {task.remote(run, str(results), str(state), device): run for run in todo}
@@ -122,13 +105,10 @@ def run_all(runs: list[Run], results: Path, jobs: int = 1, device: str | None = 
             run = waiting.pop(reference)
             try:
                 result, weights = ray.get(reference)
-            except ray.exceptions.RayTaskError as error:
-                if isinstance(error.cause, Busy):
+            except ray.exceptions.RayError as error:  # its own, or its worker died too often
+                if isinstance(getattr(error, "cause", None), Busy):
                     print(f"{run.file_name}: another process trains it", flush=True)
                     continue
-                print(f"failed: {run.file_name}\n{error}", file=sys.stderr, flush=True)
-                failed += 1
-            except ray.exceptions.RayError as error:  # its worker died too often, its machine too
                 print(f"failed: {run.file_name}: {error}", file=sys.stderr, flush=True)
                 failed += 1
             else:
@@ -140,14 +120,7 @@ def run_all(runs: list[Run], results: Path, jobs: int = 1, device: str | None = 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = Parser("cvassign.study.ray", __doc__)
-    parser.add_argument("command", choices=("run",))
-    parser.add_argument("--preset", choices=tuple(PRESETS), default="full")
-    parser.add_argument("--section", default="", help="only sections that begin so, as 1.2")
-    parser.add_argument("--model", choices=MODELS, help="only this model (default: both)")
-    parser.add_argument("--jobs", type=int, default=1, help="runs that share a GPU")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result files")
-    parser.add_argument("--device", help="cpu or cuda (default: a GPU if the cluster has one)")
+    parser = parser_of("cvassign.study.ray", __doc__, "run")
     given = parser.parse_args(arguments)
     runs = all_runs(given.preset, given.section, given.model)
     try:

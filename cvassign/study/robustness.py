@@ -15,6 +15,7 @@ import io
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +24,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as tv
-from tqdm import tqdm
 
 from cvassign.assets import AssetError
 from cvassign.command import Parser
 from cvassign.data import DATASETS, Split
 from cvassign.device import describe, pick_device
-from cvassign.experiments import MODELS, experiment_runs
-from cvassign.results import RESULTS, ResultError, Run, load_model, weights_path, write_json
+from cvassign.experiments import MODELS, PRESETS, experiment_runs
+from cvassign.progress import bar
+from cvassign.results import RESULTS, Run, load_model, weights_path, write_json
 from cvassign.stats import over_seeds, paired_bootstrap
 from cvassign.train import predict
 
@@ -58,12 +59,6 @@ def impulse_noise(images: Tensor, share: float) -> Tensor:
 def blur(images: Tensor, sigma: float) -> Tensor:
     """Gaussian blur of σ pixels; the kernel reaches to 4 σ."""
     return tv.gaussian_blur(images, kernel_size=2 * round(4 * sigma) + 1, sigma=sigma)
-
-
-def contrast(images: Tensor, factor: float) -> Tensor:
-    """Each number moved towards the image's mean grey until `factor` of its distance is left. (In
-    CIFAR-10-C each channel moves to its own mean, so a picture keeps its cast.)"""
-    return tv.adjust_contrast(images, factor)
 
 
 def fog(images: Tensor, amount: float, decay: float) -> Tensor:
@@ -113,7 +108,8 @@ CORRUPTIONS = {
     "impulse noise": Corruption(impulse_noise, "share of the numbers",
                                 (0.01, 0.02, 0.03, 0.05, 0.07)),
     "blur": Corruption(blur, "σ, pixels", (0.4, 0.6, 0.7, 0.8, 1.0)),
-    "contrast": Corruption(contrast, "share that is left", (0.75, 0.5, 0.4, 0.3, 0.15)),
+    # Towards the image's mean grey; in CIFAR-10-C each channel moves to its own mean.
+    "contrast": Corruption(tv.adjust_contrast, "share that is left", (0.75, 0.5, 0.4, 0.3, 0.15)),
     "fog": Corruption(fog, "amount, decay an octave",
                       ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75))),
     "JPEG": Corruption(jpeg, "quality, percent", (80, 65, 58, 50, 40)),
@@ -129,45 +125,28 @@ def _to_uint8(images: Tensor) -> Tensor:
 
 
 def corrupt(images: Tensor, name: str, severity: int, seed: int = 0) -> Tensor:
-    """The images with one kind of damage.
-
-    Args:
-        images: (B, 3, S, S) uint8, on the CPU (JPEG and the seed ask for it).
-        name: a key of CORRUPTIONS.
-        severity: 1 ... 5.
-        seed: of the noise.
-
-    Returns:
-        (B, 3, S, S) uint8, the same for the same arguments.
-
-    Raises:
-        ValueError: for an unknown name or severity, or images of another kind.
-    """
+    """The images (B, 3, S, S) uint8, on the CPU, with one kind of damage, a key of CORRUPTIONS, of
+    severity 1 ... 5: the same for the same arguments."""
     if name not in CORRUPTIONS:
         raise ValueError(f"corruption must be one of {tuple(CORRUPTIONS)}, got {name!r}")
     if severity not in SEVERITIES:
         raise ValueError(f"severity must be one of {SEVERITIES}, got {severity!r}")
-    if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
-        raise ValueError(
-            f"expected images (B, 3, S, S) of uint8, got {tuple(images.shape)} of {images.dtype}"
-        )
-    if images.is_cuda:
-        raise ValueError("expected images on the CPU, got them on a GPU")
+    shape, dtype = tuple(images.shape), images.dtype
+    if len(shape) != 4 or shape[1] != 3 or dtype != torch.uint8:
+        raise ValueError(f"expected images (B, 3, S, S) of uint8, got {shape} of {dtype}")
     corruption = CORRUPTIONS[name]
     strength = corruption.strengths[severity - 1]
     strength = strength if isinstance(strength, tuple) else (strength,)
     # torchvision's noise takes no generator: the global one is lent, seeded, and given back.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        parts = [
-            _to_uint8(corruption.apply(part.float() / 255, *strength))
-            for part in images.split(CHUNK)
-        ]
-    return torch.cat(parts)
+        parts = [corruption.apply(part / 255, *strength) for part in images.split(CHUNK)]
+    return _to_uint8(torch.cat(parts))
 
 
-def hits(models: Sequence[nn.Module], split: Split, name: str | None, severity: int = 0,
-         seed: int = 0) -> np.ndarray:  # fmt: skip
+def hits(
+    models: Sequence[nn.Module], split: Split, name: str | None, severity: int = 0, seed: int = 0
+) -> np.ndarray:
     """Which images each model gets right: (models, B) bool. `name` None: the images as they are."""
     images = split.images if name is None else corrupt(split.images, name, severity, seed)
     right = []
@@ -183,16 +162,16 @@ def best_runs(preset: str, results: Path = RESULTS) -> list[Run]:
     return [run for run in runs if weights_path(run, results).exists()]
 
 
-def study(runs: Sequence[Run], results: Path = RESULTS, images: int | None = None, seed: int = 0,
-          device: str | None = None, progress: bool = True) -> dict:  # fmt: skip
-    """Accuracy (percent) of the stored models of `runs` under every corruption and severity.
-
-    Args:
-        runs: with stored weights, of one preset and one dataset.
-        images: only the first so many test images.
-
-    Returns:
-        What the file holds: the runs with their accuracies, and the paired differences.
+def study(
+    runs: Sequence[Run],
+    results: Path = RESULTS,
+    images: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    progress: bool = True,
+) -> dict:
+    """Accuracy (percent) of the stored models of `runs`, of one preset and dataset, under every
+    corruption and severity, on the first `images` test images, and the paired differences.
 
     Raises:
         ValueError: if `runs` is empty or mixes presets.
@@ -201,7 +180,7 @@ def study(runs: Sequence[Run], results: Path = RESULTS, images: int | None = Non
     presets = {(run.preset, run.dataset) for run in runs}
     if len(presets) != 1:
         raise ValueError(f"expected runs of one preset and dataset, got {sorted(presets)}")
-    (preset, dataset), = presets  # fmt: skip
+    ((preset, dataset),) = presets
     where = pick_device(device)
     split = DATASETS[dataset]().test
     if images is not None:
@@ -211,34 +190,18 @@ def study(runs: Sequence[Run], results: Path = RESULTS, images: int | None = Non
     models = [load_model(run, results).to(where) for run in runs]
     clean = hits(models, split, None)  # (runs, B)
     right = np.zeros((len(runs), len(CORRUPTIONS), len(SEVERITIES), len(split)), dtype=bool)
-    with tqdm(total=len(CORRUPTIONS) * len(SEVERITIES), disable=not progress) as bar:
-        for c, name in enumerate(CORRUPTIONS):
-            for s, severity in enumerate(SEVERITIES):
-                bar.set_postfix_str(f"{name} {severity}")
-                right[:, c, s] = hits(models, split, name, severity, seed)
-                bar.update()
-    rows = [
-        {
-            "name": run.name,
-            "seed": run.seed,
-            "attention": run.model.attention,
-            "clean": 100 * clean[i].mean(),
-            "accuracy": dict(zip(CORRUPTIONS, (100 * right[i].mean(-1)).tolist())),
-        }
-        for i, run in enumerate(runs)
-    ]
-    return {
-        "preset": preset,
-        "images": len(split),
-        "seed": seed,
-        "severities": SEVERITIES,
-        "corruptions": {
-            k: {"what": c.what, "strengths": c.strengths} for k, c in CORRUPTIONS.items()
-        },
-        "runs": rows,
-        **_differences(runs, clean, right),
-        **describe(where),
-    }
+    cases = list(product(enumerate(CORRUPTIONS), enumerate(SEVERITIES)))
+    for (c, name), (s, severity) in bar("corruptions", progress, iterable=cases):
+        right[:, c, s] = hits(models, split, name, severity, seed)
+    rows = []
+    for run, on_clean, on_damaged in zip(runs, clean, right):
+        row = {"name": run.name, "seed": run.seed, "attention": run.model.attention}
+        accuracy = dict(zip(CORRUPTIONS, (100 * on_damaged.mean(-1)).tolist()))
+        rows.append(row | {"clean": 100 * on_clean.mean(), "accuracy": accuracy})
+    about = {"preset": preset, "images": len(split), "seed": seed, "severities": SEVERITIES}
+    what = {k: {"what": c.what, "strengths": c.strengths} for k, c in CORRUPTIONS.items()}
+    found = about | {"corruptions": what, "runs": rows}
+    return found | _differences(runs, clean, right) | describe(where)
 
 
 def _differences(runs: Sequence[Run], clean: np.ndarray, right: np.ndarray) -> dict:
@@ -269,12 +232,10 @@ def _differences(runs: Sequence[Run], clean: np.ndarray, right: np.ndarray) -> d
     noise = np.array([name in NOISES for name in CORRUPTIONS])
     for name, kinds in (("noise", noise), ("the rest", ~noise), ("corruption", slice(None))):
         values[f"lost to {name}"] = clean - share[:, kinds].mean(axis=1)
+    by_severity = right.transpose(1, 2, 0, 3)  # (corruptions, severities, runs, B)
     return {
         "differences": {name: gap(value) for name, value in values.items()},
-        "by severity": {
-            name: [gap(right[:, k, s]) for s in range(len(SEVERITIES))]
-            for k, name in enumerate(CORRUPTIONS)
-        },
+        "by severity": {n: [*map(gap, of)] for n, of in zip(CORRUPTIONS, by_severity)},
     }
 
 
@@ -287,25 +248,19 @@ def curves(stored: dict) -> dict[str, np.ndarray]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = Parser("cvassign.study.robustness", __doc__)
-    parser.add_argument("--preset", choices=("cpu", "full", "smoke"), default="full")
+    parser.add_argument("--preset", choices=PRESETS, default="full")
     parser.add_argument("--images", type=int, help="the first N test images (default: all)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
     given = parser.parse_args(arguments)
     runs = best_runs(given.preset, given.results)
     if not runs:
-        print(f"no stored weights of the best recipe; first: python -m cvassign.experiments run "
-              f"--preset {given.preset}", file=sys.stderr)  # fmt: skip
-        return 1
-    try:
-        pick_device(given.device)
-    except ValueError as error:
-        parser.error(str(error))
+        first = f"python -m cvassign.experiments run --preset {given.preset}"
+        parser.exit(1, f"no stored weights of the best recipe; first: {first}\n")
     try:
         found = study(runs, given.results, given.images, device=given.device)
-    except (AssetError, ResultError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    except (AssetError, ValueError) as error:
+        parser.error(str(error))
     write_json(found, given.results / "study" / "robustness.json")
     print(f"{len(runs)} models, {found['images']} images")
     return 0

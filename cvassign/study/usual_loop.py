@@ -19,30 +19,35 @@ from torchvision import transforms
 from torchvision.datasets import CIFAR10
 
 
-def steps(shape: dict, images: Tensor, labels: Tensor, mean: tuple, std: tuple, batch_size: int,
-          device: str, workers: int) -> Iterator[Tensor]:  # fmt: skip
-    """Trains timm's Vision Transformer with AdamW; each `next` is one step and gives its loss.
+def steps(
+    shape: dict,
+    images: Tensor,
+    labels: Tensor,
+    moments: tuple,
+    batch_size: int,
+    device: str,
+    workers: int,
+) -> Iterator[Tensor]:
+    """Trains timm's Vision Transformer of that shape with AdamW on images (n, 3, S, S) uint8; each
+    `next` is one step and gives its loss.
 
     torchvision's CIFAR10 keeps all pixels and makes a PIL image of one when asked. Its constructor
     wants the official archives, whichever way our pixels came; so it is passed over, and the pixels
     are put where it would have put them.
-
-    Args:
-        shape: arguments of timm's VisionTransformer.
-        images, labels: (n, 3, S, S) uint8 and (n,).
     """
     dataset = CIFAR10.__new__(CIFAR10)
     dataset.data = images.permute(0, 2, 3, 1).numpy()  # (n, S, S, 3) uint8
     dataset.targets = labels.tolist()
     dataset.target_transform = None
-    dataset.transform = transforms.Compose([
-        transforms.RandomCrop(shape["img_size"], padding=4), transforms.RandomHorizontalFlip(),
-        transforms.ToTensor(), transforms.Normalize(mean, std),
-    ])  # fmt: skip
-    loader = torch.utils.data.DataLoader(
-        dataset, batch_size, shuffle=True, num_workers=workers, drop_last=True,
-        pin_memory=device.startswith("cuda"), persistent_workers=workers > 0,
-    )  # fmt: skip
+    random = [
+        transforms.RandomCrop(shape["img_size"], padding=4),
+        transforms.RandomHorizontalFlip(),
+    ]
+    fixed = [transforms.ToTensor(), transforms.Normalize(*moments)]
+    dataset.transform = transforms.Compose(random + fixed)
+    options = dict(shuffle=True, drop_last=True, pin_memory=device.startswith("cuda"))
+    options |= dict(num_workers=workers, persistent_workers=workers > 0)
+    loader = torch.utils.data.DataLoader(dataset, batch_size, **options)
     model = VisionTransformer(**shape).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
     loss_function = nn.CrossEntropyLoss()

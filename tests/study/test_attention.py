@@ -36,8 +36,11 @@ def test_parts_give_what_the_whole_gives(attention, images):
     torch.testing.assert_close(found.entropy, rollout.attention_entropy(maps))
     torch.testing.assert_close(found.negative, rollout.negative_share(maps))
     assert (found.negative > 0).all() == (attention != "standard")
-    names = {"rollout": "error"} if attention == "standard" else {
-        "rollout, normalised": "normalise", "rollout, clamped": "clamp"}  # fmt: skip
+    names = (
+        {"rollout": "error"}
+        if attention == "standard"
+        else {"rollout, normalised": "normalise", "rollout, clamped": "clamp"}
+    )
     last = list(names)[-1]
     assert list(found.rollouts) == [*names, f"{last}, no identity"]
     for name, signed in names.items():
@@ -147,8 +150,11 @@ def test_curves_are_those_of_the_map(images):
 def test_gains_are_positive_for_the_better_map():
     flat = torch.full((4, 3), 0.5)
     falling, rising = torch.tensor([0.5, 0.1, 0.5]), torch.tensor([0.5, 0.8, 0.5])
-    curves = {study.CLS: (flat, flat), "good": (falling.repeat(4, 1), rising.repeat(4, 1)),
-              "random order": (flat + 0.1, flat - 0.1)}  # fmt: skip
+    curves = {
+        study.CLS: (flat, flat),
+        "good": (falling.repeat(4, 1), rising.repeat(4, 1)),
+        "random order": (flat + 0.1, flat - 0.1),
+    }
     found = study.scores(curves)
     good = found["good"]
     assert (good["deletion"], good["insertion"]) == pytest.approx((30, 65))  # trapezoids, percent
@@ -166,8 +172,13 @@ def test_a_study_has_a_number_for_every_layer_and_map(images):
     assert all(len(values) == 3 for values in found["layers"].values())
     assert {"entropy", "overlap, own minus other", "lambda"} <= found["layers"].keys()
     assert found["scores"].keys() == {
-        "CLS, last layer", "CLS, last layer, |weight|", "rollout, normalised", "rollout, clamped",
-        "rollout, clamped, no identity", "random order"}  # fmt: skip
+        "CLS, last layer",
+        "CLS, last layer, |weight|",
+        "rollout, normalised",
+        "rollout, clamped",
+        "rollout, clamped, no identity",
+        "random order",
+    }
     assert all(len(of_layers) == 3 for of_layers in found["tokens"]["length"].values())
 
 

@@ -38,8 +38,11 @@ def test_rounds_end_with_the_time_but_not_before_three(rounds, limit, expected):
 def test_a_ratio_is_the_median_of_the_rounds_ratios():
     seconds = {"slow": [4.0, 20.0, 6.0], "fast": [2.0, 5.0, 2.0]}
     assert bench.ratio(seconds, "slow", "fast") == {
-        "median": 3.0, "min": 2.0, "max": 4.0, "rounds": [2.0, 4.0, 3.0]
-    }  # fmt: skip
+        "median": 3.0,
+        "min": 2.0,
+        "max": 4.0,
+        "rounds": [2.0, 4.0, 3.0],
+    }
     assert bench.rates(seconds, 40)["slow"]["rounds"] == [10.0, 2.0, 40 / 6]
     with pytest.raises(ValueError):
         bench.ratio({"slow": [1.0], "fast": [1.0, 2.0]}, "slow", "fast")
@@ -55,8 +58,8 @@ def test_timms_model_has_our_shape(config):
 
 def test_the_usual_loop_sees_torchvisions_pictures_and_learns():
     split = load_generated().train
-    training = usual_loop.steps(bench.timm_shape(TINY), split.images, split.labels, MEAN, STD,
-                                batch_size=64, device="cpu", workers=0)  # fmt: skip
+    data = (split.images, split.labels, (MEAN, STD))
+    training = usual_loop.steps(bench.timm_shape(TINY), *data, 64, "cpu", workers=0)
     first = next(training)
     dataset = training.gi_frame.f_locals["dataset"]
     dataset.transform = transforms.Compose(dataset.transform.transforms[2:])  # without the random
@@ -71,10 +74,10 @@ def test_the_usual_loop_sees_torchvisions_pictures_and_learns():
 
 def test_the_usual_loop_runs_by_itself_as_its_user_would(monkeypatch, tmp_path):
     program = tmp_path / "usual_loop.py"  # a stand-in that tells its environment
-    program.write_text(
-        "import os, sys\n"
-        "spins = float(os.environ.get('GOMP_SPINCOUNT', '0.5'))\n"
-        "for n in sys.stdin: print(float(n) + spins, flush=True)"
+    program.write_bytes(
+        b"import os, sys\n"
+        b"spins = float(os.environ.get('GOMP_SPINCOUNT', '0.5'))\n"
+        b"for n in sys.stdin: print(float(n) + spins, flush=True)"
     )
     monkeypatch.setattr(bench, "__file__", str(tmp_path / "bench.py"))
     monkeypatch.setenv("GOMP_SPINCOUNT", "77")  # ours, not the user's
@@ -96,7 +99,7 @@ def test_a_round_longer_than_the_data_is_refused():
 
 def test_the_command_measures_everything(tmp_path, capsys):
     assert bench.main(["--quick", "--device", "cpu", "--out", str(tmp_path)]) == 0
-    found = json.loads(next(tmp_path.glob("cpu*.json")).read_text())
+    found = json.loads(next(tmp_path.glob("cpu*.json")).read_bytes())
     assert found["quick"] is True and found["format"] == bench.FORMAT
     speeds = found["training"]["images_per_second"]
     usual = speeds[bench.USUAL]["rounds"]

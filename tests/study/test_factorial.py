@@ -7,10 +7,14 @@ from cvassign.study import factorial as study
 from tests.made import made_result, made_run
 
 CELLS = {
-    study.WIDE: (82.0, 83.0, 84.0), study.WIDE_NORM: (81.0, 82.0, 83.0),
-    study.FOUR: (80.0, 81.0, 82.0), study.FOUR_NORM: (79.0, 80.0, 81.0),
-    study.PAIRS: (84.0, 85.0, 86.0), study.PAIRS_NORM: (80.5, 81.5, 82.5), "a variant": (82.5,),
-}  # fmt: skip
+    study.WIDE: (82.0, 83.0, 84.0),
+    study.WIDE_NORM: (81.0, 82.0, 83.0),
+    study.FOUR: (80.0, 81.0, 82.0),
+    study.FOUR_NORM: (79.0, 80.0, 81.0),
+    study.PAIRS: (84.0, 85.0, 86.0),
+    study.PAIRS_NORM: (80.5, 81.5, 82.5),
+    "a variant": (82.5,),
+}
 
 
 def made(cells) -> list:
@@ -39,8 +43,10 @@ def test_intervals_follow_from_the_pooled_noise():
     found = study.effects(made(CELLS))
     assert found["noise"]["val"] == pytest.approx({"std": 1.0, "df": 12})
     for label, variance in (
-        ("add the norm, 8 heads", 2 / 3), ("add the norm (mean of 3)", 2 / 9), ("a variant", 4 / 3),
-    ):  # fmt: skip
+        ("add the norm, 8 heads", 2 / 3),
+        ("add the norm (mean of 3)", 2 / 9),
+        ("a variant", 4 / 3),
+    ):
         effect = found["effects"][label]["val"]
         assert effect["high"] - effect["mean"] == pytest.approx(2.179 * variance**0.5, rel=1e-3)
         assert effect["mean"] - effect["low"] == pytest.approx(effect["high"] - effect["mean"])
