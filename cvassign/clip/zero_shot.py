@@ -151,12 +151,17 @@ def load(path: Path | str | None = None, precision: str = "fp32", device: str = 
     if missing or unexpected:
         wrong = f"missing: {missing[:3]}, unexpected: {unexpected[:3]}"
         raise ValueError(f"{file}: expected the tensors of CLIP RN50; {wrong}")
-    moments = dict(mean=open_clip.OPENAI_DATASET_MEAN, std=open_clip.OPENAI_DATASET_STD)
-    preprocess = open_clip.image_transform(224, is_train=False, **moments)
     openais = path is None or assets.sha256_of(file) == assets.ASSETS["clip-rn50"].sources[0].sha256
     name = "OpenAI CLIP RN50" if openais else f"CLIP RN50 ({file.name})"
     model = convert(model.to(device), precision)
     model.visual.to(memory_format=torch.channels_last)  # a sixth faster on a CPU
+    return with_transforms(name, model)
+
+
+def with_transforms(name: str, model: nn.Module) -> OpenClip:
+    """The model with the preprocessing and the tokenizer that OpenAI trained it with."""
+    moments = dict(mean=open_clip.OPENAI_DATASET_MEAN, std=open_clip.OPENAI_DATASET_STD)
+    preprocess = open_clip.image_transform(224, is_train=False, **moments)
     return OpenClip(name, model, preprocess, open_clip.get_tokenizer("RN50"))
 
 
