@@ -38,11 +38,8 @@ def compute(picture: str, model: VisionTransformer) -> AttentionMaps:
 
 def save(maps: dict[str, AttentionMaps], weights_name: str, file: Path = FILE) -> None:
     """Writes the attention of several pictures by one model."""
-    about = {
-        "weights": weights_name,
-        "program": "python -m dino.store",
-        "patch_size": str(next(iter(maps.values())).patch_size),
-    }
+    about = {"weights": weights_name, "program": "python -m dino.store"}
+    about["patch_size"] = str(next(iter(maps.values())).patch_size)
     with replacing(file) as temporary:
         save_file({p: m.attention.half().cpu() for p, m in maps.items()}, temporary, about)
 

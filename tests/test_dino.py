@@ -351,7 +351,7 @@ def test_regions_say_where_a_head_looks():
     maps = va.AttentionMaps(torch.zeros(3, 20, 20), torch.tensor(attention), None, None, 1)
     table = figures.region_table({"coffee": maps}).loc["coffee"]
     assert list(table.index) == [1, 2] and table["attention there"][1] == table["area"][1]
-    assert table["looks most at"][2] == table["strongest patch in"][2] == "the coffee"
+    assert table["most beyond its area"][2] == table["strongest patch in"][2] == "the coffee"
     assert table["attention there"][2] == "82 %" and table["area"][2] == "8 %"
 
 
