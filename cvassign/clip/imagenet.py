@@ -25,7 +25,7 @@ from cvassign.clip import kept
 from cvassign.files import load_checkpoint
 from cvassign.pictures import open_rgb
 
-# From WordNet 3.0's data.noun, whose offsets are ImageNet's synset ids; timm has the classes' order.
+# From WordNet 3.0's data.noun, whose offsets are ImageNet's synset ids; timm has the order.
 TABLE = Path(__file__).with_name("imagenet_classes.json")
 
 

@@ -1,7 +1,7 @@
 # LLM-assisted: prompts P3, P9, P10, see report.md
 """Half against single precision for an image encoder: time, outputs and memory of a forward pass.
 
-    python -m cvassign.clip.precision --out results/precision [--device cuda] [--batch-sizes 1,16,64]
+    python -m cvassign.clip.precision --out results/precision [--device D] [--batch-sizes 1,16,64]
 
 writes `precision_<device>.json` for CLIP's RN50 image encoder. Every function takes any `nn.Module`
 and an example batch (B, 3, H, W).
@@ -117,8 +117,9 @@ def error_by_layer(reference: nn.Module, other: nn.Module, batch: Tensor) -> lis
             if name.count(".") == (1 if name.startswith("layer") else 0) and name:
                 if not isinstance(module, (nn.Sequential, nn.Identity)):
                     # clone, because the in-place ReLU after it would overwrite the tensor
-                    hook = lambda _m, _i, out, name=name: outputs.update({name: out.clone()})
-                    handles.append(module.register_forward_hook(hook))
+                    handles.append(module.register_forward_hook(
+                        lambda _m, _i, out, name=name: outputs.update({name: out.clone()})
+                    ))  # fmt: skip
         encoder(batch.to(dtype_of(encoder)))
         for handle in handles:
             handle.remove()
@@ -328,8 +329,10 @@ def image_encoder(file: str | None) -> tuple[nn.Module, str]:
     tower, own = tower or state, visual.state_dict()
     shapes, expected = ({k: v.shape for k, v in s.items()} for s in (tower, own))
     if wrong := [k for k in expected | shapes if expected.get(k) != shapes.get(k)]:
-        raise ValueError(f"{file}: expected CLIP RN50 or its image tower; {len(wrong)} tensors are "
-                         f"missing, foreign or of another shape, the first is {wrong[0]}")  # fmt: skip
+        raise ValueError(
+            f"{file}: expected CLIP RN50 or its image tower; {len(wrong)} tensors are missing, "
+            f"foreign or of another shape, the first is {wrong[0]}"
+        )
     visual.load_state_dict({k: v.float() for k, v in tower.items()})
     return visual, f"from {Path(file).name}"
 
@@ -361,8 +364,8 @@ def main(arguments: list[str] | None = None) -> Path:
     started, about = time.perf_counter(), describe(device)
     print(f"weights: {words}, on {about['device']}", flush=True)
     out = {
-        "format": 2, **about, "input": "five smooth noise images 224 x 224, repeated to the batch size",
-        "weights": words,
+        "format": 2, **about,
+        "input": "five smooth noise images 224 x 224, repeated to the batch size", "weights": words,
         "precisions": measure(model, batch.to(device), sizes, args.runs, args.limit),
     }  # fmt: skip
     out["seconds"] = round(time.perf_counter() - started, 1)

@@ -108,8 +108,8 @@ class OpenClip:
     def _encode_tokens(self, tokens: Tensor) -> Tensor:
         """open_clip's text tower on (B, 77) tokens, cut after the longest sentence.
 
-        Attention is causal and a sentence's vector is read at its end (`argmax`: the end's token has
-        the highest number), so what stands behind has no part in it: seven templates have nine
+        Attention is causal and a sentence's vector is read at its end (`argmax`: the end's token
+        has the highest number), so what stands behind has no part in it: seven templates have nine
         tokens on average, and the other 68 are most of the cost.
         """
         n = int(tokens.argmax(-1).max()) + 1
@@ -281,7 +281,7 @@ def parts(model: nn.Module) -> dict[str, int]:
 
 @torch.inference_mode()
 def flops(model: nn.Module, size: int = 224) -> dict[str, int]:
-    """Floating-point operations of one picture's forward pass, by part; a multiply-add counts two."""
+    """Floating-point operations of one picture's forward pass by part; a multiply-add is two."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:

