@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 from cvassign.files import replacing
 from cvassign.settings import SMOKE
@@ -69,16 +70,21 @@ def has_photo(figure: Figure) -> bool:
 def encoded(figure: Figure) -> tuple[bytes, str]:
     """The figure's file and its ending, in the highest resolution that takes below `MAX_BYTES`: a
     JPEG where it has pictures, whose colours no palette may touch, else a PNG."""
-    kind = "jpg" if has_photo(figure) else "png"
+    kind, drawn = "jpg" if has_photo(figure) else "png", {}
     for dpi, quality in SIZES:
-        file, options = io.BytesIO(), {"pil_kwargs": {"optimize": True}}
+        if dpi not in drawn:  # slow: once for all qualities
+            drawn[dpi] = io.BytesIO()
+            # Without matplotlib's version in it the same figure gives the same file.
+            quick = {"optimize": True} if kind == "png" else {"compress_level": 1}
+            options = {"metadata": {"Software": None}, "pil_kwargs": quick}
+            # Ticks are made when drawn, in the style of then; the layout stays as it was made.
+            with _style(**{"figure.constrained_layout.use": False}):
+                figure.savefig(drawn[dpi], format="png", dpi=dpi, **options)
+        file = drawn[dpi]
         if kind == "jpg":
-            options["pil_kwargs"] |= {"quality": quality, "subsampling": 0}  # colour at full size
-        else:  # without matplotlib's version in it the same figure gives the same file
-            options["metadata"] = {"Software": None}
-        # Ticks are made when they are drawn, in the style of then; the layout stays as it was made.
-        with _style(**{"figure.constrained_layout.use": False}):
-            figure.savefig(file, format=kind, dpi=dpi, **options)
+            file, picture = io.BytesIO(), Image.open(drawn[dpi]).convert("RGB")
+            look = {"subsampling": 0, "optimize": True, "dpi": (dpi, dpi)}  # colour at full size
+            picture.save(file, "jpeg", quality=quality, **look)
         if file.tell() < MAX_BYTES:
             break
     return file.getvalue(), kind

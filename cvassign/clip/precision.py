@@ -150,7 +150,7 @@ def memory(encoder: nn.Module, batch: Tensor) -> dict:
     Returns:
         Bytes: `weights` (by type), `input`, `output`; `activation_peak` and `workspace_peak` (each
         category's own maximum) and `peak` (of their sum, with weights and input), by `timeline`;
-        on a GPU also `peak_allocated` and `peak_reserved` (by the allocator's counters) and
+        on a GPU also `allocated_before`, `peak_allocated` and `peak_reserved` (by the allocator) and
         `nvidia_smi` (this process and the device, as it prints it).
     """
     out = {"batch_size": len(batch), "weights": weight_bytes(encoder), "input": batch.nbytes}
@@ -159,6 +159,7 @@ def memory(encoder: nn.Module, batch: Tensor) -> dict:
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
+        out["allocated_before"] = torch.cuda.memory_allocated()
     output = encoder(batch)
     if batch.is_cuda:
         torch.cuda.synchronize()
