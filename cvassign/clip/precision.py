@@ -150,7 +150,7 @@ def memory(encoder: nn.Module, batch: Tensor) -> dict:
     Returns:
         Bytes: `weights` (by type), `input`, `output`; `activation_peak` and `workspace_peak` (each
         category's own maximum) and `peak` (of their sum, with weights and input), by `timeline`;
-        on a GPU also `allocated_before`, `peak_allocated` and `peak_reserved` (by the allocator) and
+        on a GPU also `allocated_before`, `peak_allocated`, `peak_reserved` (by the allocator) and
         `nvidia_smi` (this process and the device, as it prints it).
     """
     out = {"batch_size": len(batch), "weights": weight_bytes(encoder), "input": batch.nbytes}
