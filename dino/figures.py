@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, P8, P12, see report.md
+# LLM-assisted: prompts P3, P8, P12, P15, see report.md
 """The figure of DINO's maps, and what each head looks at. A map says where, not at what: so each of
 our two pictures has regions."""
 

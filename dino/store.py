@@ -1,4 +1,4 @@
-# LLM-assisted: prompt P12, see report.md
+# LLM-assisted: prompts P12, P15, see report.md
 """The attention that notebook 1 shows on every machine: that of the stand-in for DINO's ViT-S/8, on
 our two pictures, stored in half precision.
 

@@ -1,4 +1,4 @@
-# LLM-assisted: prompt P3, see report.md
+# LLM-assisted: prompts P3, P15, see report.md
 """The ViT of DINO, for looking at: its published weights load unchanged, key by key.
 
 Written for this project, not copied (see dino/README.md). Parameter names are those of the

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, P10, P12, see report.md
+# LLM-assisted: prompts P3, P10, P12, P15, see report.md
 """What a ViT pre-trained by DINO looks at: the last layer's attention from [CLS] to each patch.
 
     python dino/visualize_attention.py --image_path dino/pictures/astronaut.jpg --threshold 0.6

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, P12, see report.md
+# LLM-assisted: prompts P3, P12, P15, see report.md
 """DINO's ViT against timm's, its script's files against its maps, its errors against bad input."""
 
 import argparse

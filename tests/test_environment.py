@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P6, see report.md
+# LLM-assisted: prompts P6, P15, P16, see report.md
 """Machines that are not as expected: a torch without CUDA, a figures folder that is read-only, a
 notebook that is started elsewhere. Killed processes and full disks: test_train, test_results."""
 

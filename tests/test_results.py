@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, P5, see report.md
+# LLM-assisted: prompts P1, P5, P15, see report.md
 """Result files: whole or absent, never of another run, and trained by one process at a time."""
 
 import json

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, P2, P5, see report.md
+# LLM-assisted: prompts P1, P2, P5, P15, see report.md
 """The trainer learns, repeats itself, survives kill -9, and does what its configuration says."""
 
 import math

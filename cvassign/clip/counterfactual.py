@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P14, see report.md
+# LLM-assisted: prompts P14, P15, see report.md
 """Reasons that are tested: one thing in a picture is changed, and its class is looked for again.
 
 If the right class comes back, what was changed was in its way; if nothing moves, it was not.

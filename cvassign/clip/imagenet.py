@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, P9, P12, see report.md
+# LLM-assisted: prompts P3, P9, P12, P15, see report.md
 """ImageNet (ILSVRC 2012): the 1000 classes in WordNet's hierarchy, and ResNet-50 trained on them.
 
 ResNet-50: "Deep Residual Learning for Image Recognition" (arXiv 1512.03385); the classes:

@@ -1,4 +1,4 @@
-# LLM-assisted: prompt P12, see report.md
+# LLM-assisted: prompts P12, P15, see report.md
 """What an encoder said, kept by content: no picture and no class name is encoded twice.
 
 On two CPU cores a thousand pictures take minutes. The next kernel finds them in the cache.

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, P4, P9, P12, P14, see report.md
+# LLM-assisted: prompts P3, P4, P9, P12, P14, P15, see report.md
 """The figures of notebook 3: each function takes numbers or pictures and returns a Figure."""
 
 import textwrap

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, P4, P9, P10, P12, P16, see report.md
+# LLM-assisted: prompts P3, P4, P9, P10, P12, P15, P16, see report.md
 """CLIP as a classifier over words ("Learning Transferable Visual Models From Natural Language
 Supervision", arXiv 2103.00020): an image and a text encoder into one space, and zero-shot
 classification by the cosine between a picture and the sentence "a photo of a tench."

@@ -1,4 +1,4 @@
-# LLM-assisted: prompt P12, see report.md
+# LLM-assisted: prompts P12, P15, see report.md
 """What the text-aligned twin and its ImageNet network say of the project's gallery, stored.
 
     python -m cvassign.study.answers

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P14, see report.md
+# LLM-assisted: prompts P14, P15, see report.md
 """3.1.4's stored comparison: ten classes by rule, and what brings the right class back.
 
     python -m cvassign.study.counterfactuals    # -> results/study/counterfactual.json

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P4, P9, P12, P14, see report.md
+# LLM-assisted: prompts P4, P9, P12, P14, P15, see report.md
 """A text-aligned twin of ImageNet's ResNet-50: the same frozen trunk, a small head that puts its
 features beside sentences.
 

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P4, P9, P14, P16, see report.md
+# LLM-assisted: prompts P4, P9, P14, P15, P16, see report.md
 """Trains the text-aligned twin, measures it beside the classifier, and writes results/twin.
 
     python -m cvassign.study.twin_study [--out results/twin] [--seeds 3]

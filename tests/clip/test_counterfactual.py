@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P14, see report.md
+# LLM-assisted: prompts P14, P15, see report.md
 """Each change does what its name says, and nothing else."""
 
 from itertools import product

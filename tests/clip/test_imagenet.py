@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, P12, see report.md
+# LLM-assisted: prompts P3, P12, P15, see report.md
 """The classes are WordNet's, and Keras's ResNet-50 computes in torchvision's module what it was."""
 
 import io

@@ -1,4 +1,4 @@
-# LLM-assisted: prompt P12, see report.md
+# LLM-assisted: prompts P12, P15, see report.md
 """What was encoded once is found again, for as long as picture and weights are the same."""
 
 import re

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, see report.md
+# LLM-assisted: prompts P3, P15, see report.md
 """Time, outputs and memory are measured right on networks small enough to count by hand."""
 
 import json

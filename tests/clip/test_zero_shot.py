@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, P12, P16, see report.md
+# LLM-assisted: prompts P3, P12, P15, P16, see report.md
 """CLIP's files load to identical outputs, and zero-shot logits are scaled cosines."""
 
 import huggingface_hub

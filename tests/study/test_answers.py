@@ -1,4 +1,4 @@
-# LLM-assisted: prompt P12, see report.md
+# LLM-assisted: prompts P12, P15, see report.md
 """Stored answers are what the models say, of the gallery as it is now."""
 
 import zlib

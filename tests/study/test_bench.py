@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P6, see report.md
+# LLM-assisted: prompts P6, P15, see report.md
 """What is timed is what is named: the loops train the models they say, ratios are of one round."""
 
 import json

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P14, see report.md
+# LLM-assisted: prompts P14, P15, see report.md
 """The stored comparison keeps the assignment's rule, and its numbers are what they are called."""
 
 import json

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P12, P14, see report.md
+# LLM-assisted: prompts P12, P14, P15, see report.md
 """The five pictures of 3.1.5 and what is stored of them."""
 
 import json

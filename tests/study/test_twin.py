@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P4, P9, P14, see report.md
+# LLM-assisted: prompts P4, P9, P14, P15, see report.md
 """The loss is CLIP's, training learns and repeats, the stored twin is the trained one, no source is
 in two parts, and an icon gets the class that its name says."""
 
