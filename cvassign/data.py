@@ -111,14 +111,14 @@ def load_cifar10() -> Dataset:
 
 
 @lru_cache(maxsize=1)
-def load_generated(train: int = 1000, test: int = 200) -> Dataset:
+def load_generated() -> Dataset:
     """A small dataset of CIFAR-10's shape for the `smoke` preset: never a source of results.
 
     A class is the angle of a grating; frequency, phase, colour and noise vary.
     """
     rng = np.random.default_rng(0)
     arrays = {}
-    for split, n in (("train", train), ("test", test)):
+    for split, n in (("train", 1000), ("test", 200)):
         labels = np.arange(n) % 10
         angle = (labels * np.pi / 10)[:, None, None]
         rows, columns = np.mgrid[:32, :32]
@@ -128,7 +128,7 @@ def load_generated(train: int = 1000, test: int = 200) -> Dataset:
         pixels = 128 + colour * np.sin(wave)[..., None] + rng.normal(0, 20, (n, 32, 32, 3))
         arrays[f"x_{split}"] = pixels.clip(0, 255).astype(np.uint8)
         arrays[f"y_{split}"] = labels.astype(np.uint8)
-    return _make_dataset("generated", arrays, train // 50)
+    return _make_dataset("generated", arrays, 20)
 
 
 DATASETS = {"cifar10": load_cifar10, "generated": load_generated}

@@ -121,29 +121,23 @@ def _hide(axes: Sequence[Axes]) -> None:
 
 
 def _overlay(
-    ax: Axes,
-    image: np.ndarray,
-    grid: np.ndarray,
-    signed: bool,
-    smooth: bool = True,
-    limit: float | None = None,
+    ax: Axes, image: np.ndarray, grid: np.ndarray, signed: bool, limit: float | None = None
 ) -> None:
-    """A map (g, g) over a grey image (S, S, 3); not smooth: the map alone, patch by patch. A signed
-    map's scale reaches to `limit`, else to its own largest weight.
+    """A map (g, g) over a grey image (S, S, 3). A signed map's scale reaches to `limit`, else to
+    its own largest weight.
 
     They are blended here, at the image's own S x S pixels: drawn smoothly at the figure's
     resolution a grid of maps is megabytes. In 64 steps a colour, which no eye tells from 256.
     """
     S = len(image)
-    resample, opacity = (Image.BICUBIC, OPACITY) if smooth else (Image.NEAREST, 1.0)
-    values = np.asarray(Image.fromarray(grid.astype(np.float32)).resize((S, S), resample))
+    values = np.asarray(Image.fromarray(grid.astype(np.float32)).resize((S, S), Image.BICUBIC))
     limit = limit or np.abs(grid).max() or 1.0  # of zeros only: all white
     low, high = (-limit, limit) if signed else (grid.min(), grid.max())
     colours = plt.get_cmap(DIVERGING if signed else SEQUENTIAL)
     heat = colours(Normalize(low, high, clip=True)(values))[..., :3]  # (S, S, 3) in 0 ... 1
     # Paler than it is, so that the map's colours rule and the picture's outlines stay.
     grey = 1 - 0.7 * (1 - image @ np.array(GREY) / 255)
-    blend = opacity * heat + (1 - opacity) * grey[..., None]
+    blend = OPACITY * heat + (1 - OPACITY) * grey[..., None]
     ax.imshow(np.round(blend * 63) / 63)
 
 
@@ -169,7 +163,7 @@ def _scales(fig: Figure, signed: dict[str, bool], what: str, limit: float | None
 
 
 def _rows_of_maps(
-    images, grids: dict, heads: list[str], texts: dict | None, title: str, smooth=True, common=False
+    images, grids: dict, heads: list[str], texts: dict | None, title: str, common: bool = False
 ) -> Figure:
     """A row an image and model: the image, then the model's maps, a list of (B, g, g)."""
     B, texts = len(images), texts or {}
@@ -188,7 +182,7 @@ def _rows_of_maps(
         lines += [_two_lines(texts[name][b])] if name in texts else []
         row[0].set_ylabel("\n".join(lines), **LEFT)
         for ax, grid in zip(row[1:], grids[name]):
-            _overlay(ax, images[b], grid[b], signed[name], smooth, limit)
+            _overlay(ax, images[b], grid[b], signed[name], limit)
         _hide(row[1 + len(grids[name]) :])  # a Diff-ViT has half as many heads
     for ax, head in zip(axes[0], ("image", *heads)):
         ax.set_title(head, fontsize=9, pad=4)
@@ -203,7 +197,6 @@ def head_maps(
     captions: dict | None = None,
     layer: int = -1,
     title: str = "",
-    smooth: bool = True,
     common: bool = False,
 ) -> Figure:
     """CLS attention of every head of one layer, and the heads' mean.
@@ -212,7 +205,6 @@ def head_maps(
         images: (B, 3, S, S) uint8.
         attention: {model: (L, B, H, N)} as `rollout.cls_attention` gives it, perhaps signed.
         captions: {model: B texts}, see `captions`.
-        smooth: False shows the weights as they are, one square a patch.
         common: all maps on one scale, whose colour bar has numbers: what is pale is small.
     """
     images, grids = _images(images), {}
@@ -220,7 +212,7 @@ def head_maps(
         of_layer = _grids(name, maps, "L, B, H, N", len(images))[layer].swapaxes(0, 1)
         grids[name] = [of_layer.mean(axis=0), *of_layer]
     heads = ["mean", *(f"head {h}" for h in range(1, max(map(len, grids.values()))))]
-    return _rows_of_maps(images, grids, heads, captions, title, smooth, common)
+    return _rows_of_maps(images, grids, heads, captions, title, common)
 
 
 @styled
@@ -300,25 +292,18 @@ def confident_mistakes(
 
 
 @styled
-def augmentation_preview(
-    augmented: dict, title: str = "", columns: Sequence[str] | None = None
-) -> Figure:
-    """A row an augmentation, from {its name: (B, 3, S, S) uint8}, a column an image; `columns` are
-    texts above them."""
+def augmentation_preview(augmented: dict, title: str = "") -> Figure:
+    """A row an augmentation, from {its name: (B, 3, S, S) uint8}, a column an image."""
     rows = {name: _images(images) for name, images in augmented.items()}
     shapes = {images.shape for images in rows.values()}
     if len(shapes) != 1:
         raise ValueError(f"expected the same images in every row, got shapes {sorted(shapes)}")
     B = len(next(iter(rows.values())))
-    if columns is not None and len(columns) != B:
-        raise ValueError(f"expected the names of {B} columns, got {len(columns)}")
-    fig, axes = _cells(len(rows), B, title, left=1.6, top=0.06 + 0.25 * bool(columns))
+    fig, axes = _cells(len(rows), B, title, left=1.6, top=0.06)
     for row, (name, images) in zip(axes, rows.items()):
         for ax, image in zip(row, images):
             ax.imshow(image)
         row[0].set_ylabel(wrapped(name, 24), **LEFT)
-    for ax, text in zip(axes[0], columns or ()):
-        ax.set_title(text, fontsize=8.5, pad=4)
     return fig
 
 

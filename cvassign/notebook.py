@@ -68,6 +68,15 @@ class Rows(list):
 
     missing: list[Run] = []
 
+    def with_seeds(self, other: Sequence[Result]) -> "Rows":
+        """These results, and of `other` the further seeds of runs that are among them."""
+        have = {(r.run.name, r.run.seed) for r in self}
+        names = {name for name, _ in have}
+        more = [r for r in other if r.run.name in names and (r.run.name, r.run.seed) not in have]
+        found = Rows([*self, *more])
+        found.missing = self.missing
+        return found
+
 
 class Stored:
     """The results that a notebook reads.

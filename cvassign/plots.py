@@ -166,7 +166,8 @@ def lambda_curves(results: Sequence[Result], title: str = "") -> Figure:
             ax.plot(x, of_seeds, color=shade, lw=0.8, alpha=0.6, label="_seed")
         ax.plot(x, of_seeds.mean(axis=1), color=shade, label=f"layer {layer}")
         ax.plot(0, lambda_init_of(layer), "o", color=shade, ms=4, label="_start")
-        ax.text(1.01, place, f"layer {layer}", color=shade, **beside)
+        ends = f"layer {layer}: {of_seeds[-1].mean():.2f}".replace("-", "−")
+        ax.text(1.01, place, ends, color=shade, **beside)
     ax.set(xlabel="epoch (dots: λ_init)", ylabel="λ", title=title)
     whole_ticks(ax)
     return fig

@@ -150,20 +150,16 @@ def perturbation_curve(
     images: Tensor,
     maps: Tensor,
     insert: bool = False,
-    labels: Tensor | None = None,
-    fill: float | Tensor = 0.0,
     steps: int | None = None,
     batch_size: int = 1000,
 ) -> tuple[Tensor, Tensor]:
-    """Probability of the class while patches leave the image, or enter it, in a map's order.
+    """Probability of the class that the model says to the whole image, while patches leave it, or
+    enter an empty one, in a map's order. In place of a patch is 0, the mean of normalised images.
 
     Args:
         model: images (n, C, S, S) -> logits (n, classes); a module should be in evaluation mode.
         images: (B, C, S, S), as the model wants them.
         maps: (B, N) importance of each patch, N = g² and g a divisor of S.
-        insert: start from the empty image and put patches in; else take them away.
-        labels: (B,) the classes to watch; None watches what the model says to the whole image.
-        fill: in place of a patch; 0 is the dataset's mean in normalised images.
         steps: evaluate after this many equal steps; None after every patch.
 
     Returns:
@@ -177,8 +173,7 @@ def perturbation_curve(
         raise ValueError(f"expected images (B, C, S, S), maps (B, g²), g a divisor of S; got {got}")
     if not maps.isfinite().all():
         raise ValueError("expected finite maps, got NaN or infinity: their patches have no order")
-    if labels is None:
-        labels = torch.cat([model(part).argmax(1) for part in images.split(batch_size)])
+    labels = torch.cat([model(part).argmax(1) for part in images.split(batch_size)])
     steps = N if steps is None else steps
     counts = torch.linspace(0, N, steps + 1, device=images.device).round()  # (K,)
     # argsort of argsort is the rank: 0 for the most important patch.
@@ -190,7 +185,7 @@ def perturbation_curve(
         first = rank[image] < counts[step, None]  # (n, N), the patches that had their turn
         kept = to_grid(first if insert else ~first).unsqueeze(1)  # (n, 1, g, g)
         kept = kept.repeat_interleave(S // g, 2).repeat_interleave(S // g, 3)  # (n, 1, S, S)
-        logits = model(torch.where(kept, images[image], fill))
+        logits = model(torch.where(kept, images[image], 0.0))
         of_class = logits.float().softmax(1).gather(1, labels[image, None])
         probability.append(of_class.squeeze(1))
     return counts / N, torch.cat(probability).view(B, -1)

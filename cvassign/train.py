@@ -239,12 +239,9 @@ class Trainer:
             self.history.setdefault("lambdas", []).append(lambdas)
 
     def _save(self) -> None:
-        state = {
-            "identity": self.identity,
-            "model": self.model.state_dict(),
-            "optimizers": [o.state_dict() for o in self.optimizers],
-            "history": self.history,
-        }
+        state = {"identity": self.identity, "history": self.history}
+        state["model"] = self.model.state_dict()
+        state["optimizers"] = [o.state_dict() for o in self.optimizers]
         with replacing(self.checkpoint) as temporary:
             torch.save(state, temporary)
 

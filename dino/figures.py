@@ -80,7 +80,7 @@ def region_table(maps: dict[str, AttentionMaps] | None = None) -> pd.DataFrame:
                 {
                     "picture": picture,
                     "head": head,
-                    "looks most at": names[best],
+                    "most beyond its area": names[best],
                     "attention there": f"{100 * mass[best]:.0f} %",
                     "area": f"{100 * area[best]:.0f} %",
                     "strongest patch in": names[index.flat[share.argmax()]],

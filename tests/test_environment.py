@@ -128,19 +128,25 @@ for where in (folder, folder / "inner"):
     assert (read_only / "curve.png").read_bytes() == b"an older one"
 
 
-@pytest.mark.parametrize("notebook, folder", [*zip(NOTEBOOKS, ("", "notebooks", "tests"))])
-def test_a_notebook_finds_the_package_from_other_folders(notebook, folder):
-    cells = json.loads(notebook.read_bytes())["cells"]
-    code = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
-    before, found, _ = code.partition("from cvassign")
-    assert found
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_finds_the_package_from_other_folders(notebook, tmp_path):
+    """Also from above a clone that is called as the package is, here a link; else it says so."""
+    code = [
+        c["source"] for c in json.loads(notebook.read_bytes())["cells"] if c["cell_type"] == "code"
+    ]
+    before, found, _ = "".join(code[0]).partition("sys.path.insert(0, str(home))\n")
     # Not `python -c`, which would put the current folder onto the path by itself.
-    program = before + "\nimport cvassign, dino\nprint(cvassign.__file__)\n"
-    options = dict(input=program, text=True, cwd=ROOT / folder, capture_output=True, timeout=300)
-    environment = os.environ | {"PYTHONPATH": ""}
-    done = subprocess.run([sys.executable, "-P", "-"], env=environment, **options)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert Path(done.stdout.strip()).parent == ROOT / "cvassign"
+    program = before + found + "import cvassign, dino\nprint(cvassign.__file__)\n"
+    command, changes = [sys.executable, "-P", "-"], {"PYTHONPATH": ""}
+    options = dict(input=program, env=os.environ | changes, text=True, capture_output=True)
+    for folder in (ROOT, ROOT / "notebooks", ROOT / "tests", tmp_path):
+        if folder == tmp_path:
+            done = subprocess.run(command, cwd=folder, **options)
+            assert f"no cvassign in or above {tmp_path}" in done.stderr.splitlines()[-1]
+            (tmp_path / "cvassign").symlink_to(ROOT)
+        done = subprocess.run(command, cwd=folder, **options)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert Path(done.stdout.strip()).resolve().parent == ROOT / "cvassign"
 
 
 def test_printing_and_reading_survive_another_encoding():

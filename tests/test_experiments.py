@@ -121,7 +121,7 @@ def test_the_factorial_separates_heads_norm_and_subtraction():
 def test_a_new_experiment_is_one_entry(monkeypatch):
     """It is listed and trained, at its place in the table."""
     rows = [experiments.Row(dict(depth=7)), experiments.Row(label="again the reference")]
-    table = experiments.Experiment(("9.1", "9.2"), "reference", lambda preset: rows)
+    table = experiments.Experiment(("9.1", "9.2"), rows)
     monkeypatch.setitem(EXPERIMENTS, "new", table)
     new = [r for r in all_runs("full") if r.section.startswith("9.")]
     assert [(r.name, r.label, r.section) for r in new] == [

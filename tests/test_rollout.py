@@ -217,23 +217,12 @@ def test_fewer_steps_are_a_subset_of_the_curve():
     torch.testing.assert_close(curve[0], torch.tensor([1.0, 0.3, 0.0]), rtol=0, atol=1e-5)
 
 
-def test_given_labels_and_fill_are_used():
-    maps = WEIGHTS.expand(2, N)
-    labels = torch.tensor([0, 1])
-    other = score_of(IMAGES, maps, labels=labels)
-    assert other.sum() == pytest.approx(1, abs=1e-5)  # the two classes' probabilities add to one
-    kept = score_of(IMAGES, maps, fill=torch.ones(3, 1, 1))
-    torch.testing.assert_close(kept, torch.ones(2), rtol=0, atol=1e-5)  # nothing was taken away
-
-
 def test_the_predicted_class_is_that_of_the_whole_image():
-    maps = WEIGHTS.expand(2, N)
     images = IMAGES.clone()
-    images[1, :, :, :2] = 0  # patches 0 and 2 are grey: share 0.7 - class 0; then patch 1 too
-    images[1, :, :2, 2:] = 0  # share 0.3 - class 1
-    predicted = score_of(images, maps)
-    given = score_of(images, maps, labels=torch.tensor([0, 1]))
-    torch.testing.assert_close(predicted, given)
+    images[1, :, :, :2] = images[1, :, :2] = 0  # only patch 3 is not grey, 0.3: class 1 by 0.7
+    _, curves = rollout.perturbation_curve(weighing_model, images, WEIGHTS.expand(2, N))
+    expected = torch.tensor([BEST_FIRST, [0.3, 0.3, 0.0, 0.0, 0.0]])  # of class 1 by the second
+    torch.testing.assert_close(curves, 1 - expected, rtol=0, atol=1e-5)
 
 
 def test_a_random_order_scores_between_the_right_and_the_wrong_one():

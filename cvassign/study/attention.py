@@ -50,11 +50,9 @@ def treatments(model: VisionTransformer) -> dict[str, dict]:
     appendix D.8 of the ViT paper as printed."""
     if model.config.kind == "ViT":
         return {"rollout": {}, "rollout, no identity": {"residual": False}}
-    return {
-        "rollout, normalised": {"signed": "normalise"},
-        "rollout, clamped": {"signed": "clamp"},
-        "rollout, clamped, no identity": {"signed": "clamp", "residual": False},
-    }
+    clamped = {"rollout, clamped": {"signed": "clamp"}}
+    clamped["rollout, clamped, no identity"] = {"signed": "clamp", "residual": False}
+    return {"rollout, normalised": {"signed": "normalise"}} | clamped
 
 
 def _parts(images: Tensor, size: int) -> tuple[Tensor, ...]:
@@ -88,14 +86,10 @@ def attention_of(model: VisionTransformer, images: Tensor, batch_size: int = 50)
                 rolled = rollout.attention_rollout(maps, **options)
                 rollouts[name].append(rollout.rollout_map(rolled))
         messages += [str(w.message) for w in caught]
-    return Attention(
-        torch.cat(found["cls"], dim=1),
-        torch.cat(found["norms"], dim=1),
-        {name: torch.cat(r) for name, r in rollouts.items()},
-        sum(found["entropy"]),
-        sum(found["negative"]),
-        list(dict.fromkeys(messages)),
-    )
+    whole = (torch.cat(found[key], dim=1) for key in ("cls", "norms"))
+    rolled = {name: torch.cat(maps) for name, maps in rollouts.items()}
+    means = (sum(found[key]) for key in ("entropy", "negative"))
+    return Attention(*whole, rolled, *means, list(dict.fromkeys(messages)))
 
 
 def peak_share(maps: Tensor, part: float = 0.1) -> Tensor:
@@ -248,12 +242,9 @@ def study(model: VisionTransformer, images: Tensor, steps: int = 8) -> dict:
         own, other = common["overlap"], common["overlap with another image"]
         layers["overlap, own minus other"] = _interval(own - other)
         layers["lambda"] = model.lambdas()
-    return {
-        "layers": layers,
-        "tokens": tokens(found),
-        "scores": scores(perturb(model, images, maps | found.rollouts, steps)),
-        "warnings": found.messages,
-    }
+    gained = scores(perturb(model, images, maps | found.rollouts, steps))
+    about = {"layers": layers, "tokens": tokens(found)}
+    return about | {"scores": gained, "warnings": found.messages}
 
 
 def clean_accuracy(model: VisionTransformer, dataset: Dataset) -> dict:

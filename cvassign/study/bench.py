@@ -93,12 +93,8 @@ def alternate(candidates: dict[str, Callable[[], float]], size: Size) -> dict[st
 
 def summary(values: list[float]) -> dict:
     """Median and spread: {"median", "min", "max", "rounds"}."""
-    return {
-        "median": statistics.median(values),
-        "min": min(values),
-        "max": max(values),
-        "rounds": values,
-    }
+    spread = {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    return spread | {"rounds": values}
 
 
 def rates(seconds: dict[str, list[float]], amount: float) -> dict[str, dict]:
@@ -206,7 +202,7 @@ def attention_kernels(config: ViTConfig, batch: int, size: Size, device: torch.d
     return found
 
 
-def bench(device: torch.device, quick: bool = False, log: Callable = print) -> dict:
+def bench(device: torch.device, quick: bool = False) -> dict:
     """Every measurement of this module on one device, as the file has it."""
     started = time.perf_counter()
     size = SIZES["quick" if quick else device.type]
@@ -223,9 +219,9 @@ def bench(device: torch.device, quick: bool = False, log: Callable = print) -> d
     found |= {"quick": quick, "cores": cores(), "preset": preset, "model": asdict(config)}
     found |= {"batch_size": train.batch_size, "steps_per_round": size.steps}
     found["training"] = training(config, train, data, size, workers)
-    log(f"{time.perf_counter() - started:6.1f} s  training loops", flush=True)
+    print(f"{time.perf_counter() - started:6.1f} s  training loops", flush=True)
     found["diff_to_vit"] = diff_to_vit(config, train, data, size, compiled)
-    log(f"{time.perf_counter() - started:6.1f} s  ViT and Diff-ViT", flush=True)
+    print(f"{time.perf_counter() - started:6.1f} s  ViT and Diff-ViT", flush=True)
     found["attention"] = attention_kernels(config, train.batch_size, size, device)
     found["seconds"] = time.perf_counter() - started
     return found

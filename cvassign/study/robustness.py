@@ -168,7 +168,6 @@ def study(
     images: int | None = None,
     seed: int = 0,
     device: str | None = None,
-    progress: bool = True,
 ) -> dict:
     """Accuracy (percent) of the stored models of `runs`, of one preset and dataset, under every
     corruption and severity, on the first `images` test images, and the paired differences.
@@ -191,7 +190,7 @@ def study(
     clean = hits(models, split, None)  # (runs, B)
     right = np.zeros((len(runs), len(CORRUPTIONS), len(SEVERITIES), len(split)), dtype=bool)
     cases = list(product(enumerate(CORRUPTIONS), enumerate(SEVERITIES)))
-    for (c, name), (s, severity) in bar("corruptions", progress, iterable=cases):
+    for (c, name), (s, severity) in bar("corruptions", iterable=cases):
         right[:, c, s] = hits(models, split, name, severity, seed)
     rows = []
     for run, on_clean, on_damaged in zip(runs, clean, right):

@@ -142,7 +142,7 @@ def test_the_study_counts_what_the_models_get_right(folder):
     runs = robustness.best_runs("smoke", folder)
     of = [(r.model.attention, r.seed) for r in runs]
     assert of == [("standard", 0), ("standard", 1), ("diff", 0), ("diff", 1)]
-    found = robustness.study(runs, folder, images=60, device="cpu", progress=False)
+    found = robustness.study(runs, folder, images=60, device="cpu")
     test = load_generated().test
     images, labels = test.images[:60], test.labels[:60]
     for row, run in zip(found["runs"], runs, strict=True):
@@ -176,7 +176,7 @@ def test_the_study_counts_what_the_models_get_right(folder):
 
 def test_with_one_seed_the_difference_is_over_images(folder):
     runs = [r for r in robustness.best_runs("smoke", folder) if r.seed == 0]
-    found = robustness.study(runs, folder, images=50, device="cpu", progress=False)
+    found = robustness.study(runs, folder, images=50, device="cpu")
     test = load_generated().test
     split = Split(test.images[:50], test.labels[:50])
     models = [load_model(r, folder) for r in runs]
@@ -185,7 +185,7 @@ def test_with_one_seed_the_difference_is_over_images(folder):
     assert found["differences"]["fog"]["n"] == 50
     worst = robustness.hits(models, split, "fog", 5)
     assert found["by severity"]["fog"][4] == vars(paired_bootstrap(*worst))
-    alone = robustness.study(runs[:1], folder, images=10, device="cpu", progress=False)
+    alone = robustness.study(runs[:1], folder, images=10, device="cpu")
     assert alone["differences"] == {}
 
 
