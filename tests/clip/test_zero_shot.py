@@ -108,9 +108,12 @@ def test_architecture_in_numbers(random_clip):
     assert all(ours[f"layer{i}"] == theirs[f"layer{i}"] for i in range(1, 5))
     ours, theirs = zero_shot.flops(random_clip.visual), zero_shot.flops(resnet50())
     assert 8.1e9 < theirs["all"] < 8.3e9  # 4.09 billion multiply-adds
-    more = {part: round((ours[part] - theirs[part]) / 1e9, 2) for part in ours}
-    assert more["stem"] == 0.48 and more["head"] == 1.46 and more["layer1"] == 0
-    assert more["all"] == 4.02 and sum(more[f"layer{i}"] for i in (2, 3, 4)) == pytest.approx(2.08)
+    more = {part: (ours[part] - theirs[part]) / 1e9 for part in ours}
+    strides = more["layer2"] + more["layer3"] + more["layer4"]
+    found = [
+        round(v, 2) for v in (more["stem"], more["layer1"], strides, more["head"], more["all"])
+    ]
+    assert found == [0.48, 0, 2.08, 1.46, 4.02]
 
 
 def test_the_named_file_is_taken_and_never_passed_over(random_clip, tmp_path, monkeypatch):
