@@ -111,7 +111,7 @@ def icon_part(prefix: str, info: dict) -> str | None:
 
 
 def icons(labelled: list[gallery.Picture]) -> dict[str, list[gallery.Picture]]:
-    """The icons of the asset "iconify" that `icon_names` names, by part, drawn once into the cache."""
+    """The asset "iconify"'s icons that `icon_names` names, by part, drawn once into the cache."""
     wanted, found = icon_names(labelled), defaultdict(list)
     package = assets.fetch("iconify")
     folder = assets.cache_dir() / package.stem
