@@ -22,12 +22,13 @@ def picture():
     return Image.effect_noise((260, 300), 80).convert("RGB")
 
 
-@pytest.mark.parametrize("form", ["openai archive", "state dict", "training checkpoint"])
+@pytest.mark.parametrize("form", ["openai archive", "training checkpoint"])
 def test_files_load_to_identical_outputs(form, random_clip, picture, tmp_path, openai_archive):
+    """A plain state dict: `test_the_named_file_is_taken_and_never_passed_over`."""
     file, state = tmp_path / "weights.pt", random_clip.state_dict()
     if form == "training checkpoint":
         state = {"state_dict": {f"module.{k}": v for k, v in state.items()}, "epoch": 3}
-    torch.save(state, file)
+        torch.save(state, file)
     loaded = zero_shot.load(openai_archive if form == "openai archive" else file)
     # open_clip's own preprocessing of its own OpenAI model, and its own towers
     _, _, preprocess = open_clip.create_model_and_transforms("RN50-quickgelu")
@@ -108,11 +109,10 @@ def test_architecture_in_numbers(random_clip):
     assert all(ours[f"layer{i}"] == theirs[f"layer{i}"] for i in range(1, 5))
     ours, theirs = zero_shot.flops(random_clip.visual), zero_shot.flops(resnet50())
     assert 8.1e9 < theirs["all"] < 8.3e9  # 4.09 billion multiply-adds
-    more = {part: round((ours[part] - theirs[part]) / 1e9, 2) for part in ours}
-    assert more["stem"] == 0.48 and more["head"] == 1.46 and more["layer1"] == 0
-    assert more["all"] == 4.02 and sum(more[f"layer{i}"] for i in (2, 3, 4)) == pytest.approx(
-        2.08, abs=0.02
-    )
+    more = {part: (ours[part] - theirs[part]) / 1e9 for part in ours}
+    strides = more["layer2"] + more["layer3"] + more["layer4"]
+    parts = (more["stem"], more["layer1"], strides, more["head"], more["all"])
+    assert [round(v, 2) for v in parts] == [0.48, 0, 2.08, 1.46, 4.02]
 
 
 def test_the_named_file_is_taken_and_never_passed_over(random_clip, tmp_path, monkeypatch):
