@@ -90,7 +90,7 @@ def test_the_usual_loop_runs_by_itself_as_its_user_would(monkeypatch, tmp_path):
 
 
 def test_a_round_longer_than_the_data_is_refused():
-    with pytest.raises(ValueError, match="126 steps want 1008 training images, got 800"):
+    with pytest.raises(ValueError, match="126 steps want 1008 training images, got 400"):
         bench.our_loop(TINY, TrainConfig(batch_size=8), load_generated(), 126, False)
 
 
