@@ -158,8 +158,8 @@ def memory(encoder: nn.Module, batch: Tensor) -> dict:
     Returns:
         Bytes: `weights` (by type), `input`, `output`; `activation_peak` and `workspace_peak` (each
         category's own maximum) and `peak` (of their sum, with weights and input), by `timeline`;
-        on a GPU also `peak_allocated` and `peak_reserved` (by the allocator's counters) and
-        `nvidia_smi` (this process and the device, as it prints it).
+        on a GPU also `allocated_before` the pass, `peak_allocated` and `peak_reserved` (by the
+        allocator's counters) and `nvidia_smi` (this process and the device, as it prints it).
     """
     out = {
         "batch_size": len(batch),
@@ -171,6 +171,7 @@ def memory(encoder: nn.Module, batch: Tensor) -> dict:
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
+        out["allocated_before"] = torch.cuda.memory_allocated()
         output = encoder(batch)
         torch.cuda.synchronize()
         out["peak_allocated"] = torch.cuda.max_memory_allocated()
@@ -254,6 +255,33 @@ def timeline(encoder: nn.Module, batch: Tensor) -> dict:
         for name, value in now.items():
             out[name].append(value)
     return out
+
+
+def memory_table(precisions: dict[str, dict]) -> dict[str, dict[str, str]]:
+    """{precision: {quantity: MiB}} of `measure` on a GPU, at the largest batch size."""
+    table = {}
+    for name, found in precisions.items():
+        m = found["memory"][-1]
+        line, before = m["timeline"], m["allocated_before"]
+        live = [*zip(line["activations"], line["workspace"])]
+        smi = 2**20 * int(re.findall(r"(\d+)MiB", m["nvidia_smi"])[-1])
+        row = {"weights": line["weights"], "input": line["input"]}
+        row |= zip(("activations, at the peak of both", "workspace, at the peak of both"),
+                   max(live, key=sum))  # fmt: skip
+        row |= {
+            "activations, own peak": m["activation_peak"],
+            "workspace, own peak": m["workspace_peak"],
+            "sum, by the profiler": m["peak"],
+            "allocated before the pass": before,
+            "of these neither weights nor input": before - line["weights"] - line["input"],
+            "peak, by the allocator": m["peak_allocated"],
+            "the same for one image": found["memory"][0]["peak_allocated"],
+            "reserved": m["peak_reserved"],
+            "this process, by nvidia-smi": smi,
+            "nvidia-smi − reserved": smi - m["peak_reserved"],
+        }
+        table[name] = {k: f"{n / 2**20:.1f}" for k, n in row.items()}
+    return table
 
 
 def nvidia_smi() -> str:

@@ -161,5 +161,6 @@ def test_command_writes_one_json(tmp_path, monkeypatch):
 def test_gpu_counters_agree():
     encoder = small_encoder().cuda()
     m = precision.memory(encoder, BATCH.cuda())
+    assert m["peak_allocated"] >= m["allocated_before"] >= sum(m["weights"].values())
     assert m["peak_reserved"] >= m["peak_allocated"] >= sum(m["weights"].values()) + m["input"]
     assert "MiB" in m["nvidia_smi"]
