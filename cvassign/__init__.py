@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, P6, P16, see report.md
+# LLM-assisted: prompts P1, P6, P15, P16, see report.md
 """A Vision Transformer, a Differential Vision Transformer and CLIP, for one assignment."""
 
 import os

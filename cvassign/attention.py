@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, P2, see report.md
+# LLM-assisted: prompts P1, P2, P15, see report.md
 """Scaled dot-product, multi-head and differential attention.
 
 Papers: "Attention Is All You Need" (arXiv 1706.03762, eq. 1), "An Image is Worth 16x16 Words"

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, P8, see report.md
+# LLM-assisted: prompts P1, P8, P15, see report.md
 """CIFAR-10 augmentation of whole batches on the device, drawn anew for every image.
 
 torchvision has RandAugment, but its class draws ONE operation and ONE

@@ -1,4 +1,4 @@
-# LLM-assisted: prompt P10, see report.md
+# LLM-assisted: prompts P10, P15, see report.md
 """The command lines of the package."""
 
 import argparse

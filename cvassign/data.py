@@ -118,7 +118,7 @@ def load_generated() -> Dataset:
     """
     rng = np.random.default_rng(0)
     arrays = {}
-    for split, n in (("train", 1000), ("test", 200)):
+    for split, n in (("train", 500), ("test", 200)):
         labels = np.arange(n) % 10
         angle = (labels * np.pi / 10)[:, None, None]
         rows, columns = np.mgrid[:32, :32]
@@ -128,7 +128,7 @@ def load_generated() -> Dataset:
         pixels = 128 + colour * np.sin(wave)[..., None] + rng.normal(0, 20, (n, 32, 32, 3))
         arrays[f"x_{split}"] = pixels.clip(0, 255).astype(np.uint8)
         arrays[f"y_{split}"] = labels.astype(np.uint8)
-    return _make_dataset("generated", arrays, 20)
+    return _make_dataset("generated", arrays, 10)
 
 
 DATASETS = {"cifar10": load_cifar10, "generated": load_generated}

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, P7, P10, P12, see report.md
+# LLM-assisted: prompts P1, P7, P10, P12, P15, see report.md
 """What machine this is: the device to compute on, and what that device is good at."""
 
 import ctypes

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, P6, P10, see report.md
+# LLM-assisted: prompts P1, P6, P10, P15, see report.md
 """Files that are whole or absent, whatever ends the program that writes them."""
 
 import argparse

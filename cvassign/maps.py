@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, P2, P3, P8, P13, see report.md
+# LLM-assisted: prompts P1, P2, P3, P8, P13, P15, see report.md
 """The figures of images, attention maps and positions: each takes arrays and returns a Figure.
 
 Images are CIFAR's uint8 pixels (B, 3, S, S), drawn pixel by pixel. A map has one number per

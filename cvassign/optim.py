@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, P5, see report.md
+# LLM-assisted: prompts P1, P5, P15, see report.md
 """AdamW and Muon with a warm-up and a cosine, for the parameters of a ViT.
 
 Muon (Jordan et al. 2024; torch.optim.Muon) replaces the momentum of a weight matrix by the nearest

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, P10, P12, see report.md
+# LLM-assisted: prompts P3, P10, P12, P15, see report.md
 """Pictures as people see them: upright, in RGB, and with the range that their depth has."""
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, P2, P8, P13, see report.md
+# LLM-assisted: prompts P1, P2, P8, P13, P15, see report.md
 """The figures of training runs: each takes results and returns a Figure. A line is the mean over
 seeds, its band one standard deviation."""
 

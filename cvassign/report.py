@@ -22,6 +22,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 
@@ -52,6 +53,7 @@ def texts() -> list[Path]:
     return found + sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
+@cache
 def _rows(experiment: str, model: str) -> dict[str, list[Result]]:
     return by_label(load_all(experiment_runs(experiment, model, "full")))
 

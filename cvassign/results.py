@@ -26,10 +26,10 @@ from cvassign.vit import VisionTransformer, ViTConfig, count_parameters, gflop_p
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"  # committed: a JSON file a run, and the weights that figures need
 FORMAT = 2  # of the result files
-REQUIRED = {str: "name preset data device", int: "seed n_params threads",
-            dict: "model train history versions",
-            float: "val_accuracy test_accuracy train_seconds images_per_second"}  # fmt: skip
-REQUIRED = {key: kind for kind, keys in REQUIRED.items() for key in keys.split()}
+KEYS = {str: "name preset data device", int: "seed n_params threads",
+        dict: "model train history versions",
+        float: "val_accuracy test_accuracy train_seconds images_per_second"}  # fmt: skip
+REQUIRED = {key: kind for kind, keys in KEYS.items() for key in keys.split()}
 FIELDS = {"val_accuracy": "val", "test_accuracy": "test", "train_seconds": "seconds"}  # of `Result`
 FIELDS |= {k: k for k in "data n_params images_per_second device threads versions history".split()}
 PER_EPOCH = ("train_loss", "val_loss", "val_accuracy", "learning_rate", "seconds")

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, P2, P10, see report.md
+# LLM-assisted: prompts P1, P2, P10, P15, see report.md
 """Where a Vision Transformer looks, and a number that says whether a map of it is right.
 
 Papers: attention rollout, "Quantifying Attention Flow in Transformers" (arXiv 2005.00928,

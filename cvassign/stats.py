@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P2, P8, P13, P14, see report.md
+# LLM-assisted: prompts P2, P8, P13, P14, P15, see report.md
 """Differences with their intervals: over seeds, over test images.
 
 Two things make an accuracy uncertain: which images happened to be in the test set, and which random

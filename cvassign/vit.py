@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, P2, see report.md
+# LLM-assisted: prompts P1, P2, P15, see report.md
 """The Vision Transformer (arXiv 2010.11929), with ordinary or differential attention.
 
 image (B, 3, 32, 32) -> patch tokens (B, N, D) -> with CLS and positions (B, N+1, D)

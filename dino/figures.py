@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, P8, P12, see report.md
+# LLM-assisted: prompts P3, P8, P12, P15, see report.md
 """The figure of DINO's maps, and what each head looks at. A map says where, not at what: so each of
 our two pictures has regions."""
 
@@ -76,16 +76,10 @@ def region_table(maps: dict[str, AttentionMaps] | None = None) -> pd.DataFrame:
             share = (weights / weights.sum()).ravel()
             mass = np.bincount(index.ravel(), weights=share, minlength=len(names))
             best = int((mass - area).argmax())
-            rows.append(
-                {
-                    "picture": picture,
-                    "head": head,
-                    "most beyond its area": names[best],
-                    "attention there": f"{100 * mass[best]:.0f} %",
-                    "area": f"{100 * area[best]:.0f} %",
-                    "strongest patch in": names[index.flat[share.argmax()]],
-                }
-            )
+            row = {"picture": picture, "head": head, "most beyond its area": names[best]}
+            row["attention there"] = f"{100 * mass[best]:.0f} %"
+            row["area"] = f"{100 * area[best]:.0f} %"
+            rows.append(row | {"strongest patch in": names[index.flat[share.argmax()]]})
     return pd.DataFrame(rows).set_index(["picture", "head"])
 
 
@@ -96,17 +90,9 @@ def _outline(ax, picture: str, width: int, height: int) -> None:
         if name == "rest":
             return
         for cx, cy, rx, ry in ellipses:
-            ax.add_patch(
-                Ellipse(
-                    (cx * width, cy * height),
-                    2 * rx * width,
-                    2 * ry * height,
-                    lw=1.8,
-                    fill=False,
-                    edgecolor=colour,
-                    path_effects=edge,
-                )
-            )
+            place = (cx * width, cy * height), 2 * rx * width, 2 * ry * height
+            look = dict(lw=1.8, fill=False, edgecolor=colour, path_effects=edge)
+            ax.add_patch(Ellipse(*place, **look))
         ax.plot([], [], color=colour, lw=3, path_effects=edge, label=name)
 
 

@@ -1,4 +1,4 @@
-# LLM-assisted: prompt P12, see report.md
+# LLM-assisted: prompts P12, P15, see report.md
 """The attention that notebook 1 shows on every machine: that of the stand-in for DINO's ViT-S/8, on
 our two pictures, stored in half precision.
 
@@ -38,11 +38,8 @@ def compute(picture: str, model: VisionTransformer) -> AttentionMaps:
 
 def save(maps: dict[str, AttentionMaps], weights_name: str, file: Path = FILE) -> None:
     """Writes the attention of several pictures by one model."""
-    about = {
-        "weights": weights_name,
-        "program": "python -m dino.store",
-        "patch_size": str(next(iter(maps.values())).patch_size),
-    }
+    about = {"weights": weights_name, "program": "python -m dino.store"}
+    about["patch_size"] = str(next(iter(maps.values())).patch_size)
     with replacing(file) as temporary:
         save_file({p: m.attention.half().cpu() for p, m in maps.items()}, temporary, about)
 

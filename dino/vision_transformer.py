@@ -1,4 +1,4 @@
-# LLM-assisted: prompt P3, see report.md
+# LLM-assisted: prompts P3, P15, see report.md
 """The ViT of DINO, for looking at: its published weights load unchanged, key by key.
 
 Written for this project, not copied (see dino/README.md). Parameter names are those of the
@@ -175,11 +175,5 @@ def build(arch: str, patch_size: int) -> VisionTransformer:
         raise ValueError(f"expected an arch of {', '.join(SIZES)}, got {arch!r}")
     embed_dim, depth, num_heads = SIZES[arch]
     v2 = patch_size == 14
-    return VisionTransformer(
-        patch_size=patch_size,
-        embed_dim=embed_dim,
-        depth=depth,
-        num_heads=num_heads,
-        img_size=518 if v2 else 224,
-        layer_scale=v2,
-    )
+    shape = dict(patch_size=patch_size, embed_dim=embed_dim, depth=depth, num_heads=num_heads)
+    return VisionTransformer(**shape, img_size=518 if v2 else 224, layer_scale=v2)

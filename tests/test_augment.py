@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, see report.md
+# LLM-assisted: prompts P1, P15, see report.md
 """Every operation against torchvision's, one image at a time, and the randomness per image."""
 
 import pytest

@@ -105,14 +105,14 @@ def test_the_real_cifar10(uncached):
 
 def test_generated_data_have_cifar10s_shape_and_share_no_image(uncached):
     first = data.load_generated()
-    assert (len(first.train), len(first.val), len(first.test)) == (800, 200, 200)
+    assert (len(first.train), len(first.val), len(first.test)) == (400, 100, 200)
     assert data.load_generated() is first  # loaded once
     splits = [(first.train, "train"), (first.val, "val"), (first.test, "test")]
     for split, _ in splits:
         assert split.images.shape == (len(split), 3, 32, 32)
         assert split.images.dtype == torch.uint8 and split.labels.dtype == torch.int64
         assert len(split.labels.bincount().unique()) == 1  # as many of each class
-    assert len(torch.cat([s.images for s, _ in splits]).flatten(1).unique(dim=0)) == 1200
+    assert len(torch.cat([s.images for s, _ in splits]).flatten(1).unique(dim=0)) == 700
     data.load_generated.cache_clear()
     again = data.load_generated()
     for split, name in splits:

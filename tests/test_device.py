@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, P10, P12, see report.md
+# LLM-assisted: prompts P1, P10, P12, P15, see report.md
 """Which device is taken and what it is trusted with. Where hardware would be needed, the library's
 answer is replaced: no GPU was there when these ran."""
 

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, P12, see report.md
+# LLM-assisted: prompts P3, P12, P15, see report.md
 """DINO's ViT against timm's, its script's files against its maps, its errors against bad input."""
 
 import argparse
@@ -21,6 +21,7 @@ from dino import visualize_attention as va
 from dino.vision_transformer import VisionTransformer, build
 
 torch.set_num_threads(1)
+SHAPE = dict(embed_dim=384, depth=12, num_heads=6)  # of a ViT-S
 
 
 def randomise(model: torch.nn.Module) -> torch.nn.Module:
@@ -53,23 +54,22 @@ def test_names_and_shapes_are_those_of_the_checkpoints(arch, patch_size):
 
 @torch.inference_mode()
 def test_forward_and_attention_equal_timm():
-    theirs = randomise(timm.create_model("vit_small_patch8_224", num_classes=0))
+    theirs = randomise(timm.create_model("vit_small_patch8_224", img_size=96, num_classes=0))
     for block in theirs.blocks:
-        block.attn.qkv.weight *= 4  # random heads are nearly even otherwise
-    ours = build("vit_small", 8).eval()
+        block.attn.qkv.weight *= 8  # random heads are nearly even otherwise
+    ours = VisionTransformer(**SHAPE, patch_size=8, img_size=96).eval()
     ours.load_state_dict(theirs.state_dict())
-    x = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(ours(x), theirs(x), atol=2e-5, rtol=1e-4)
     attention = ours.get_last_selfattention(x)
     torch.testing.assert_close(attention, timm_attention(theirs, x), atol=1e-6, rtol=1e-4)
-    assert attention.max() > 3 / 785  # far from uniform: the comparison has something to compare
+    assert attention.max() > 3 / 145  # far from uniform: the comparison has something to compare
 
 
 @torch.inference_mode()
 def test_layer_scale_and_other_sizes_equal_timm():
     """Trained at 70 x 70, shown 42 x 98: timm gets our stretched positions, the rest is its own."""
-    shape = dict(patch_size=14, embed_dim=384, depth=12, num_heads=6)
-    ours = randomise(VisionTransformer(**shape, img_size=70, layer_scale=True))
+    ours = randomise(VisionTransformer(**SHAPE, patch_size=14, img_size=70, layer_scale=True))
     theirs = timm.create_model("vit_small_patch14_dinov2", img_size=(42, 98), num_classes=0).eval()
     positions = ours.interpolate_pos_encoding(3, 7)
     theirs.load_state_dict(ours.state_dict() | {"pos_embed": positions})
@@ -351,7 +351,7 @@ def test_regions_say_where_a_head_looks():
     maps = va.AttentionMaps(torch.zeros(3, 20, 20), torch.tensor(attention), None, None, 1)
     table = figures.region_table({"coffee": maps}).loc["coffee"]
     assert list(table.index) == [1, 2] and table["attention there"][1] == table["area"][1]
-    assert table["looks most at"][2] == table["strongest patch in"][2] == "the coffee"
+    assert table["most beyond its area"][2] == table["strongest patch in"][2] == "the coffee"
     assert table["attention there"][2] == "82 %" and table["area"][2] == "8 %"
 
 

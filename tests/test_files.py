@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P10, see report.md
+# LLM-assisted: prompts P10, P15, see report.md
 """Files are whole or absent, leftovers are cleared, and checkpoints are read as data."""
 
 import importlib

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, P2, P13, see report.md
+# LLM-assisted: prompts P1, P2, P13, P15, see report.md
 """Every cell of a grid is read back: the right map over the right image, on the right scale."""
 
 import math

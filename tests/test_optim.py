@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, P5, see report.md
+# LLM-assisted: prompts P1, P5, P15, see report.md
 """Muon against torch's, step by step; which parameter gets which optimizer; the schedule."""
 
 import math

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P10, see report.md
+# LLM-assisted: prompts P10, P15, see report.md
 """Pictures are upright and keep the range of their depth."""
 
 import numpy as np

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, P2, P5, P13, see report.md
+# LLM-assisted: prompts P1, P2, P5, P13, P15, see report.md
 """What is drawn is what was given: lines, dots, texts and colours are read back from the figure."""
 
 from itertools import product

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, see report.md
+# LLM-assisted: prompts P1, P15, see report.md
 """Each positional embedding against its formula in plain loops."""
 
 import math

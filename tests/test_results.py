@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, P5, see report.md
+# LLM-assisted: prompts P1, P5, P15, see report.md
 """Result files: whole or absent, never of another run, and trained by one process at a time."""
 
 import json
@@ -72,7 +72,7 @@ def test_a_result_says_what_was_run_and_what_came(trained, by_hand):
     assert result.history["val_loss"] == by_hand.history["val_loss"]
     assert result.val == by_hand.history["val_accuracy"][-1]
     assert result.seconds == pytest.approx(sum(result.history["seconds"]))
-    assert result.on_cpu and result.data.startswith("800 + 200 + 200 images, SHA-256 ")
+    assert result.on_cpu and result.data.startswith("400 + 100 + 200 images, SHA-256 ")
 
 
 def test_the_last_epoch_is_reported_and_not_the_best(trained, tmp_path):
@@ -111,7 +111,7 @@ def test_a_stored_result_is_loaded_and_not_trained(trained, tmp_path, monkeypatc
         ({"history": dict.fromkeys(results.PER_EPOCH, [1.0, None])}, "'train_loss' is not finite"),
         ({"model": {"depth": 2.0}}, "depth must be a positive whole number"),
         ({"train": {"epochs": 2, "momentum": 1}}, "unexpected keyword argument 'momentum'"),
-        ({"data": "300 images"}, "trained on other data .300 images, expected 800 "),
+        ({"data": "300 images"}, "trained on other data .300 images, expected 400 "),
         ({"preset": "full"}, "expected preset 'smoke', got 'full'; restore the file .git"),
         *(({k: "none"}, f"'{k}' to be .*, got None") for k in results.REQUIRED),
     ),

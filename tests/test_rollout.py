@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, P2, see report.md
+# LLM-assisted: prompts P1, P2, P15, see report.md
 """Rollout against its formula in plain loops; scores against a model whose curve is known."""
 
 import math

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P13, P14, see report.md
+# LLM-assisted: prompts P13, P14, P15, see report.md
 """Intervals against printed tables, and against the share of the time that they hold."""
 
 import math

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, P2, P5, see report.md
+# LLM-assisted: prompts P1, P2, P5, P15, see report.md
 """The trainer learns, repeats itself, survives kill -9, and does what its configuration says."""
 
 import math
@@ -340,7 +340,8 @@ def test_every_model_of_a_process_is_compiled(monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "compile", compile_)
     monkeypatch.setattr(train, "should_compile", lambda *_: True)
     config, data = replace(CONFIG, epochs=1, warmup_epochs=0), tiny(32)
-    for width in range(8, 8 + 2 * torch._dynamo.config.recompile_limit, 2):
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
+    for width in (8, 10, 12):
         graphs.clear()
         trainer = fitted(replace(MODEL, embed_dim=width), config, 0, data)
         assert set(map(id, graphs)) <= set(map(id, trainer.model.layers)) and graphs, width

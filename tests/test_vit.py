@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, P2, see report.md
+# LLM-assisted: prompts P1, P2, P15, see report.md
 """The Vision Transformer against timm's, its parameters counted, its random parts measured."""
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P14, see report.md
+# LLM-assisted: prompts P14, P15, see report.md
 """Reasons that are tested: one thing in a picture is changed, and its class is looked for again.
 
 If the right class comes back, what was changed was in its way; if nothing moves, it was not.
@@ -218,9 +218,6 @@ NEUTRAL = ("turned", "smaller")  # they leave colour, surface, outline and detai
 def lenders(picture, pictures: Sequence) -> dict:
     """The photos of a gallery that a picture's changes borrow from, drawn by the picture's name.
 
-    Args:
-        picture, pictures: `gallery.Picture`s.
-
     Returns:
         {"own": of its class, "other": of a class of another branch, "scene": of another class and
         without a plain background}, as far as there are any. For a surface cut-out photos go first:
@@ -239,11 +236,8 @@ def lenders(picture, pictures: Sequence) -> dict:
 
 
 def versions(picture, pictures: Sequence) -> dict[str, Image.Image]:
-    """A `gallery.Picture` as it is and under every change for which its mask and photos are there.
-
-    Returns:
-        {`AS_IS`, names of `CHANGES`, and of a close-up `WHOLE`, its photo: picture}.
-    """
+    """A `gallery.Picture` as it is and under every change for which its mask and photos are there:
+    {`AS_IS`, names of `CHANGES`, and of a close-up `WHOLE`, its photo: picture}."""
     image = picture.image
     with Image.open(picture.path) as file:  # with its alpha channel
         mask = mask_of(image if picture.cropped else file)
@@ -258,16 +252,9 @@ def versions(picture, pictures: Sequence) -> dict[str, Image.Image]:
 
 
 def ranks(model, images: Sequence[dict[str, object]], indices: Sequence[int]) -> list[dict]:
-    """How a model places the right class before and after each change.
-
-    Args:
-        model: has `logits(images) -> (n, K)`: `imagenet.Classifier`, `zero_shot.ZeroShot`.
-        images: `versions` of each picture, as pictures or files.
-        indices: the right class of each.
-
-    Returns:
-        One {change: (rank, counted from 1, and probability)} a picture.
-    """
+    """How a model with `logits(images) -> (n, K)` places the right class before and after each
+    change, from `versions` of each picture and its class: one {change: (rank, counted from 1, and
+    probability)} a picture."""
     logits = model.logits([image for some in images for image in some.values()])
     rows = [index for some, index in zip(images, indices) for _ in some]
     own = logits[range(len(rows)), rows]
@@ -277,19 +264,15 @@ def ranks(model, images: Sequence[dict[str, object]], indices: Sequence[int]) ->
 
 
 def strips(pictures: Sequence, lenders: Sequence, models: dict) -> list[dict]:
-    """What the changes do to each picture of a class, as `plots.answers` shows it.
-
-    Args:
-        pictures, lenders: `gallery.Picture`s, and those whose photos the changes may borrow.
-        models: {name: model}, see `ranks`.
-
-    Returns:
-        {change: (image, {model: rank})} a picture.
-    """
+    """What the changes, which borrow photos of `lenders`, do to each picture, as `plots.answers`
+    shows it: {change: (image, {model: rank})} a picture."""
     images = [versions(p, lenders) for p in pictures]
     found = {name: ranks(m, images, [p.index for p in pictures]) for name, m in models.items()}
-    return [{name: (image, {m: of[i][name][0] for m, of in found.items()})
-             for name, image in some.items()} for i, some in enumerate(images)]  # fmt: skip
+    out = []
+    for i, some in enumerate(images):
+        of = {name: {m: ranked[i][name][0] for m, ranked in found.items()} for name in some}
+        out.append({name: (image, of[name]) for name, image in some.items()})
+    return out
 
 
 def brings_back(strip: dict, model: str, k: int = 5) -> tuple[list[str], str]:

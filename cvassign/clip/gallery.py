@@ -14,6 +14,7 @@ from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -92,12 +93,8 @@ def more() -> list[Picture]:
 
 
 def read(folder: Path) -> list[Picture]:
-    """The pictures of one folder with a manifest.csv.
-
-    Raises:
-        FileNotFoundError: when there is no manifest.csv.
-        ValueError: when it lacks a column or its classes disagree with the synsets.
-    """
+    """The pictures of one folder with a manifest.csv; ValueError when it lacks a column or its
+    classes disagree with the synsets."""
     folder = Path(folder)
     file = folder / "manifest.csv"
     if not file.exists():
@@ -109,13 +106,13 @@ def read(folder: Path) -> list[Picture]:
     pictures = []
     for r in rows:
         index = int(r["imagenet_class_index"])
-        if imagenet.classes()[index].wnid != r["synset"]:
-            raise ValueError(f"{r['path']}: class {index} is {imagenet.classes()[index].wnid}, "
-                             f"the manifest says {r['synset']}")  # fmt: skip
+        if (wnid := imagenet.classes()[index].wnid) != r["synset"]:
+            said = f"class {index} is {wnid}, the manifest says {r['synset']}"
+            raise ValueError(f"{r['path']}: {said}")
         accept = tuple(int(i) for i in r["accept_indices"].split("|") if i) or (index,)
-        pictures.append(Picture(folder / r["path"], index, accept, r["style"], r["kind"],
-                                r["source_repo"], r["licence"], r["attribution"],
-                                r["may_be_committed"] == "yes"))  # fmt: skip
+        words = (r[k] for k in ("style", "kind", "source_repo", "licence", "attribution"))
+        shown = r["may_be_committed"] == "yes"
+        pictures.append(Picture(folder / r["path"], index, accept, *words, shown))
     return pictures
 
 
@@ -126,13 +123,13 @@ def close_ups(pictures: list[Picture]) -> list[Picture]:
     for size in CLOSE_UPS:
         a, b, c = (0.5 - size / 2 + m * min(0.2, 0.5 - size / 2) for m in (-1, 0, 1))
         for x, y in ((b, b), (a, b), (c, b), (b, a), (b, c)):
-            windows.append(
-                (f"close-up {size:.0%}", tuple(round(v, 6) for v in (x, y, x + size, y + size)))
-            )
-    return [
-        replace(p, style=style, cropped=(p.path, box), attribution=f"{p.attribution}; cropped")
-        for p in pictures if p.kind == "photo" for style, box in windows
-    ]  # fmt: skip
+            box = tuple(round(v, 6) for v in (x, y, x + size, y + size))
+            windows.append((f"close-up {size:.0%}", box))
+    found = []
+    for p, (style, box) in product((p for p in pictures if p.kind == "photo"), windows):
+        cropped = dict(cropped=(p.path, box), attribution=f"{p.attribution}; cropped")
+        found.append(replace(p, style=style, **cropped))
+    return found
 
 
 def crop(image: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:
@@ -176,14 +173,11 @@ def by_style(pictures: list[Picture], first: Tensor, second: Tensor) -> dict[str
     out = {}
     for style in {p.style for p in pictures}:
         mine = torch.tensor([p.style == style for p in pictures])
-        pair, photos = (
-            (first[mine], second[mine]),
-            [str(p.path) for p in pictures if p.style == style],
-        )
-        out[style] = {
-            "n": len(photos), "rates": [100 * hit.double().mean().item() for hit in pair],
-            "difference": stats.clustered_bootstrap(*pair, photos, "photos"),
-        }  # fmt: skip
+        photos = [str(p.path) for p in pictures if p.style == style]
+        pair = first[mine], second[mine]
+        rates = [100 * hit.double().mean().item() for hit in pair]
+        difference = stats.clustered_bootstrap(*pair, photos, "photos")
+        out[style] = {"n": len(photos), "rates": rates, "difference": difference}
     return dict(sorted(out.items(), key=lambda item: (-item[1]["rates"][1], item[0])))
 
 
@@ -205,9 +199,8 @@ def select(
         The two are of different photos, and of different styles where the class has such.
     """
     only_first, only_second = defaultdict(list), defaultdict(list)
-    for p, a, b in sorted(
-        zip(pictures, first.tolist(), second.tolist()), key=lambda x: x[0].source_order
-    ):
+    scored = zip(pictures, first.tolist(), second.tolist())
+    for p, a, b in sorted(scored, key=lambda x: x[0].source_order):
         if a != b and p.may_be_shown:
             (only_first if a else only_second)[p.index].append(p)
     found = {}
@@ -245,12 +238,7 @@ def get(folder: Path | None = None) -> list[Path]:
     """Downloads one photo of each class (imagenet-sample-images, `SAMPLES`) that is not here yet.
 
     Each file is verified by its SHA-256; the next call takes up what an interrupted one left.
-
-    Args:
-        folder: default `imagenet-samples` in the cache.
-
-    Raises:
-        assets.AssetError: when some cannot be had; the others are kept.
+    AssetError when some cannot be had; the others are kept.
     """
     folder = folder or assets.cache_dir() / SAMPLES.stem
     with SAMPLES.open(newline="", encoding="utf-8") as stream:
@@ -268,8 +256,8 @@ def get(folder: Path | None = None) -> list[Path]:
     with ThreadPoolExecutor(8) as pool:  # each waits for the network
         errors = list(bar("photos", iterable=pool.map(one, rows), total=len(rows)))
     if failed := [e for e in errors if e]:
-        raise assets.AssetError(f"{len(failed)} of {len(rows)} photos cannot be had, the first: "
-                                f"{failed[0]}; run the command again to go on")  # fmt: skip
+        what = f"{len(failed)} of {len(rows)} photos cannot be had, the first: {failed[0]}"
+        raise assets.AssetError(f"{what}; run the command again to go on")
     return [folder / row["file"] for row in rows]
 
 
@@ -283,10 +271,9 @@ def samples(fetch: bool = False) -> list[Picture]:
     index = {c.wnid: i for i, c in enumerate(imagenet.classes())}
     folders = {f / SAMPLES.stem for f in (assets.cache_home(), assets.cache_dir())}
     files = sorted(file for f in folders for file in f.glob("n*.JPEG"))
-    return [
-        Picture(f, i := index[f.name[:9]], (i,), "photo", "photo", f"github:{REPOSITORY}",
-                "ImageNet's terms (research and teaching)", "ImageNet", True) for f in files
-    ]  # fmt: skip
+    terms = "ImageNet's terms (research and teaching)", "ImageNet", True
+    about = "photo", "photo", f"github:{REPOSITORY}", *terms
+    return [Picture(f, i := index[f.name[:9]], (i,), *about) for f in files]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, P9, P12, see report.md
+# LLM-assisted: prompts P3, P9, P12, P15, see report.md
 """ImageNet (ILSVRC 2012): the 1000 classes in WordNet's hierarchy, and ResNet-50 trained on them.
 
 ResNet-50: "Deep Residual Learning for Image Recognition" (arXiv 1512.03385); the classes:
@@ -25,7 +25,7 @@ from cvassign.clip import kept
 from cvassign.files import load_checkpoint
 from cvassign.pictures import open_rgb
 
-# From WordNet 3.0's data.noun, whose offsets are ImageNet's synset ids; timm has the order.
+# From WordNet 3.0's data.noun, whose offsets are ImageNet's synset ids; the order is timm's.
 TABLE = Path(__file__).with_name("imagenet_classes.json")
 
 
@@ -43,10 +43,8 @@ class Synset:
 def synsets() -> dict[str, Synset]:
     """The 1000 classes and everything above them, by wnid."""
     table = json.loads(TABLE.read_text(encoding="utf-8"))["synsets"]
-    return {
-        wnid: Synset(wnid, tuple(s["lemmas"]), s["definition"], tuple(s["hypernyms"]))
-        for wnid, s in table.items()
-    }
+    parts = ((w, (s["lemmas"], s["definition"], s["hypernyms"])) for w, s in table.items())
+    return {w: Synset(w, tuple(words), text, tuple(above)) for w, (words, text, above) in parts}
 
 
 @lru_cache
@@ -113,8 +111,8 @@ class Classifier:
 
     @cached_property
     def _kept(self) -> kept.Kept:
-        return kept.Kept(self._logits, kept.pixels, kept.PROBE, self.cache,
-                         f"pictures {self.name}", self.progress)  # fmt: skip
+        name = f"pictures {self.name}"
+        return kept.Kept(self._logits, kept.pixels, kept.PROBE, self.cache, name, self.progress)
 
     @torch.inference_mode()
     def _logits(self, images: list) -> Tensor:
@@ -126,7 +124,7 @@ class Classifier:
 
     def topk(self, images: list[Image.Image | Path | str], k: int = 5) -> list[list[tuple]]:
         """The k best classes of each picture: [(name, probability), …]."""
-        return name_top(self.logits(images).softmax(dim=-1), k)
+        return named(*self.logits(images).softmax(dim=-1).topk(k))
 
 
 def stack(images: list, preprocess, model: nn.Module) -> Tensor:
@@ -135,31 +133,22 @@ def stack(images: list, preprocess, model: nn.Module) -> Tensor:
     return torch.stack([preprocess(open_rgb(i)) for i in images]).to(weight.device, weight.dtype)
 
 
-def name_top(probabilities: Tensor, k: int = 5) -> list[list[tuple[str, float]]]:
-    """(n, 1000) probabilities to the k best names with their probabilities."""
-    values, indices = probabilities.topk(k)
-    names = class_names()
-    return [[(names[i], p) for i, p in zip(row_i, row_p)]
-            for row_i, row_p in zip(indices.tolist(), values.tolist())]  # fmt: skip
+def named(probabilities: Tensor, indices: Tensor, names: list[str] | None = None) -> list[list]:
+    """(n, k) probabilities and classes to n lists of (name, probability)."""
+    names = names or class_names()
+    rows = zip(probabilities.tolist(), indices.tolist())
+    return [[(names[i], p) for p, i in zip(*row)] for row in rows]
 
 
 def preprocessing(mean: tuple, std: tuple) -> v2.Compose:
     """Shorter side to 256, the middle 224 x 224, normalised by channel."""
-    return v2.Compose([
-        v2.Resize(256, antialias=True), v2.CenterCrop(224), v2.PILToTensor(),
-        v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std),
-    ])  # fmt: skip
+    cut = [v2.Resize(256, antialias=True), v2.CenterCrop(224), v2.PILToTensor()]
+    return v2.Compose(cut + [v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)])
 
 
 def load_resnet50(cache: Path | None = None, progress: bool = False) -> Classifier:
-    """ResNet-50 trained on ImageNet: torchvision's IMAGENET1K_V1, else Keras's.
-
-    Args:
-        cache, progress: see `Classifier`.
-
-    Raises:
-        assets.AssetError: when neither can be had.
-    """
+    """ResNet-50 trained on ImageNet: torchvision's IMAGENET1K_V1, else Keras's; AssetError when
+    neither can be had."""
     try:
         found = from_torchvision(assets.fetch("resnet50-imagenet1k-v1"))
     except assets.AssetError as first:
@@ -185,10 +174,8 @@ def from_keras(path: Path | str) -> Classifier:
     Four things differ and are moved, exactly: the stride of a stage sits in its first 1 x 1
     convolution; BatchNorm's eps is 1e-3; convolutions have biases, which BatchNorm's running mean
     absorbs (BN(x + b) with mean m is BN(x) with mean m - b); the input is BGR from 0 to 255 minus
-    a mean, so conv1's input channels are turned round and the normalisation has std 1/255.
-
-    Args:
-        path: the package as .tgz, or the folder that it unpacks to.
+    a mean, so conv1's input channels are turned round and the normalisation has std 1/255. `path`
+    is the package as .tgz, or the folder that it unpacks to.
     """
     keras = _read_tfjs(Path(path))
     model = models.resnet50(norm_layer=lambda n: nn.BatchNorm2d(n, eps=1e-3))
@@ -199,8 +186,8 @@ def from_keras(path: Path | str) -> Classifier:
         for b, block in enumerate(getattr(model, f"layer{s}")):
             stem = f"{s + 1}{'abcdef'[b]}_branch"
             for n, part in enumerate("abc", start=1):
-                pairs.append((f"res{stem}2{part}", f"bn{stem}2{part}",
-                              getattr(block, f"conv{n}"), getattr(block, f"bn{n}")))  # fmt: skip
+                modules = getattr(block, f"conv{n}"), getattr(block, f"bn{n}")
+                pairs.append((f"res{stem}2{part}", f"bn{stem}2{part}", *modules))
             if block.downsample is not None:
                 pairs.append((f"res{stem}1", f"bn{stem}1", *block.downsample))
     with torch.no_grad():
@@ -216,9 +203,8 @@ def from_keras(path: Path | str) -> Classifier:
         model.fc.bias.copy_(keras.pop("fc1000/bias"))
     if keras:
         raise ValueError(f"{path}: tensors that ResNet-50 has no place for: {sorted(keras)[:5]}")
-    transform = preprocessing(
-        tuple(m / 255 for m in (123.68, 116.779, 103.939)), (1 / 255, 1 / 255, 1 / 255)
-    )
+    mean = tuple(m / 255 for m in (123.68, 116.779, 103.939))
+    transform = preprocessing(mean, (1 / 255,) * 3)
     return Classifier("Keras ResNet-50 (ImageNet)", model.eval(), transform)
 
 

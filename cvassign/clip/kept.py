@@ -1,4 +1,4 @@
-# LLM-assisted: prompt P12, see report.md
+# LLM-assisted: prompts P12, P15, see report.md
 """What an encoder said, kept by content: no picture and no class name is encoded twice.
 
 On two CPU cores a thousand pictures take minutes. The next kernel finds them in the cache.
@@ -42,9 +42,14 @@ class Kept:
     """
 
     def __init__(
-        self, encode: Callable[[list], Tensor], content: Callable[[object], bytes], probe,
-        folder: Path | None, name: str, progress: bool = False,
-    ):  # fmt: skip
+        self,
+        encode: Callable[[list], Tensor],
+        content: Callable[[object], bytes],
+        probe,
+        folder: Path | None,
+        name: str,
+        progress: bool = False,
+    ):
         self._encode, self._content, self._thing = encode, content, probe
         slug = re.sub(r"[^\w.]+", "-", name).strip("-")
         self._file = None if folder is None else Path(folder) / f"{slug}.safetensors"

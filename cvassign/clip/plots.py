@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, P4, P9, P12, P14, see report.md
+# LLM-assisted: prompts P3, P4, P9, P12, P14, P15, see report.md
 """The figures of notebook 3: each function takes numbers or pictures and returns a Figure."""
 
 import textwrap
@@ -30,34 +30,39 @@ def _column(ax, title: str, boxes: list[tuple[str, str]]) -> None:
             ax.annotate("", (0.5, i + 0.1), (0.5, i - 0.3), arrowprops={"arrowstyle": "->"})
 
 
+# Of each column the boxes from top to bottom; what differs between the two networks has a colour.
+ARCHITECTURES = {
+    "ImageNet RN50: stem": [
+        ("image 3 × 224 × 224", GREY), ("conv 7 × 7, stride 2 → 64 × 112 × 112", BLUE),
+        ("BatchNorm, ReLU", GREY), ("max pool 3 × 3, stride 2 → 64 × 56 × 56", ORANGE)],
+    "CLIP RN50: stem": [
+        ("image 3 × 224 × 224", GREY), ("conv 3 × 3, stride 2 → 32 × 112 × 112", BLUE),
+        ("conv 3 × 3 → 32 × 112 × 112", BLUE), ("conv 3 × 3 → 64 × 112 × 112", BLUE),
+        ("BatchNorm and ReLU after each of the three", GREY),
+        ("average pool 2 × 2 → 64 × 56 × 56", GREEN)],
+    "ImageNet RN50: first block of stages 2–4": [
+        ("conv 1 × 1", BLUE), ("conv 3 × 3, stride 2", ORANGE), ("conv 1 × 1", BLUE),
+        ("+ shortcut: conv 1 × 1, stride 2", ORANGE), ("ReLU", GREY)],
+    "CLIP RN50: first block of stages 2–4": [
+        ("conv 1 × 1", BLUE), ("conv 3 × 3, stride 1", BLUE), ("average pool 2 × 2", GREEN),
+        ("conv 1 × 1", BLUE), ("+ shortcut: average pool 2 × 2, conv 1 × 1", GREEN),
+        ("ReLU", GREY)],
+    "ImageNet RN50: head": [
+        ("2048 × 7 × 7", GREY), ("global average pool → 2048", ORANGE),
+        ("linear → 1000 logits", BLUE)],
+    "CLIP RN50: head": [
+        ("2048 × 7 × 7 = 49 tokens", GREY), ("mean token in front, + positions → 50 × 2048", GREEN),
+        ("attention, 32 heads: query = mean token,\nkeys and values = all 50", GREEN),
+        ("linear → 1024, the space shared with text", BLUE)],
+}  # fmt: skip
+
+
 @styled
 def architectures() -> Figure:
     """Stem, a downsampling block and head of both ResNet-50, side by side."""
     fig, axes = plt.subplots(2, 3, figsize=(9.5, 6.8), layout="constrained")
-    top, bottom = axes
-    _column(top[0], "ImageNet RN50: stem", [
-        ("image 3 × 224 × 224", GREY), ("conv 7 × 7, stride 2 → 64 × 112 × 112", BLUE),
-        ("BatchNorm, ReLU", GREY),
-        ("max pool 3 × 3, stride 2 → 64 × 56 × 56", ORANGE)])  # fmt: skip
-    _column(bottom[0], "CLIP RN50: stem", [
-        ("image 3 × 224 × 224", GREY), ("conv 3 × 3, stride 2 → 32 × 112 × 112", BLUE),
-        ("conv 3 × 3 → 32 × 112 × 112", BLUE), ("conv 3 × 3 → 64 × 112 × 112", BLUE),
-        ("BatchNorm and ReLU after each of the three", GREY),
-        ("average pool 2 × 2 → 64 × 56 × 56", GREEN)])  # fmt: skip
-    _column(top[1], "ImageNet RN50: first block of stages 2–4", [
-        ("conv 1 × 1", BLUE), ("conv 3 × 3, stride 2", ORANGE), ("conv 1 × 1", BLUE),
-        ("+ shortcut: conv 1 × 1, stride 2", ORANGE), ("ReLU", GREY)])  # fmt: skip
-    _column(bottom[1], "CLIP RN50: first block of stages 2–4", [
-        ("conv 1 × 1", BLUE), ("conv 3 × 3, stride 1", BLUE), ("average pool 2 × 2", GREEN),
-        ("conv 1 × 1", BLUE), ("+ shortcut: average pool 2 × 2, conv 1 × 1", GREEN),
-        ("ReLU", GREY)])  # fmt: skip
-    _column(top[2], "ImageNet RN50: head", [
-        ("2048 × 7 × 7", GREY), ("global average pool → 2048", ORANGE),
-        ("linear → 1000 logits", BLUE)])  # fmt: skip
-    _column(bottom[2], "CLIP RN50: head", [
-        ("2048 × 7 × 7 = 49 tokens", GREY), ("mean token in front, + positions → 50 × 2048", GREEN),
-        ("attention, 32 heads: query = mean token,\nkeys and values = all 50", GREEN),
-        ("linear → 1024, the space shared with text", BLUE)])  # fmt: skip
+    for ax, (title, boxes) in zip(axes.T.flat, ARCHITECTURES.items()):
+        _column(ax, title, boxes)
     return fig
 
 
@@ -84,9 +89,10 @@ def subtree(wnids: list[str]) -> Figure:
             (xa, ya), (xb, yb) = place[a], place[b]
             ax.plot([xa, xa, xb], [ya, yb, yb], color=GREY, lw=0.8, zorder=0)
     for w, (x, y) in place.items():
-        ax.text(x, y, curated.get(w, imagenet.synsets()[w].lemmas[0]), fontsize=8, va="center",
-                color=BLUE if w in wnids else "black",
-                bbox={"fc": "white", "ec": "none", "pad": 1})  # fmt: skip
+        look = {"va": "center", "color": BLUE if w in wnids else "black"}
+        box = {"fc": "white", "ec": "none", "pad": 1}
+        name = curated.get(w, imagenet.synsets()[w].lemmas[0])
+        ax.text(x, y, name, fontsize=8, bbox=box, **look)
     ax.set(xlim=(-0.3, max(x for x, _ in place.values()) + 3), ylim=(len(lines), -1))
     ax.axis("off")
     return fig
@@ -106,39 +112,34 @@ def rates_by_style(styles: dict[str, dict], models: list[str]) -> Figure:
     ax.set_yticks(range(len(styles)), labels)
     ax.set(xlabel="own class in the top five [%]", xlim=(0, 101), ylim=(len(styles) - 0.5, -0.9))
     ax.text(103, -0.8, "difference (95 % over photos)", fontsize=8)
-    legend_below(fig)
-    return fig
+    return legend_below(fig)
 
 
 @styled
 def moved(models: dict[str, dict], meanings: dict[str, str]) -> Figure:
-    """How far each change moves each model, with 95 % intervals over classes.
-
-    Args:
-        models: {model: `cvassign.study.counterfactuals.moved`} on one group of pictures.
-        meanings: {change: what it is}, a line each.
-    """
+    """How far each change moves each model, with 95 % intervals over classes, from {model:
+    `study.counterfactuals.moved`} on one group of pictures and {change: what it is}."""
     fig, (rate, rank) = plt.subplots(1, 2, figsize=(9.5, 0.3 * len(meanings) + 1), sharey=True)
     for i, (model, changes) in enumerate(models.items()):
         label = f"{model}: {next(iter(changes.values()))['top5'][0]:.0f} % before a change"
         y = [k + 0.3 * (i - 0.5) for k in range(len(meanings))]
         for ax, unit in ((rate, "points"), (rank, "factor")):
-            mean, low, high = (
-                [changes[c][unit][k] for c in meanings] for k in ("mean", "low", "high")
-            )
+            keys = ("mean", "low", "high")
+            mean, low, high = ([changes[c][unit][k] for c in meanings] for k in keys)
             ax.hlines(y, low, high, color=PAIR[i])
             ax.plot(mean, y, "o", ms=4, color=PAIR[i], label=label)
     rate.set_yticks(range(len(meanings)), meanings.values())
-    rate.set(xlabel="change of the top-5 rate [points, 95 % over classes]",
-             ylim=(len(meanings) - 0.5, -0.5))  # fmt: skip
+    rate.set(
+        xlabel="change of the top-5 rate [points, 95 % over classes]",
+        ylim=(len(meanings) - 0.5, -0.5),
+    )
     rank.set(xlabel="the right class's rank is multiplied by [95 %]", xscale="log")
     rank.xaxis.set_major_locator(LogLocator(2))
     rank.xaxis.set_major_formatter(lambda x, _: f"{x:g}" if x >= 1 else f"1/{1 / x:g}")
     rank.minorticks_off()
     for ax, same in ((rate, 0), (rank, 1)):
         ax.axvline(same, color="0.4", lw=0.8, zorder=0)
-    legend_below(fig)
-    return fig
+    return legend_below(fig)
 
 
 @styled
@@ -181,25 +182,25 @@ def answers(pictures: list, tops: dict[str, list], strips: list[dict] | None = N
 
     for i, model in enumerate(tops):
         for left in range(columns):
-            write(4.75 * left + first + names * i, head, textwrap.fill(model, 26),
-                  colour=colours[i], weight="bold")  # fmt: skip
+            x = 4.75 * left + first + names * i
+            write(x, head, textwrap.fill(model, 26), colour=colours[i], weight="bold")
     if strips:
         said = "the right class's rank after each change, bold in the top five"
         write(first + names * len(tops), head - 0.19, said)
         for i, (word, model) in enumerate(zip(("left", "right"), tops)):
-            write(first + names * len(tops) + 1.8 * i, head - 0.05, f"{word}: {model}",
-                  colour=colours[i])  # fmt: skip
+            x = first + names * len(tops) + 1.8 * i
+            write(x, head - 0.05, f"{word}: {model}", colour=colours[i])
     for r, p in enumerate(pictures):
         left, y = 4.75 * (r % columns), head + sum(heights[: r // columns])
-        picture(left + 0.05, y + 0.3, side, open_rgb(p.path),
-                f"{p.class_name}\n{p.style}", 7, p.cropped and p.cropped[1])  # fmt: skip
+        title, cut = f"{p.class_name}\n{p.style}", p.cropped and p.cropped[1]
+        picture(left + 0.05, y + 0.3, side, open_rgb(p.path), title, 7, cut)
         right = {imagenet.class_names()[k] for k in p.accept} | {p.class_name}
         for i, top in enumerate(tops.values()):
             for k, (name, probability) in enumerate(top[r]):
                 x, line = left + first + names * i, y + 0.25 + 0.18 * k
                 own = name == p.class_name
-                look = {"colour": GREEN if name in right else "black",
-                        "weight": "bold" if own else "normal"}  # fmt: skip
+                look = {"colour": GREEN if name in right else "black"}
+                look["weight"] = "bold" if own else "normal"
                 write(x, line, f"{k + 1}  {name if len(name) < 21 else f'{name[:19]}…'}", **look)
                 write(x + names - 0.12, line, f"{probability:.2f}", ha="right", **look)
         for k, (change, (image, ranks)) in enumerate(strips[r].items() if strips else ()):
@@ -207,9 +208,8 @@ def answers(pictures: list, tops: dict[str, list], strips: list[dict] | None = N
             change = textwrap.fill(change, 9, break_long_words=False)
             picture(x, above, 0.6, image, change, 7)
             for i, rank in enumerate(ranks.values()):
-                weight = "bold" if rank <= 5 else "normal"
-                write(x + 0.27 + 0.06 * i, above + 0.72, str(rank), 7, PAIR[i],
-                      ha=("right", "left")[i], weight=weight)  # fmt: skip
+                look = {"ha": ("right", "left")[i], "weight": "bold" if rank <= 5 else "normal"}
+                write(x + 0.27 + 0.06 * i, above + 0.72, str(rank), 7, PAIR[i], **look)
     return fig
 
 
@@ -230,33 +230,25 @@ def gallery_rows(rows: dict[str, list]) -> Figure:
 
 @styled
 def memory(entries: dict[str, dict], title: str) -> Figure:
-    """Stacked memory during one forward pass, a panel a precision, one scale.
-
-    Args:
-        entries: {precision: a `precision.memory` result with its timeline}.
-    """
-    fig, axes = plt.subplots(1, len(entries), figsize=(9.5, 3), sharey=True,
-                             squeeze=False, layout="constrained")  # fmt: skip
+    """Stacked memory during one forward pass, a panel a precision, one scale, from {precision: a
+    `precision.memory` result with its timeline}."""
+    fig, axes = plt.subplots(1, len(entries), figsize=(9.5, 3), sharey=True, squeeze=False)
+    names = ("weights", "input", "activations", "workspace")
+    look = dict(colors=(BLUE, GREY, ORANGE, GREEN), step="post", labels=names)
     for ax, (name, m) in zip(axes[0], entries.items()):
         line, x = m["timeline"], range(len(m["timeline"]["ms"]))
-        fixed = ([line[k] / 2**20] * len(x) for k in ("weights", "input"))
-        moving = ([b / 2**20 for b in line[k]] for k in ("activations", "workspace"))
-        ax.stackplot(x, *fixed, *moving, colors=(BLUE, GREY, ORANGE, GREEN), step="post",
-                     labels=("weights", "input", "activations", "workspace"))  # fmt: skip
+        fixed = ([line[k] / 2**20] * len(x) for k in names[:2])
+        moving = ([b / 2**20 for b in line[k]] for k in names[2:])
+        ax.stackplot(x, *fixed, *moving, **look)
         ax.set(title=f"{name}: peak {m['peak'] / 2**20:.1f} MiB", xlabel="allocator event")
     axes[0, 0].set_ylabel("MiB")
-    legend_below(fig)
-    fig.suptitle(title)
-    return fig
+    return legend_below(fig, title)
 
 
 @styled
 def layer_errors(encoders: dict[str, dict[str, list[dict]]]) -> Figure:
-    """Relative error layer by layer, a panel an encoder, one scale.
-
-    Args:
-        encoders: {encoder: {precision: `precision.error_by_layer`}}.
-    """
+    """Relative error layer by layer, a panel an encoder, one scale, from {encoder: {precision:
+    `precision.error_by_layer`}}."""
     fig, axes = plt.subplots(1, len(encoders), figsize=(9.5, 3.2), sharey=True, squeeze=False)
     for ax, (title, layers) in zip(axes[0], encoders.items()):
         for colour, (name, entries) in zip((BLUE, ORANGE), layers.items()):
@@ -266,5 +258,4 @@ def layer_errors(encoders: dict[str, dict[str, list[dict]]]) -> Figure:
         ax.set(yscale="log", xlabel="layer, in the order of the forward pass")
         ax.tick_params(axis="x", rotation=90, labelsize=6.5)
     axes[0, 0].set_ylabel("relative error to fp32")
-    legend_below(fig)
-    return fig
+    return legend_below(fig)

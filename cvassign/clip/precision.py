@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, P9, P10, see report.md
+# LLM-assisted: prompts P3, P9, P10, P15, see report.md
 """Half against single precision for an image encoder: time, outputs and memory of a forward pass.
 
     python -m cvassign.clip.precision --out results/precision [--device D] [--batch-sizes 1,16,64]
@@ -14,6 +14,9 @@ import re
 import subprocess
 import tempfile
 import time
+from collections import Counter
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -47,18 +50,12 @@ def time_forward(
 ) -> dict:
     """Wall-clock time of a forward pass, in milliseconds per batch.
 
-    A GPU works asynchronously: the clock may only be read after `synchronize`.
-
-    Args:
-        runs: how many are timed, at least two: one alone has no deviation.
-        limit_s: seconds after which no further run starts, once three are timed: half precision on
-            a CPU without instructions for it is emulated, forty times slower.
+    A GPU works asynchronously: the clock may only be read after `synchronize`. After `limit_s`
+    seconds no further run starts, once three are timed: half precision on a CPU without
+    instructions for it is emulated, forty times slower.
 
     Returns:
         `runs` (how many were timed), `mean_ms`, `std_ms` (n - 1) and `runs_ms`, one each.
-
-    Raises:
-        ValueError: for fewer than two runs.
     """
     if runs < 2:
         raise ValueError(f"runs must be at least 2, got {runs}")
@@ -74,8 +71,8 @@ def time_forward(
         encoder(batch)
         wait()
         ms.append(1000 * (time.perf_counter() - start))
-    return {"batch_size": len(batch), "runs": len(ms), "mean_ms": mean(ms), "std_ms": stdev(ms),
-            "runs_ms": [float(f"{t:.5g}") for t in ms]}  # fmt: skip
+    found = {"batch_size": len(batch), "runs": len(ms), "mean_ms": mean(ms), "std_ms": stdev(ms)}
+    return found | {"runs_ms": [float(f"{t:.5g}") for t in ms]}
 
 
 def compare(reference: Tensor, other: Tensor, top: int = 5) -> dict:
@@ -86,8 +83,8 @@ def compare(reference: Tensor, other: Tensor, top: int = 5) -> dict:
         `max_rank_change` (of the reference's `top` entries of an image).
     """
     if reference.shape != other.shape:
-        raise ValueError(f"expected equal shapes, got {tuple(reference.shape)} "
-                         f"and {tuple(other.shape)}")  # fmt: skip
+        shapes = f"{tuple(reference.shape)} and {tuple(other.shape)}"
+        raise ValueError(f"expected equal shapes, got {shapes}")
     a, b = reference.detach().double().cpu(), other.detach().double().cpu()
     rank_a, rank_b = (x.argsort(dim=-1, descending=True, stable=True) for x in (a, b))
     position = rank_b.argsort(-1).gather(-1, rank_a[:, :top])  # where the top entries went (B, k)
@@ -100,10 +97,8 @@ def compare(reference: Tensor, other: Tensor, top: int = 5) -> dict:
 
 @torch.inference_mode()
 def error_by_layer(reference: nn.Module, other: nn.Module, batch: Tensor) -> list[dict]:
-    """Where in the network the difference grows: the two encoders side by side on one batch.
-
-    Args:
-        batch: (B, 3, H, W); each encoder gets it in its own type.
+    """Where in the network the difference grows: the two encoders side by side on one batch (B, 3,
+    H, W), each in its own type.
 
     Returns:
         One entry for each child and each block of a stage, in the order of the forward pass:
@@ -111,15 +106,15 @@ def error_by_layer(reference: nn.Module, other: nn.Module, batch: Tensor) -> lis
         magnitude in the reference: fp16 ends at 65,504).
     """
 
+    def keep(outputs: dict, name: str, _module, _inputs, out: Tensor) -> None:
+        outputs[name] = out.clone()  # the in-place ReLU after it would overwrite the tensor
+
     def trace(encoder: nn.Module) -> dict[str, Tensor]:
         outputs, handles = {}, []
         for name, module in encoder.named_modules():
             if name.count(".") == (1 if name.startswith("layer") else 0) and name:
                 if not isinstance(module, (nn.Sequential, nn.Identity)):
-                    # clone, because the in-place ReLU after it would overwrite the tensor
-                    handles.append(module.register_forward_hook(
-                        lambda _m, _i, out, name=name: outputs.update({name: out.clone()})
-                    ))  # fmt: skip
+                    handles.append(module.register_forward_hook(partial(keep, outputs, name)))
         encoder(batch.to(dtype_of(encoder)))
         for handle in handles:
             handle.remove()
@@ -127,14 +122,12 @@ def error_by_layer(reference: nn.Module, other: nn.Module, batch: Tensor) -> lis
 
     with numerics("fp32"):
         a, b = trace(reference), trace(other)
-    return [
-        {
-            "layer": name,
-            "relative": ((a[name].float() - b[name].float()).norm() / a[name].norm()).item(),
-            "max_value": a[name].abs().max().item(),
-        }
-        for name in a
-    ]
+    entries = []
+    for name, out in a.items():
+        relative = ((out.float() - b[name].float()).norm() / out.norm()).item()
+        largest = out.abs().max().item()
+        entries.append({"layer": name, "relative": relative, "max_value": largest})
+    return entries
 
 
 def dtype_of(encoder: nn.Module) -> torch.dtype:
@@ -144,11 +137,10 @@ def dtype_of(encoder: nn.Module) -> torch.dtype:
 
 def weight_bytes(encoder: nn.Module) -> dict[str, int]:
     """Bytes of parameters and buffers by type, for example {"float16": …, "float32": …}."""
-    total = {}
+    total = Counter()
     for t in [*encoder.parameters(), *encoder.buffers()]:
-        key = str(t.dtype).removeprefix("torch.")
-        total[key] = total.get(key, 0) + t.numel() * t.element_size()
-    return total
+        total[str(t.dtype).removeprefix("torch.")] += t.nbytes
+    return dict(total)
 
 
 @torch.inference_mode()
@@ -158,36 +150,27 @@ def memory(encoder: nn.Module, batch: Tensor) -> dict:
     Returns:
         Bytes: `weights` (by type), `input`, `output`; `activation_peak` and `workspace_peak` (each
         category's own maximum) and `peak` (of their sum, with weights and input), by `timeline`;
-        on a GPU also `allocated_before` the pass, `peak_allocated` and `peak_reserved` (by the
-        allocator's counters) and `nvidia_smi` (this process and the device, as it prints it).
+        on a GPU also `allocated_before`, `peak_allocated`, `peak_reserved` (by the allocator) and
+        `nvidia_smi` (this process and the device, as it prints it).
     """
-    out = {
-        "batch_size": len(batch),
-        "weights": weight_bytes(encoder),
-        "input": batch.numel() * batch.element_size(),
-    }
+    out = {"batch_size": len(batch), "weights": weight_bytes(encoder), "input": batch.nbytes}
     if batch.is_cuda:
         encoder(batch)  # the libraries' handles and workspaces exist before the measurement
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         out["allocated_before"] = torch.cuda.memory_allocated()
-        output = encoder(batch)
+    output = encoder(batch)
+    if batch.is_cuda:
         torch.cuda.synchronize()
         out["peak_allocated"] = torch.cuda.max_memory_allocated()
         out["peak_reserved"] = torch.cuda.max_memory_reserved()
         out["nvidia_smi"] = nvidia_smi()
-    else:
-        output = encoder(batch)
-    out["output"] = output.numel() * output.element_size()
     line = timeline(encoder, batch)
-    live = zip(line["activations"], line["workspace"])
-    return out | {
-        "activation_peak": max(line["activations"]),
-        "workspace_peak": max(line["workspace"]),
-        "peak": line["weights"] + line["input"] + max(map(sum, live)),
-        "timeline": line,
-    }
+    moving = line["activations"], line["workspace"]
+    out |= {"output": output.nbytes, "timeline": line}
+    out |= {"activation_peak": max(moving[0]), "workspace_peak": max(moving[1])}
+    return out | {"peak": line["weights"] + line["input"] + max(map(sum, zip(*moving)))}
 
 
 @torch.inference_mode()
@@ -215,22 +198,21 @@ def timeline(encoder: nn.Module, batch: Tensor) -> dict:
         events = json.loads(file.read_text(encoding="utf-8"))["traceEvents"]
     del output  # alive until here: its memory is an activation to the end
 
-    operators = sorted((e["ts"], e["ts"] + e["dur"], e["name"]) for e in events
-                       if e.get("cat") == "cpu_op")  # fmt: skip
+    operators = sorted((e["ts"], e["ts"] + e["dur"]) for e in events if e.get("cat") == "cpu_op")
     outermost, end = [], -1.0
     for op in operators:  # sorted by start, so an operator inside another starts before its end
         if op[0] >= end:
             outermost.append(op)
             end = op[1]
-    kind = 1 if batch.is_cuda else 0  # the profiler's numbers of the device types
-    changes = sorted(
-        ((e["ts"], e["args"]["Bytes"], e["args"]["Addr"]) for e in events
-         if e.get("name") == "[memory]" and e["args"].get("Device Type") == kind),
-        key=lambda change: change[0],
-    )  # fmt: skip
+    kind = int(batch.is_cuda)  # the profiler's numbers of the device types
+    of_kind = [e for e in events if e.get("name") == "[memory]"]
+    of_kind = sorted(
+        (e for e in of_kind if e["args"].get("Device Type") == kind), key=itemgetter("ts")
+    )
+    changes = [(e["ts"], e["args"]["Bytes"], e["args"]["Addr"]) for e in of_kind]
 
     def operator_at(ts: float) -> int:
-        return next((i for i, (a, b, _) in enumerate(outermost) if a <= ts <= b), -1)
+        return next((i for i, (a, b) in enumerate(outermost) if a <= ts <= b), -1)
 
     category, alive, at = {}, {}, [operator_at(ts) for ts, _, _ in changes]
     for i, (_, size, address) in enumerate(changes):
@@ -242,11 +224,8 @@ def timeline(encoder: nn.Module, batch: Tensor) -> dict:
             same = at[born] == at[i] != -1
             category[born] = category[i] = "workspace" if same else "activations"
     now = {"activations": 0, "workspace": 0}
-    out = {
-        "weights": sum(weight_bytes(encoder).values()),
-        "input": batch.numel() * batch.element_size(),
-        "ms": [0.0], "activations": [0], "workspace": [0],
-    }  # fmt: skip
+    out = {"weights": sum(weight_bytes(encoder).values()), "input": batch.nbytes}
+    out |= {"ms": [0.0], "activations": [0], "workspace": [0]}
     for i, (ts, size, _) in enumerate(changes):
         if i not in category:  # freed here, but allocated before the profiler started
             continue
@@ -266,8 +245,8 @@ def memory_table(precisions: dict[str, dict]) -> dict[str, dict[str, str]]:
         live = [*zip(line["activations"], line["workspace"])]
         smi = 2**20 * int(re.findall(r"(\d+)MiB", m["nvidia_smi"])[-1])
         row = {"weights": line["weights"], "input": line["input"]}
-        row |= zip(("activations, at the peak of both", "workspace, at the peak of both"),
-                   max(live, key=sum))  # fmt: skip
+        at_peak = max(live, key=sum)
+        row |= zip(("activations, at the peak of both", "workspace, at the peak of both"), at_peak)
         row |= {
             "activations, own peak": m["activation_peak"],
             "workspace, own peak": m["workspace_peak"],
@@ -294,9 +273,12 @@ def nvidia_smi() -> str:
 
 
 def measure(
-    encoder: nn.Module, batch: Tensor, batch_sizes: list[int], runs: int = 100,
-    limit_s: float = 60.0, log=print,
-) -> dict:  # fmt: skip
+    encoder: nn.Module,
+    batch: Tensor,
+    batch_sizes: list[int],
+    runs: int = 100,
+    limit_s: float = 60.0,
+) -> dict:
     """All measurements of this module for one encoder.
 
     Args:
@@ -330,13 +312,14 @@ def measure(
                 if n != batch_sizes[-1]:
                     del entry["memory"][-1]["timeline"]
                 t, m = entry["time"][-1], entry["memory"][-1]
-                log(f"{precision:>10}  batch {n:4d}  {t['mean_ms']:9.3f} ± {t['std_ms']:.3f} ms"
-                    f"  peak {m['peak'] / 2**20:8.1f} MiB", flush=True)  # fmt: skip
+                took = f"{t['mean_ms']:9.3f} ± {t['std_ms']:.3f} ms"
+                peak = f"{m['peak'] / 2**20:8.1f} MiB"
+                print(f"{precision:>10}  batch {n:4d}  {took}  peak {peak}", flush=True)
             if precision not in ("fp32", "tf32"):
                 entry["layers"] = error_by_layer(encoder.to(batch.device).eval(), model, batch)
         except (RuntimeError, NotImplementedError) as error:  # out of memory included
             entry["error"] = f"{type(error).__name__}: {error}"[:500]
-            log(f"{precision:>10}  {entry['error']}", flush=True)
+            print(f"{precision:>10}  {entry['error']}", flush=True)
         finally:
             encoder.cpu()  # also after an error, else the next precision has less memory
         model = images = None
@@ -357,10 +340,9 @@ def image_encoder(file: str | None) -> tuple[nn.Module, str]:
     tower, own = tower or state, visual.state_dict()
     shapes, expected = ({k: v.shape for k, v in s.items()} for s in (tower, own))
     if wrong := [k for k in expected | shapes if expected.get(k) != shapes.get(k)]:
-        raise ValueError(
-            f"{file}: expected CLIP RN50 or its image tower; {len(wrong)} tensors are missing, "
-            f"foreign or of another shape, the first is {wrong[0]}"
-        )
+        what = f"{len(wrong)} tensors are missing, foreign or of another shape"
+        expected = "expected CLIP RN50 or its image tower"
+        raise ValueError(f"{file}: {expected}; {what}, the first is {wrong[0]}")
     visual.load_state_dict({k: v.float() for k, v in tower.items()})
     return visual, f"from {Path(file).name}"
 
@@ -372,15 +354,15 @@ def main(arguments: list[str] | None = None) -> Path:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch-sizes", default="1,16,64", help="by commas, ascending")
     parser.add_argument("--runs", type=int, default=100, help="timed runs, at least 2")
-    parser.add_argument("--limit", type=float, default=60, help="seconds for the timed runs of one"
-                        " precision and batch size; the file says how many there were")  # fmt: skip
+    limit = "seconds for the timed runs of one precision and batch size"
+    parser.add_argument("--limit", type=float, default=60, help=limit)
     parser.add_argument("--clip-weights", help="OpenAI's RN50.pt or a state dict of it")
     args = parser.parse_args(arguments)
     try:
         device = pick_device(args.device)
         if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", args.batch_sizes) or args.runs < 2:
-            raise ValueError(f"expected batch sizes such as 1,16,64 and at least 2 runs, got "
-                             f"{args.batch_sizes!r} and {args.runs}")  # fmt: skip
+            got = f"{args.batch_sizes!r} and {args.runs}"
+            raise ValueError(f"expected batch sizes such as 1,16,64 and 2 runs or more, got {got}")
         sizes = [int(n) for n in args.batch_sizes.split(",")]
         model, words = image_encoder(args.clip_weights)
     except (ValueError, OSError) as error:
@@ -391,11 +373,9 @@ def main(arguments: list[str] | None = None) -> Path:
     batch = nn.functional.interpolate(noise, size=224, mode="bicubic")
     started, about = time.perf_counter(), describe(device)
     print(f"weights: {words}, on {about['device']}", flush=True)
-    out = {
-        "format": 2, **about,
-        "input": "five smooth noise images 224 x 224, repeated to the batch size", "weights": words,
-        "precisions": measure(model, batch.to(device), sizes, args.runs, args.limit),
-    }  # fmt: skip
+    what = "five smooth noise images 224 x 224, repeated to the batch size"
+    out = {"format": 2} | about | {"input": what, "weights": words}
+    out["precisions"] = measure(model, batch.to(device), sizes, args.runs, args.limit)
     out["seconds"] = round(time.perf_counter() - started, 1)
     path = args.out / f"precision_{device.type}.json"
     with replacing(path) as temporary:

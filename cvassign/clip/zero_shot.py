@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, P4, P9, P10, P12, P16, see report.md
+# LLM-assisted: prompts P3, P4, P9, P10, P12, P15, P16, see report.md
 """CLIP as a classifier over words ("Learning Transferable Visual Models From Natural Language
 Supervision", arXiv 2103.00020): an image and a text encoder into one space, and zero-shot
 classification by the cosine between a picture and the sentence "a photo of a tench."
@@ -9,7 +9,7 @@ works in `ZeroShot` as well.
 
 import copy
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -35,17 +35,10 @@ TEMPLATES = {
 }
 
 
-# What each name means. fp32 and tf32 have the same tensors: TF32 rounds the *inputs* of a matrix
-# product to 10 mantissa bits inside the tensor cores, memory stays as it was.
-PRECISIONS = {
-    "fp32": "IEEE single precision everywhere",
-    "tf32": "single precision in memory, TensorFloat-32 matrix products (PyTorch's default "
-    "for convolutions on a GPU that has it)",
-    "fp16": "convolutions and linear layers in half precision, BatchNorm's parameters in single "
-    '(open_clip\'s precision="fp16")',
-    "bf16": "as fp16, with bfloat16: single's exponent range, 7 mantissa bits",
-}
+# fp32 and tf32 have the same tensors: TF32 rounds the *inputs* of a matrix product to 10 mantissa
+# bits inside the tensor cores. fp16 and bf16: convolutions and linear layers, not BatchNorm.
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+PRECISIONS = ("fp32", "tf32", *DTYPES)
 
 
 def convert(encoder: nn.Module, precision: str) -> nn.Module:
@@ -89,12 +82,12 @@ class OpenClip:
     @torch.inference_mode()
     def encode_image(self, images: list, batch_size: int = 16) -> Tensor:
         """See `Encoder`."""
-        return torch.cat([
-            F.normalize(self.model.encode_image(
-                imagenet.stack(images[i : i + batch_size], self.preprocess, self.model.visual)
-            ).float(), dim=-1).cpu()
-            for i in range(0, len(images), batch_size)
-        ])  # fmt: skip
+        found = []
+        for i in range(0, len(images), batch_size):
+            some = images[i : i + batch_size]
+            batch = imagenet.stack(some, self.preprocess, self.model.visual)
+            found.append(F.normalize(self.model.encode_image(batch).float(), dim=-1).cpu())
+        return torch.cat(found)
 
     @torch.inference_mode()
     def encode_text(self, texts: list[str], batch_size: int = 64) -> Tensor:
@@ -119,19 +112,17 @@ class OpenClip:
 
     def to(self, precision: str) -> "OpenClip":
         """The same encoder in another of `PRECISIONS`, as a copy."""
-        return OpenClip(f"{self.name}, {precision}", convert(self.model, precision),
-                        self.preprocess, self.tokenizer)  # fmt: skip
+        model = convert(self.model, precision)
+        return replace(self, name=f"{self.name}, {precision}", model=model)
 
 
 def _warn_of_cut(texts: list[str], tokenizer) -> None:
     """Names the texts that are too long: cut alike, two of them could get equal vectors."""
     length = getattr(tokenizer, "context_length", None)
     if length and (long := [t for t in texts if len(tokenizer.encode(t)) + 2 > length]):
-        warnings.warn(
-            f"{len(long)} texts are longer than {length} tokens and are cut: "
-            + "; ".join(f"{t[:60]} …" for t in long[:3]),
-            stacklevel=3,
-        )
+        some = "; ".join(f"{t[:60]} …" for t in long[:3])
+        what = f"{len(long)} texts are longer than {length} tokens and are cut"
+        warnings.warn(f"{what}: {some}", stacklevel=3)
 
 
 def rn50() -> nn.Module:
@@ -141,12 +132,9 @@ def rn50() -> nn.Module:
 
 
 def load(path: Path | str | None = None, precision: str = "fp32", device: str = "cpu") -> OpenClip:
-    """OpenAI's CLIP RN50.
-
-    Args:
-        path: OpenAI's own RN50.pt (a TorchScript archive) or a state dict of open_clip; None for
-            the file that CVASSIGN_CLIP names, else the asset "clip-rn50", else open_clip's own
-            download, which knows a mirror.
+    """OpenAI's CLIP RN50, from OpenAI's own RN50.pt (a TorchScript archive) or a state dict of
+    open_clip; without a path from the file that CVASSIGN_CLIP names, else the asset "clip-rn50",
+    else by open_clip's own download, which knows a mirror.
 
     Raises:
         assets.AssetError: when no file is named and the weights cannot be had.
@@ -158,11 +146,11 @@ def load(path: Path | str | None = None, precision: str = "fp32", device: str = 
         state = read_state(file)
         missing, unexpected = model.load_state_dict(state, strict=False)
     except Exception as error:
-        raise ValueError(f"{file}: expected OpenAI's RN50.pt or a state dict of open_clip's RN50, "
-                         f"got {type(error).__name__}: {str(error)[:200]}") from error  # fmt: skip
+        expected = f"{file}: expected OpenAI's RN50.pt or a state dict of open_clip's RN50"
+        raise ValueError(f"{expected}, got {type(error).__name__}: {str(error)[:200]}") from error
     if missing or unexpected:
-        raise ValueError(f"{file}: expected the tensors of CLIP RN50; missing: {missing[:3]}, "
-                         f"unexpected: {unexpected[:3]}")  # fmt: skip
+        wrong = f"missing: {missing[:3]}, unexpected: {unexpected[:3]}"
+        raise ValueError(f"{file}: expected the tensors of CLIP RN50; {wrong}")
     openais = path is None or assets.sha256_of(file) == assets.ASSETS["clip-rn50"].sources[0].sha256
     name = "OpenAI CLIP RN50" if openais else f"CLIP RN50 ({file.name})"
     model = convert(model.to(device), precision)
@@ -172,9 +160,8 @@ def load(path: Path | str | None = None, precision: str = "fp32", device: str = 
 
 def with_transforms(name: str, model: nn.Module) -> OpenClip:
     """The model with the preprocessing and the tokenizer that OpenAI trained it with."""
-    preprocess = open_clip.image_transform(
-        224, is_train=False, mean=open_clip.OPENAI_DATASET_MEAN, std=open_clip.OPENAI_DATASET_STD
-    )
+    moments = dict(mean=open_clip.OPENAI_DATASET_MEAN, std=open_clip.OPENAI_DATASET_STD)
+    preprocess = open_clip.image_transform(224, is_train=False, **moments)
     return OpenClip(name, model, preprocess, open_clip.get_tokenizer("RN50"))
 
 
@@ -225,19 +212,24 @@ class ZeroShot:
     """
 
     def __init__(
-        self, encoder: Encoder, templates: str = "seven", names: list[str] | None = None,
-        cache: Path | None = None, weights: Tensor | None = None, progress: bool = False,
-    ):  # fmt: skip
+        self,
+        encoder: Encoder,
+        templates: str = "seven",
+        names: list[str] | None = None,
+        cache: Path | None = None,
+        weights: Tensor | None = None,
+        progress: bool = False,
+    ):
         if templates not in TEMPLATES:
             raise ValueError(f"templates must be one of {', '.join(TEMPLATES)}, got {templates!r}")
         self.encoder, self.templates = encoder, TEMPLATES[templates]
         self.names = imagenet.class_names() if names is None else names
         self.name = f"{encoder.name}, {len(self.templates)} templates"
-        self._pictures = kept.Kept(encoder.encode_image, kept.pixels, kept.PROBE, cache,
-                                   f"pictures {encoder.name}", progress)  # fmt: skip
+        how = encoder.encode_image, kept.pixels, kept.PROBE, cache
+        self._pictures = kept.Kept(*how, f"pictures {encoder.name}", progress)
         if weights is None:
-            words = kept.Kept(self._encode_names, self._sentences, "tench", cache,
-                              f"classes {self.name}", progress)  # fmt: skip
+            how = self._encode_names, self._sentences, "tench", cache
+            words = kept.Kept(*how, f"classes {self.name}", progress)
             weights = words(self.names, "class names", max(1, 512 // len(self.templates)))
         self.weights = weights  # (K, E)
 
@@ -256,9 +248,7 @@ class ZeroShot:
 
     def topk(self, images: list[Image.Image | Path | str], k: int = 5) -> list[list[tuple]]:
         """The k best names of each picture: [(name, probability), …]."""
-        values, indices = self.logits(images).softmax(dim=-1).topk(k)
-        return [[(self.names[i], p) for i, p in zip(row_i, row_p)]
-                for row_i, row_p in zip(indices.tolist(), values.tolist())]  # fmt: skip
+        return imagenet.named(*self.logits(images).softmax(dim=-1).topk(k), self.names)
 
 
 PARTS = ("stem", "layer1", "layer2", "layer3", "layer4", "head")
@@ -280,12 +270,12 @@ def parts(model: nn.Module) -> dict[str, int]:
 
 
 @torch.inference_mode()
-def flops(model: nn.Module, size: int = 224) -> dict[str, int]:
-    """Floating-point operations of one picture's forward pass by part; a multiply-add is two."""
+def flops(model: nn.Module) -> dict[str, int]:
+    """Floating-point operations of one picture's forward pass, by part; a multiply-add is two."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
-        model(torch.zeros(1, 3, size, size))
+        model(torch.zeros(1, 3, 224, 224))
     found = counter.get_flop_counts()
     names = {name: f"{type(model).__name__}.{name}" for name, _ in model.named_children()}
     return _by_part({name: sum(found.get(path, {}).values()) for name, path in names.items()})

@@ -1,4 +1,4 @@
-# LLM-assisted: prompt P12, see report.md
+# LLM-assisted: prompts P12, P15, see report.md
 """What the text-aligned twin and its ImageNet network say of the project's gallery, stored.
 
     python -m cvassign.study.answers
@@ -22,18 +22,14 @@ from cvassign.command import Parser
 from cvassign.files import replacing
 from cvassign.study import twin
 
-FILE = twin.FOLDER / "answers.npz"
+FILE, PROGRAM = twin.FOLDER / "answers.npz", "python -m cvassign.study.answers"
 MODELS = ("imagenet", "twin")
 K = 10  # answers that are stored a picture
 
 
 def key(picture: gallery.Picture) -> str:
     """A picture's name in the file: its path below gallery/, for a window with the window's left,
-    top, right and bottom in percent of the photo's sides ("tuxpaint/a.webp#30-30-70-70").
-
-    Raises:
-        ValueError: for a picture of another folder.
-    """
+    top, right and bottom in percent of the photo's sides ("tuxpaint/a.webp#30-30-70-70")."""
     path = picture.path.relative_to(gallery.BUNDLED).as_posix()
     box = "-".join(f"{100 * v:.0f}" for v in picture.cropped[1]) if picture.cropped else ""
     return f"{path}#{box}" if box else path
@@ -56,45 +52,32 @@ class Answers:
     ranks: Tensor  # (n,) place of the picture's own class among the 1000, 1 for the best
 
     def of(self, pictures: list[gallery.Picture]) -> "Answers":
-        """The same for some pictures, in their order.
-
-        Raises:
-            KeyError: for a picture that was not scored.
-        """
+        """The same for some pictures, in their order; KeyError for one that was not scored."""
         keys = [key(p) for p in pictures]
         if missing := [k for k in keys if k not in self.rows]:
-            raise KeyError(f"no answers are stored for {missing[0]} and {len(missing) - 1} more: "
-                           "run `python -m cvassign.study.answers`")  # fmt: skip
+            which = f"{missing[0]} and {len(missing) - 1} more"
+            raise KeyError(f"no answers are stored for {which}: run `{PROGRAM}`")
         rows = torch.tensor([self.rows[k] for k in keys])
-        return Answers(self.name, {k: i for i, k in enumerate(keys)}, self.indices[rows],
-                       self.probabilities[rows], self.ranks[rows])  # fmt: skip
+        parts = (part[rows] for part in (self.indices, self.probabilities, self.ranks))
+        return Answers(self.name, {k: i for i, k in enumerate(keys)}, *parts)
 
     def topk(self, pictures: list[gallery.Picture], k: int = 5) -> list[list[tuple[str, float]]]:
         """See `imagenet.Classifier`; k up to 10."""
-        some, names = self.of(pictures), imagenet.class_names()
-        return [[(names[i], p) for i, p in zip(row[:k], of[:k])]
-                for row, of in zip(some.indices.tolist(), some.probabilities.tolist())]  # fmt: skip
+        some = self.of(pictures)
+        return imagenet.named(some.probabilities[:, :k], some.indices[:, :k])
 
 
 def load(model: str, file: Path = FILE) -> Answers:
-    """The stored answers of one of `MODELS`.
-
-    Raises:
-        FileNotFoundError: when nothing is stored.
-        ValueError: for another model.
-    """
+    """The stored answers of one of `MODELS`; FileNotFoundError when nothing is stored."""
     if model not in MODELS:
         raise ValueError(f"expected a model of {', '.join(MODELS)}, got {model!r}")
     if not file.exists():
-        raise FileNotFoundError(f"expected {file}: run `python -m cvassign.study.answers`")
+        raise FileNotFoundError(f"expected {file}: run `{PROGRAM}`")
     with np.load(file) as stored:
         rows = {k: i for i, k in enumerate(stored["keys"].tolist())}
-        indices, probabilities, ranks = (
-            torch.from_numpy(stored[f"{model}/{part}"])
-            for part in ("indices", "probabilities", "ranks")
-        )
-        return Answers(str(stored[f"{model}/name"]), rows, indices.long(), probabilities.float(),
-                       ranks.long())  # fmt: skip
+        types = {"indices": int, "probabilities": np.float32, "ranks": int}
+        parts = [torch.from_numpy(stored[f"{model}/{k}"].astype(t)) for k, t in types.items()]
+        return Answers(str(stored[f"{model}/name"]), rows, *parts)
 
 
 def compute(model, pictures: list[gallery.Picture]) -> dict[str, np.ndarray]:
@@ -123,11 +106,8 @@ def write(models: dict, pictures: list[gallery.Picture], file: Path) -> None:
 
 
 def models() -> dict:
-    """The network and its twin, which share a picture's features; the cache keeps these.
-
-    Raises:
-        cvassign.assets.AssetError: when Keras's network cannot be had.
-    """
+    """The network and its twin, which share a picture's features; the cache keeps these. AssetError
+    when Keras's network cannot be had."""
     network = imagenet.from_keras(assets.fetch("resnet50-keras"))
     network = twin.Features.of(network, assets.cache_dir())
     return dict(zip(MODELS, (network, twin.load(network).zero_shot())))

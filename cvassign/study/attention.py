@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P2, P7, P8, P13, see report.md
+# LLM-assisted: prompts P2, P7, P8, P13, P15, see report.md
 """What test images say of the attention of the best ViT and the best Diff-ViT, and whether these
 two have learned their training images by heart.
 

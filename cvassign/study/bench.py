@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P6, P8, see report.md
+# LLM-assisted: prompts P6, P8, P15, see report.md
 """How fast it all is, measured side by side on one machine and stored as JSON.
 
     python -m cvassign.study.bench [--out results/bench] [--device cpu|cuda] [--quick]

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P14, see report.md
+# LLM-assisted: prompts P14, P15, see report.md
 """3.1.4's stored comparison: ten classes by rule, and what brings the right class back.
 
     python -m cvassign.study.counterfactuals    # -> results/study/counterfactual.json
@@ -54,12 +54,11 @@ def moved(ranks: Sequence[dict], classes: Sequence[int], base: str = AS_IS) -> d
         pairs = np.array([[ranks[i][base][0], ranks[i][name][0]] for i in some])
         of = [classes[i] for i in some]
         log = clustered_bootstrap(*np.log2(pairs).T, of, "classes")  # hundredths of a doubling
-        out[name] = {
-            "n": len(some), "top5": (100 * (pairs <= 5).mean(0)).tolist(),
-            "median": np.median(pairs, axis=0).tolist(),
-            "points": vars(clustered_bootstrap(*(pairs <= 5).T, of, "classes")),
-            "factor": {k: 2 ** (getattr(log, k) / 100) for k in ("mean", "low", "high")},
-        }  # fmt: skip
+        found = {"n": len(some), "top5": (100 * (pairs <= 5).mean(0)).tolist()}
+        found["median"] = np.median(pairs, axis=0).tolist()
+        found["points"] = vars(clustered_bootstrap(*(pairs <= 5).T, of, "classes"))
+        factor = {k: 2 ** (getattr(log, k) / 100) for k in ("mean", "low", "high")}
+        out[name] = found | {"factor": factor}
     return out
 
 
@@ -82,13 +81,8 @@ def moved_table(stored: dict) -> dict[str, dict[str, str]]:
 
 
 def study(pictures: list[gallery.Picture], picked: list[gallery.Picture], models: Sequence) -> dict:
-    """The content of counterfactual.json.
-
-    Args:
-        pictures: the gallery.
-        picked: those of it whose ranks are stored one by one.
-        models: the ImageNet network and the twin, see `counterfactual.ranks`.
-    """
+    """The content of counterfactual.json, of the gallery's pictures by the ImageNet network and the
+    twin; the ranks of those that are picked are stored one by one."""
     new = set(twin.held_out(pictures))
     with_photo = {p.index for p in pictures if p.kind == "photo"}
     drawn = [p for p in pictures if p.kind != "photo" and p.index in with_photo]
@@ -99,20 +93,19 @@ def study(pictures: list[gallery.Picture], picked: list[gallery.Picture], models
     }
     todo = list(dict.fromkeys(chain(picked, *groups.values())))
     images = [counterfactual.versions(p, pictures) for p in todo]
-    ranks = {m.name: dict(zip(todo, counterfactual.ranks(m, images, [p.index for p in todo])))
-             for m in models}  # fmt: skip
+    classes = [p.index for p in todo]
+    ranks = {m.name: dict(zip(todo, counterfactual.ranks(m, images, classes))) for m in models}
 
     def of(name: str, group: str, base: str = AS_IS) -> dict:
         some = groups[group]
         return moved([ranks[name][p] for p in some], [p.index for p in some], base)
 
+    # what the right surface does beyond what any surface does
+    surface = {n: of(n, "drawings", "other surface").get("surface") for n in ranks}
     return {
         "program": "python -m cvassign.study.counterfactuals",
         "moved": {group: {name: of(name, group) for name in ranks} for group in groups},
-        # what the right surface does beyond what any surface does
-        "surface against other surface": {
-            name: of(name, "drawings", "other surface").get("surface") for name in ranks
-        },
+        "surface against other surface": surface,
         "ranks": {answers.key(p): {name: ranks[name][p] for name in ranks} for p in picked},
     }
 
@@ -130,9 +123,8 @@ def strips(pictures: list[gallery.Picture], lenders: list[gallery.Picture], stor
 def main() -> int:
     """Picks, changes, scores, and writes the file: half an hour of one core, mostly ResNet-50's."""
     pool, (network, words) = candidates()
-    picked = [
-        p for wins, loss in gallery.select(pool, words, network).values() for p in (*wins, loss)
-    ]
+    rows = gallery.select(pool, words, network).values()
+    picked = [p for wins, loss in rows for p in (*wins, loss)]
     models = list(answers.models().values())
     write_json(study(gallery.read(gallery.BUNDLED), picked, models), OUT)
     print(OUT)

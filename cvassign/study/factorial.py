@@ -1,4 +1,4 @@
-# LLM-assisted: prompt P13, see report.md
+# LLM-assisted: prompts P13, P15, see report.md
 """Why is the Diff-ViT behind? What each of its changes costs, one at a time.
 
     python -m cvassign.study.factorial    # -> results/study/factorial.json, in a second

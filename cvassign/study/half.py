@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P12, P14, see report.md
+# LLM-assisted: prompts P12, P14, P15, see report.md
 """3.1.5: what half precision does to the probabilities of five pictures, one a class.
 
     python -m cvassign.study.half    # -> results/precision/probabilities.json

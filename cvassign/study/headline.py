@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P7, P8, P13, see report.md
+# LLM-assisted: prompts P7, P8, P13, P15, see report.md
 """ViT against Diff-ViT, and what another seed alone does: the one comparison and the one noise that
 notebooks and report read.
 

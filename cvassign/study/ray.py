@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P6, P8, see report.md
+# LLM-assisted: prompts P6, P8, P15, see report.md
 """The runs of `cvassign.experiments` on a Ray cluster, one task a run.
 
     python -m cvassign.study.ray run [--preset P] [--section S] [--model M] [--jobs J] [--out DIR]

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P2, P6, P7, P13, see report.md
+# LLM-assisted: prompts P2, P6, P7, P13, P15, see report.md
 """Test accuracy under noise, blur, low contrast, fog and JPEG: does differential attention help?
 
     python -m cvassign.study.robustness [--preset full] [--images N]

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P4, P9, P12, P14, see report.md
+# LLM-assisted: prompts P4, P9, P12, P14, P15, see report.md
 """A text-aligned twin of ImageNet's ResNet-50: the same frozen trunk, a small head that puts its
 features beside sentences.
 
@@ -70,12 +70,8 @@ class Head(nn.Module):
 
     The trunk's own classifier, put into words, is the start: its probabilities weigh vectors of the
     class names, as in "Zero-Shot Learning by Convex Combination of Semantic Embeddings" (arXiv
-    1312.5650). A trained layer adds a correction, in the beginning none.
-
-    Args:
-        fc: the classifier's last layer, kept fixed.
-        words: (K, E) by `put_into_words`, kept fixed.
-        temperature: divides the classifier's logits at the start.
+    1312.5650). A trained layer adds a correction, in the beginning none. `fc`, the classifier's
+    last layer, and `words` (K, E), by `put_into_words`, are kept fixed.
     """
 
     def __init__(self, fc: nn.Linear, words: Tensor, temperature: float = 4.0):
@@ -127,8 +123,9 @@ def contrastive_loss(images: Tensor, texts: Tensor, labels: Tensor, scale: Tenso
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-def train(head: Head, features: Tensor, labels: Tensor, sentences: Tensor, score,
-          config: TwinConfig, seed: int) -> dict:  # fmt: skip
+def train(
+    head: Head, features: Tensor, labels: Tensor, sentences: Tensor, score, config: TwinConfig, seed
+) -> dict:
     """Trains a head with AdamW and a cosine schedule; its best state stays in it, in eval mode.
 
     Args:
@@ -138,14 +135,12 @@ def train(head: Head, features: Tensor, labels: Tensor, sentences: Tensor, score
 
     Returns:
         `loss` and `score` by epoch, `best_epoch`.
-
-    Raises:
-        ValueError: for a score that is not finite: no epoch could be called the best.
     """
     generator = torch.Generator().manual_seed(seed)
     trained = [p for p in head.parameters() if p.requires_grad]
-    groups = [{"params": [p for p in trained if p.ndim == 2], "weight_decay": config.weight_decay},
-              {"params": [p for p in trained if p.ndim != 2], "weight_decay": 0.0}]  # fmt: skip
+    matrices, rest = ([p for p in trained if (p.ndim == 2) == is_2d] for is_2d in (True, False))
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}]
+    groups.append({"params": rest, "weight_decay": 0.0})
     optimizer = torch.optim.AdamW(groups, lr=config.lr)
     steps = config.max_epochs * math.ceil(len(labels) / config.batch_size)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -202,8 +197,8 @@ class Features(imagenet.Classifier):
 
     @cached_property
     def _kept(self) -> kept.Kept:
-        return kept.Kept(self._encode, kept.pixels, kept.PROBE, self.cache,
-                         f"features {self.name}", self.progress)  # fmt: skip
+        name = f"features {self.name}"
+        return kept.Kept(self._encode, kept.pixels, kept.PROBE, self.cache, name, self.progress)
 
     @torch.inference_mode()
     def _encode(self, images: list) -> Tensor:
@@ -243,10 +238,9 @@ class Twin:
         """See `zero_shot.Encoder`."""
         if self.features is not None:
             return self.network.fc(self.features.features(images, batch_size))
-        return torch.cat([
-            self.network(imagenet.stack(images[i : i + batch_size], self.preprocess, self.network))
-            .float().cpu() for i in range(0, len(images), batch_size)
-        ])  # fmt: skip
+        parts = (images[i : i + batch_size] for i in range(0, len(images), batch_size))
+        batches = (imagenet.stack(part, self.preprocess, self.network) for part in parts)
+        return torch.cat([self.network(batch).float().cpu() for batch in batches])
 
     def zero_shot(self) -> zero_shot.ZeroShot:
         """The 1000 classes, from the stored embeddings."""
@@ -254,8 +248,8 @@ class Twin:
 
     def to(self, precision: str) -> "Twin":
         """The whole twin, trunk and head, in one of `zero_shot.PRECISIONS`, as a copy."""
-        return replace(self, network=zero_shot.convert(self.network, precision), features=None,
-                       name=f"{self.name}, {precision}")  # fmt: skip
+        network = zero_shot.convert(self.network, precision)
+        return replace(self, network=network, features=None, name=f"{self.name}, {precision}")
 
 
 def save(head: Head, config: TwinConfig, classes: Tensor, trunk: str, folder: Path = FOLDER):
@@ -277,24 +271,20 @@ def about(folder: Path = FOLDER) -> dict[str, str]:
 
 
 def load(classifier: imagenet.Classifier, folder: Path = FOLDER) -> Twin:
-    """The stored twin of this classifier, which may be a `Features`.
-
-    Raises:
-        ValueError: when it was trained on another trunk: features of two networks do not mix; or
-            when the head's tensors are not a head's.
-    """
+    """The stored twin of this classifier, which may be a `Features`; ValueError when it was trained
+    on another trunk (features of two networks do not mix), or its tensors are not a head's."""
     made = about(folder)
-    if made["trunk"] != classifier.name:
-        raise ValueError(f"the stored head belongs to {made['trunk']}, the network here is "
-                         f"{classifier.name}: train its own by `{PROGRAM}`")  # fmt: skip
+    if (trunk := made["trunk"]) != classifier.name:
+        here = f"the network here is {classifier.name}: train its own by `{PROGRAM}`"
+        raise ValueError(f"the stored head belongs to {trunk}, {here}")
     classes = F.normalize(load_file(folder / CLASSES)["seven"].float(), dim=-1)
     head = Head(classifier.model.fc, put_into_words(classes, json.loads(made["config"])["ridge"]))
     state = {k: v.float() for k, v in load_file(folder / HEAD).items()}
     if set(state) != set(head.trained()):
-        raise ValueError(f"{folder / HEAD}: expected the tensors {', '.join(head.trained())}, "
-                         f"got {', '.join(state)}")  # fmt: skip
+        expected = f"expected the tensors {', '.join(head.trained())}"
+        raise ValueError(f"{folder / HEAD}: {expected}, got {', '.join(state)}")
     head.load_state_dict(state, strict=False)
     network = copy.deepcopy(classifier.model).eval().requires_grad_(False)
     network.fc = head.requires_grad_(False).eval()
-    return Twin(network, classifier.preprocess, classes,
-                classifier if isinstance(classifier, Features) else None)  # fmt: skip
+    features = classifier if isinstance(classifier, Features) else None
+    return Twin(network, classifier.preprocess, classes, features)

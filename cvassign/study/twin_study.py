@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P4, P9, P14, P16, see report.md
+# LLM-assisted: prompts P4, P9, P14, P15, P16, see report.md
 """Trains the text-aligned twin, measures it beside the classifier, and writes results/twin.
 
     python -m cvassign.study.twin_study [--out results/twin] [--seeds 3]
@@ -45,11 +45,10 @@ KINDS = ("photo", "rendition")
 DUPLICATE, COPY = 0.98, 0.95
 ICONS = "npm:@iconify/json/"
 # Sets for validation. All others are trained on but those of a hand that is measured (Boxicons was
-# bx, Lucide grew out of Feather) or labelled already, and marks of products: their "jaguar" is no
-# cat.
+# bx, Lucide grew out of Feather) or labelled already, and marks of products: a "jaguar" is no cat.
 VALIDATION = ("lucide", "whh", "picon", "boxicons", "si-glyph")
-HANDS = ("fluent", "fxemoji", "game-icons", "noto", "bx", "feather", "lucide-", "openmoji",
-         "twemoji")  # fmt: skip
+HANDS = ("fluent", "fxemoji", "game-icons", "noto", "bx", "feather", "lucide-", "openmoji")
+HANDS += ("twemoji",)
 PRODUCTS = ("Logos", "Programming", "devicon", "fa-brands", "fa6-brands")
 SIZE, MARGIN = 288, 0.06  # of an icon's picture: pixels a side; border, of the longer side
 
@@ -77,8 +76,8 @@ def encode(sentences: list[str]) -> Tensor:
     out = []
     with torch.inference_mode():
         for i in range(0, len(sentences), 64):
-            batch = tokenizer(sentences[i : i + 64], padding=True, truncation=True, max_length=128,
-                              return_tensors="pt")  # fmt: skip
+            how = dict(padding=True, truncation=True, max_length=128, return_tensors="pt")
+            batch = tokenizer(sentences[i : i + 64], **how)
             mask = batch["attention_mask"][..., None]
             tokens = model(**batch).last_hidden_state  # (B, N, D)
             out.append(F.normalize((tokens * mask).sum(1) / mask.sum(1), dim=-1))
@@ -111,7 +110,7 @@ def icon_part(prefix: str, info: dict) -> str | None:
 
 
 def icons(labelled: list[gallery.Picture]) -> dict[str, list[gallery.Picture]]:
-    """The asset "iconify"'s icons that `icon_names` names, by part, drawn once into the cache."""
+    """The icons of the asset "iconify" that `icon_names` names, by part, drawn into the cache."""
     wanted, found = icon_names(labelled), defaultdict(list)
     package = assets.fetch("iconify")
     folder = assets.cache_dir() / package.stem
@@ -150,9 +149,9 @@ def draw(icon: dict) -> Image.Image:
     left, top = icon.get("left", 0), icon.get("top", 0)
     width, height = icon.get("width", 16), icon.get("height", 16)  # 16: Iconify's default
     m = MARGIN * max(width, height)
-    svg = (f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-           f'viewBox="{left - m} {top - m} {width + 2 * m} {height + 2 * m}" '
-           f'width="{SIZE}" height="{SIZE}" color="#000">{icon["body"]}</svg>')  # fmt: skip
+    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    box = f'viewBox="{left - m} {top - m} {width + 2 * m} {height + 2 * m}"'
+    svg = f'<svg {names} {box} width="{SIZE}" height="{SIZE}" color="#000">{icon["body"]}</svg>'
     png = resvg_py.svg_to_bytes(svg_string=svg, background="#ffffff")
     return Image.open(io.BytesIO(bytes(png))).convert("RGB")
 
@@ -220,35 +219,31 @@ def study(data: Data, name: str, seeds: int, folder: Path) -> dict:
 
     with torch.inference_mode():
         own = data.fc(data.features["test"])
-    out = {
-        "program": twin.PROGRAM, "trunk": name, "left_out": data.left_out,
-        "pictures": {k: dict(Counter(p.kind for p in some)) for k, some in data.pictures.items()},
-        "classifier": rates(test, own),
-        "untrained": rates(test, logits(new(twin.TwinConfig()), "test")), "variants": {},
-    }  # fmt: skip
+    counts = {part: dict(Counter(p.kind for p in some)) for part, some in data.pictures.items()}
+    out = {"program": twin.PROGRAM, "trunk": name, "left_out": data.left_out, "pictures": counts}
+    untrained = rates(test, logits(new(twin.TwinConfig()), "test"))
+    out |= {"classifier": rates(test, own), "untrained": untrained, "variants": {}}
     for label, config in VARIANTS.items():
-        train = data.pictures["train"]
-        rows = [
-            i for i, p in enumerate(train)
-            if (config.renditions or p.kind == "photo")
-            and not any(word in p.source for word in config.without)
-        ]  # fmt: skip
+        train, rows = data.pictures["train"], []
+        for i, p in enumerate(train):
+            left_out = any(word in p.source for word in config.without)
+            if (config.renditions or p.kind == "photo") and not left_out:
+                rows.append(i)
         labels = torch.tensor([train[i].index for i in rows])
         found = {kind: [] for kind in KINDS}
         for seed in range(seeds):
             head = new(config)
-            history = twin.train(head, data.features["train"][rows], labels, data.sentences, score,
-                                 config, seed)  # fmt: skip
-            print(f"{label}, seed {seed}: epoch {history['best_epoch']}, validation "
-                  f"{max(history['score']):.3f}", flush=True)  # fmt: skip
+            pairs = data.features["train"][rows], labels, data.sentences
+            history = twin.train(head, *pairs, score, config, seed)
+            best = f"epoch {history['best_epoch']}, validation {max(history['score']):.3f}"
+            print(f"{label}, seed {seed}: {best}", flush=True)
             for kind, rate in rates(test, logits(head, "test")).items():
                 found[kind].append(rate)
             if label == next(iter(VARIANTS)) and seed == 0:
                 twin.save(head, config, classes, name, folder)
                 out["parameters"] = sum(p.numel() for p in head.trained().values())
-        out["variants"][label] = {"config": asdict(config), "pairs": len(rows)} | {
-            kind: {"mean": mean(v), "std": stdev(v), "values": v} for kind, v in found.items()
-        }
+        of = {k: {"mean": mean(v), "std": stdev(v), "values": v} for k, v in found.items()}
+        out["variants"][label] = {"config": asdict(config), "pairs": len(rows)} | of
     return out
 
 
@@ -259,8 +254,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args(arguments)
     classifier = twin.Features.of(imagenet.load_resnet50())
-    results.write_json(study(collect(classifier), classifier.name, args.seeds, args.out),
-                       args.out / "twin.json")  # fmt: skip
+    found = study(collect(classifier), classifier.name, args.seeds, args.out)
+    results.write_json(found, args.out / "twin.json")
     print(args.out / "twin.json")
 
 

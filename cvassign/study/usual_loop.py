@@ -1,4 +1,4 @@
-# LLM-assisted: prompt P6, see report.md
+# LLM-assisted: prompts P6, P15, see report.md
 """Training as it is usually written: what `cvassign.bench` measures this package against.
 
     python -P usual_loop.py TASK

@@ -22,14 +22,13 @@ make = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(make)
 
 
-def picture(index: int, style: str = "clipart", shown: bool = True, kind: str = "rendition",
-            path: str = "x.png", box: tuple | None = None) -> gallery.Picture:  # fmt: skip
+def picture(index: int, style="clipart", shown=True, kind="rendition", path="x.png", box=None):
     rest = (kind, "s", "CC0", "a", shown, box and (Path(path), box))
     return gallery.Picture(Path(path), index, (index, 5), style, *rest)
 
 
 def write_manifest(folder: Path, *rows: dict) -> None:
-    with (folder / "manifest.csv").open("w", newline="") as stream:
+    with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, rows[0])
         writer.writeheader()
         writer.writerows(rows)
@@ -63,17 +62,13 @@ def test_select_takes_whole_photos_then_renditions_then_the_widest_close_ups():
 
     def of_class(index: int, *losses: gallery.Picture, wins: int = 2) -> list[gallery.Picture]:
         drawn = [picture(index, path=f"{index}-{i}.png") for i in range(wins)]
-        return [
-            *drawn,
-            picture(index, "close-up", kind="photo", path=f"{index}-p.jpg", box=close),
-            *losses,
-        ]
+        return [*drawn, window(index, close, f"{index}-p.jpg"), *losses]
 
-    losses = [
-        picture(0, "close-up", kind="photo", path="0.jpg", box=close), picture(0, path="d.png"),
-        picture(0, "close-up", kind="photo", path="0.jpg", box=wide),
-        picture(0, "photo", kind="photo", path="0.jpg"),
-    ]  # fmt: skip
+    def window(index: int, box: tuple, path: str = "0.jpg") -> gallery.Picture:
+        return picture(index, "close-up", kind="photo", path=path, box=box)
+
+    whole = picture(0, "photo", kind="photo", path="0.jpg")
+    losses = [window(0, close), picture(0, path="d.png"), window(0, wide), whole]
     for last in (3, 1, 2, 0):  # without a better one the next is taken
         pictures = of_class(0, *losses)
         first = torch.tensor([True] * 3 + [False] * len(losses))
@@ -86,7 +81,7 @@ def test_select_takes_whole_photos_then_renditions_then_the_widest_close_ups():
     first = torch.tensor([True, True, False] + [True] * 3 + [False])
     assert list(gallery.select(pictures, first, ~first)) == [1, 0]
     assert list(gallery.select(pictures, first, ~first, per_branch=1)) == [1]
-    two = [picture(0, "close-up", kind="photo", path="0.jpg", box=b) for b in (wide, close)]
+    two = [window(0, box) for box in (wide, close)]
     first = torch.tensor([True, True, False])  # two windows of one photo are no two pictures
     assert gallery.select([*two, picture(0)], first, ~first) == {}
 
@@ -105,8 +100,8 @@ def test_a_contest_scores_close_ups_only_where_they_can_matter(tmp_path):
         Image.new("RGB", (50, 50), "white").save(tmp_path / name)
         return picture(index, name, kind=kind, path=tmp_path / name)
 
-    pictures = [made(1, "a.png"), made(1, "b.png"), made(1, "c.png", "photo"),
-                made(2, "e.png", "photo")]  # fmt: skip
+    pictures = [made(1, "a.png"), made(1, "b.png")]
+    pictures += [made(1, "c.png", "photo"), made(2, "e.png", "photo")]
     seen = []
 
     class Knows:
@@ -132,12 +127,8 @@ def test_close_ups_are_windows_of_photos(tmp_path):
     found = gallery.close_ups([picture(1), photo])
     assert len(found) == len({p.cropped for p in found}) == 15
     assert [p.source_order for p in (photo, picture(2), *found[::5])] == [0, 1, 2.2, 2.4, 2.6]
-    assert [p.image.size for p in (photo, *found[::5])] == [
-        (200, 50),
-        (160, 40),
-        (120, 30),
-        (80, 20),
-    ]
+    sizes = [p.image.size for p in (photo, *found[::5])]
+    assert sizes == [(200, 50), (160, 40), (120, 30), (80, 20)]
     for p in found:
         left, top, right, bottom = p.cropped[1]
         assert 0 <= left < right <= 1 and 0 <= top < bottom <= 1
@@ -152,9 +143,8 @@ def test_bundled_gallery_is_open_and_small():
     assert sum(f.stat().st_size for f in files) <= 7_000_000
     assert max(max(Image.open(f).size) for f in files) <= make.SIDE
     # No table scores the twin on what it was trained on: `held_out` leaves that out.
-    known = Counter(p.index for p in pictures if twin.parts(p.source) == ["train"]
-                    and p.kind == "rendition")  # fmt: skip
-    assert max(known.values()) <= make.OF_TRAINING
+    trained = [p for p in pictures if twin.parts(p.source) == ["train"] and p.kind == "rendition"]
+    assert max(Counter(p.index for p in trained).values()) <= make.OF_TRAINING
     assert {*map(tuple, (twin.parts(p.source) for p in twin.held_out(pictures)))} == {("test",)}
     names = {n for p in pictures for n in (p.path.stem, f"{p.path.parts[-3]}/{p.path.stem}")}
     assert not names & set(make.MISLABELLED)
@@ -164,25 +154,24 @@ def test_bundled_gallery_is_open_and_small():
 
 
 def test_bundle_goes_by_the_rule(tmp_path, monkeypatch):
-    def row(path, index=292, style="clipart", kind="rendition", source="debian:tuxpaint 1",
-            shown="yes", width="64"):  # fmt: skip
-        Image.new("RGB", (64, 64)).save(tmp_path / path)
-        return dict.fromkeys(gallery.COLUMNS, "x") | {
-            "path": path, "imagenet_class_index": str(index), "style": style, "kind": kind,
-            "synset": imagenet.classes()[index].wnid, "accept_indices": str(index),
-            "source_repo": source, "may_be_committed": shown, "width": width, "height": "64",
-        }  # fmt: skip
+    def row(name: str, index: int = 292, **changes: str) -> dict:
+        Image.new("RGB", (64, 64)).save(tmp_path / f"{name}.png")
+        known = dict.fromkeys(gallery.COLUMNS, "x") | {"path": f"{name}.png", "style": "clipart"}
+        known |= {
+            "kind": "rendition",
+            "source_repo": "debian:tuxpaint 1",
+            "may_be_committed": "yes",
+        }
+        of_class = dict.fromkeys(("imagenet_class_index", "accept_indices"), str(index))
+        return known | of_class | {"synset": imagenet.classes()[index].wnid} | changes
 
-    write_manifest(
-        tmp_path, row("tiger0.png"), row("tiger1.png"), row("tiger2.png", style="emoji_3d"),
-        row("tiger3.png", style="photo", kind="photo"), row("fish.png", 0),
-        row("trained.png", source="openclipart"), row("secret.png", shown="no"),
-        row("large.png", width="999"), row("seal.png"),  # listed as no picture of its class
-    )  # fmt: skip
-    assert make.bundle(tmp_path, tmp_path / "out") == 7
-    names = {p.path.name for p in gallery.read(tmp_path / "out")}
-    assert names == {f"{n}.webp" for n in (
-        "tiger0", "tiger1", "tiger2", "tiger3", "fish", "trained", "large")}  # fmt: skip
+    rows = [row("tiger0"), row("tiger1"), row("tiger2", style="emoji_3d"), row("fish", 0)]
+    rows += [row("tiger3", style="photo", kind="photo"), row("trained", source_repo="openclipart")]
+    rows += [row("secret", may_be_committed="no"), row("seal")]  # listed as not of its class
+    write_manifest(tmp_path, *rows)
+    assert make.bundle(tmp_path, tmp_path / "out") == 6
+    names = {p.path.stem for p in gallery.read(tmp_path / "out")}
+    assert names == {"tiger0", "tiger1", "tiger2", "tiger3", "fish", "trained"}
     monkeypatch.setattr(make, "RENDITIONS", 2)  # one of each style, the twin's sources last
     make.bundle(tmp_path, tmp_path / "two")
     names = {p.path.stem for p in gallery.read(tmp_path / "two")}
@@ -193,9 +182,9 @@ def test_more_pictures_are_counted_apart(tmp_path, monkeypatch):
     monkeypatch.setenv("CVASSIGN_DATA", str(tmp_path))
     assert gallery.more() == []
     (tmp_path / "images").mkdir()
-    lines = (gallery.BUNDLED / "manifest.csv").read_text().splitlines()
+    lines = (gallery.BUNDLED / "manifest.csv").read_text(encoding="utf-8").splitlines()
     other = lines[1].replace(lines[1].split(",")[0], "other.png")
-    (tmp_path / "images/manifest.csv").write_text("\n".join([lines[0], lines[1], other]))
+    (tmp_path / "images/manifest.csv").write_bytes("\n".join([*lines[:2], other]).encode())
     (new,) = gallery.more()  # the one that both have is the gallery's
     assert new.path == tmp_path / "images/other.png"
     monkeypatch.setenv("CVASSIGN_DATA", str(tmp_path / "none"))
@@ -205,11 +194,8 @@ def test_more_pictures_are_counted_apart(tmp_path, monkeypatch):
 
 def test_own_label_decides_and_close_ups_of_a_photo_are_one_sample():
     box = (0.0, 0.0, 0.5, 0.5)
-    pictures = [
-        picture(1),
-        picture(2),
-        *(picture(3, "close-up", path=f"{i // 5}", box=box) for i in range(10)),
-    ]
+    windows = [picture(3, "close-up", path=f"{i // 5}", box=box) for i in range(10)]
+    pictures = [picture(1), picture(2), *windows]
     logits = torch.zeros(12, 1000)
     logits[0, 1] = logits[1, 5] = logits[2:7, 3] = 1  # 5 is accepted for all, nobody's own class
     logits[7:, 10:15] = 1
@@ -224,14 +210,23 @@ def test_own_label_decides_and_close_ups_of_a_photo_are_one_sample():
     assert (d.n, d.low, d.high) == (2, 0, 100)  # two photos
 
 
+def test_rates_are_of_the_own_class_and_empty_groups_are_left_out():
+    class Second:  # says class 1, then class 0
+        name = "second"
+
+        def logits(self, pictures):
+            return torch.tensor([[1.0, 2.0] + [0.0] * 998] * len(pictures))
+
+    table = gallery.rates({"some": [picture(1), picture(0)], "none": []}, [Second()])
+    said = {"pictures": "2", "second, top-1 %": "50.0", "second, top-5 %": "100.0"}
+    assert table == {"some": said}
+
+
 def test_load_checks_the_manifest(tmp_path):
     with pytest.raises(FileNotFoundError, match="expected manifest.csv"):
         gallery.read(tmp_path)
-    row = dict.fromkeys(gallery.COLUMNS, "") | {
-        "path": "t.png", "imagenet_class_index": "292", "synset": "n02129604",
-        "accept_indices": "292|293", "may_be_committed": "yes",
-    }  # fmt: skip
-
+    row = dict.fromkeys(gallery.COLUMNS, "") | {"path": "t.png", "may_be_committed": "yes"}
+    row |= {"imagenet_class_index": "292", "accept_indices": "292|293", "synset": "n02129604"}
     write_manifest(tmp_path, row)
     (p,) = gallery.read(tmp_path)
     assert p.accept == (292, 293) and p.may_be_shown and p.class_name == "tiger"
@@ -253,7 +248,7 @@ def photos(server, cache, tmp_path, monkeypatch):
         Image.effect_noise((40, 40), index).save(content := io.BytesIO(), "JPEG")
         server.files[f"/{name}"] = content.getvalue()
         rows.append([name[:9], name, 0, hashlib.sha256(content.getvalue()).hexdigest()])
-    with (tmp_path / "imagenet_samples.csv").open("w", newline="") as stream:
+    with (tmp_path / "imagenet_samples.csv").open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows([["synset", "file", "bytes", "sha256"], *rows])
     monkeypatch.setattr(gallery, "SAMPLES", tmp_path / "imagenet_samples.csv")
     monkeypatch.setattr(gallery, "ADDRESS", server.address)
@@ -284,7 +279,7 @@ def test_get_downloads_verifies_and_goes_on(photos, server, cache, capsys):
 
 
 def test_the_list_of_photos_is_one_a_class_and_none_is_in_the_project():
-    with gallery.SAMPLES.open(newline="") as stream:
+    with gallery.SAMPLES.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert sorted(r["synset"] for r in rows) == sorted(c.wnid for c in imagenet.classes())
     source = f"github:{gallery.REPOSITORY}"

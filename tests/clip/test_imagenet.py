@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, P12, see report.md
+# LLM-assisted: prompts P3, P12, P15, see report.md
 """The classes are WordNet's, and Keras's ResNet-50 computes in torchvision's module what it was."""
 
 import io
@@ -41,17 +41,18 @@ def test_paths_lead_from_entity_to_the_class():
 
 def test_branches_and_common_hypernyms():
     index = {c.lemmas[0]: c.wnid for c in imagenet.classes()}
-    for name, branch in (
-        ("beagle", "dog"), ("banjo", "musical instrument"), ("bullfrog", "amphibian")
-    ):  # fmt: skip
+    known = {"beagle": "dog", "banjo": "musical instrument", "bullfrog": "amphibian"}
+    for name, branch in known.items():
         assert imagenet.branch(index[name]) == branch
     assert imagenet.branch("n02704792") == "vehicle"  # "amphibian, amphibious vehicle"
     index = {name: c.wnid for c in reversed(imagenet.classes()) for name in c.lemmas}
     for a, b, common in (
-        ("beagle", "tiger", "carnivore"), ("Siberian husky", "malamute", "sled dog"),
+        ("beagle", "tiger", "carnivore"),
+        ("Siberian husky", "malamute", "sled dog"),
         ("golden retriever", "Labrador retriever", "retriever"),
-        ("tabby", "Persian cat", "domestic cat"), ("tank suit", "maillot", "clothing"),
-    ):  # fmt: skip
+        ("tabby", "Persian cat", "domestic cat"),
+        ("tank suit", "maillot", "clothing"),
+    ):
         found = imagenet.lowest_common_hypernyms(index[a], index[b])
         assert common in [imagenet.synsets()[w].lemmas[0] for w in found], (a, b)
     assert imagenet.lowest_common_hypernyms(index["tiger"], index["tiger"]) == [index["tiger"]]
@@ -75,8 +76,8 @@ def keras_package(tmp_path_factory):
     n_in = 64
     for s, (blocks, width) in enumerate(zip((3, 4, 6, 3), (64, 128, 256, 512)), start=2):
         for letter in "abcdef"[:blocks]:
-            names = [(f"res{s}{letter}_branch{p}", f"bn{s}{letter}_branch{p}")
-                     for p in ("1", "2a", "2b", "2c")]  # fmt: skip
+            stems = [f"{s}{letter}_branch{p}" for p in ("1", "2a", "2b", "2c")]
+            names = [(f"res{stem}", f"bn{stem}") for stem in stems]
             if letter == "a":
                 layer(*names[0], 1, n_in, 4 * width)
             layer(*names[1], 1, n_in, width)
@@ -86,14 +87,13 @@ def keras_package(tmp_path_factory):
     tensors["fc1000/kernel"], tensors["fc1000/bias"] = torch.randn(2048, 1000), torch.randn(1000)
     data = b"".join(t.numpy().tobytes() for t in tensors.values())
     cut = len(data) // 8 * 4 + 4
-    manifest = {"weightsManifest": [{
-        "paths": ["one.bin", "two.bin"],
-        "weights": [{"name": n, "shape": list(t.shape)} for n, t in tensors.items()],
-    }]}  # fmt: skip
+    shapes = [{"name": n, "shape": list(t.shape)} for n, t in tensors.items()]
+    manifest = {"weightsManifest": [{"paths": ["one.bin", "two.bin"], "weights": shapes}]}
+    files = {"model.json": json.dumps(manifest).encode()}
+    files |= {"one.bin": data[:cut], "two.bin": data[cut:]}
     path = tmp_path_factory.mktemp("keras") / "package.tgz"
     with tarfile.open(path, "w:gz", compresslevel=1) as tar:
-        for name, content in (("model.json", json.dumps(manifest).encode()),
-                              ("one.bin", data[:cut]), ("two.bin", data[cut:])):  # fmt: skip
+        for name, content in files.items():
             info = tarfile.TarInfo(f"package/ResNet50/{name}")
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))

@@ -1,4 +1,4 @@
-# LLM-assisted: prompt P12, see report.md
+# LLM-assisted: prompts P12, P15, see report.md
 """What was encoded once is found again, for as long as picture and weights are the same."""
 
 import re
@@ -71,7 +71,7 @@ def test_what_an_interrupted_call_has_encoded_is_kept(files, tmp_path):
     with pytest.raises(OSError):
         keep([*files[:4], files[0].parent], "pictures", 2)
     broken = files[0].parent / "broken.png"
-    broken.write_text("no picture")
+    broken.write_bytes(b"no picture")
     with pytest.raises(OSError):
         keep([*files[:4], broken], "pictures", 2)
     assert encoded(files, tmp_path) == 1

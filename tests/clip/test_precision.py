@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, see report.md
+# LLM-assisted: prompts P3, P15, see report.md
 """Time, outputs and memory are measured right on networks small enough to count by hand."""
 
 import json
@@ -10,27 +10,29 @@ import torch
 from torch import nn
 
 from cvassign.clip import precision
+from cvassign.results import RESULTS
 
 torch.set_num_threads(1)
 
 
 def small_encoder() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(inplace=True),
-        nn.Flatten(), nn.Linear(4 * 8 * 8, 5),
-    ).eval()  # fmt: skip
+    first = nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(inplace=True)
+    return nn.Sequential(*first, nn.Flatten(), nn.Linear(4 * 8 * 8, 5)).eval()
 
 
 BATCH = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 N_CONV, N_BN, N_LINEAR = 3 * 4 * 9, 4 * 4, 256 * 5 + 5  # BatchNorm: weight, bias, mean, variance
 
 
-@pytest.mark.parametrize("name, expected", (
-    ("fp32", {"float32": 4 * (N_CONV + N_BN + N_LINEAR), "int64": 8}),
-    ("fp16", {"float16": 2 * (N_CONV + N_LINEAR), "float32": 4 * N_BN, "int64": 8}),
-    ("bf16", {"bfloat16": 2 * (N_CONV + N_LINEAR), "float32": 4 * N_BN, "int64": 8}),
-))  # fmt: skip
+@pytest.mark.parametrize(
+    "name, expected",
+    (
+        ("fp32", {"float32": 4 * (N_CONV + N_BN + N_LINEAR), "int64": 8}),
+        ("fp16", {"float16": 2 * (N_CONV + N_LINEAR), "float32": 4 * N_BN, "int64": 8}),
+        ("bf16", {"bfloat16": 2 * (N_CONV + N_LINEAR), "float32": 4 * N_BN, "int64": 8}),
+    ),
+)
 def test_conversion_counts_to_the_byte(name, expected):
     encoder = small_encoder()
     assert precision.weight_bytes(precision.convert(encoder, name)) == expected
@@ -45,14 +47,14 @@ def test_fp16_is_open_clips_fp16():
     assert types["bn1.weight"] == torch.float32 and types["conv1.weight"] == torch.float16
 
 
-@pytest.mark.parametrize("act, words", (
-    (lambda: precision.convert(small_encoder(), "int8"), "fp32, tf32.*got 'int8'"),
-    (lambda: precision.time_forward(small_encoder(), BATCH, runs=1), "at least 2, got 1"),
-    (lambda: precision.compare(BATCH, BATCH[:1]), r"\(2, 3, 8, 8\) and \(1, 3, 8, 8\)"),
-))  # fmt: skip
-def test_impossible_measurements_are_refused(act, words):
-    with pytest.raises(ValueError, match=words):
-        act()
+def test_impossible_measurements_are_refused():
+    for act, arguments, words in (
+        (precision.convert, (small_encoder(), "int8"), "fp32, tf32.*got 'int8'"),
+        (precision.time_forward, (small_encoder(), BATCH, 1), "at least 2, got 1"),
+        (precision.compare, (BATCH, BATCH[:1]), r"\(2, 3, 8, 8\) and \(1, 3, 8, 8\)"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            act(*arguments)
 
 
 def test_numerics_restores_the_switch():
@@ -86,7 +88,7 @@ def test_without_fp32_the_others_say_so():
                 raise RuntimeError("out of memory")
             return self.layer(x)
 
-    out = precision.measure(Half(), torch.ones(2, 4), [1], runs=2, log=lambda *a, **k: None)
+    out = precision.measure(Half(), torch.ones(2, 4), [1], runs=2)
     assert out["fp32"]["error"] == "RuntimeError: out of memory"
     assert out["bf16"]["error"].endswith("nothing to compare with: fp32 did not run")
 
@@ -101,7 +103,7 @@ def test_an_error_leaves_no_encoder_on_the_device(monkeypatch):
 
     monkeypatch.setattr(precision, "error_by_layer", fails)
     monkeypatch.setattr(encoder, "cpu", lambda: moved.append("cpu"))
-    out = precision.measure(encoder, BATCH, [1], runs=2, log=lambda *a, **k: None)
+    out = precision.measure(encoder, BATCH, [1], runs=2)
     assert "out of memory" in out["bf16"]["error"] and moved == ["cpu"]
 
 
@@ -145,16 +147,28 @@ def test_timeline_categories():
 def test_command_writes_one_json(tmp_path, monkeypatch):
     small = nn.Sequential(nn.AdaptiveAvgPool2d(8), small_encoder())
     monkeypatch.setattr(precision, "image_encoder", lambda _: (small, "random"))
-    path = precision.main(["--out", str(tmp_path), "--device", "cpu", "--batch-sizes", "1,2",
-                           "--runs", "4"])  # fmt: skip
+    command = "--device cpu --batch-sizes 1,2 --runs 4 --out".split()
+    path = precision.main([*command, str(tmp_path)])
     assert [p.name for p in tmp_path.iterdir()] == ["precision_cpu.json"]
-    out = json.loads(path.read_text())
+    out = json.loads(path.read_bytes())
     fp32 = out["precisions"]["fp32"]
     assert [t["batch_size"] for t in fp32["time"]] == [1, 2]
     assert "timeline" in fp32["memory"][1] and "timeline" not in fp32["memory"][0]
     assert fp32["output"]["max_abs"] == 0
     bf16 = out["precisions"]["bf16"]
     assert 0 < bf16["output"]["relative"] < 0.02
+
+
+def test_memory_table_adds_up():
+    stored = json.loads((RESULTS / "precision" / "precision_cuda.json").read_text(encoding="utf-8"))
+    for m in precision.memory_table(stored["precisions"]).values():
+        mib = {k: float(v) for k, v in m.items()}
+        parts = ("weights", "input", "activations, at the peak of both")
+        total = sum(mib[k] for k in (*parts, "workspace, at the peak of both"))
+        assert total == pytest.approx(mib["sum, by the profiler"], abs=0.2)
+        extra = mib["of these neither weights nor input"]
+        assert total + extra == pytest.approx(mib["peak, by the allocator"], abs=0.3)
+        assert mib["the same for one image"] < mib["peak, by the allocator"] < mib["reserved"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

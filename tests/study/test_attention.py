@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P2, P13, see report.md
+# LLM-assisted: prompts P2, P13, P15, see report.md
 """What the study says of many images is what the formulas say of all of them at once."""
 
 import pytest

@@ -1,14 +1,15 @@
-# LLM-assisted: prompts P14, see report.md
+# LLM-assisted: prompts P14, P15, see report.md
 """The stored comparison keeps the assignment's rule, and its numbers are what they are called."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from cvassign.clip import gallery
+from cvassign.clip import counterfactual, gallery
 from cvassign.clip.counterfactual import AS_IS, CHANGES
 from cvassign.pictures import open_rgb
 from cvassign.study import answers, counterfactuals, twin
@@ -21,7 +22,12 @@ def test_moved_compares_the_same_pictures_and_draws_classes():
     found = counterfactuals.moved(some, [1, 1, 2, 2])
     assert found["surface"]["top5"] == [0, 50] and found["surface"]["median"] == [24, 12]
     assert found["surface"]["points"] == {
-        "mean": 50, "low": 50, "high": 50, "n": 2, "over": "classes"}  # fmt: skip
+        "mean": 50,
+        "low": 50,
+        "high": 50,
+        "n": 2,
+        "over": "classes",
+    }
     assert found["surface"]["factor"] == {"mean": 0.5, "low": 0.5, "high": 0.5}
     assert found["blur"]["n"] == 1 and found["blur"]["factor"]["mean"] == pytest.approx(2)
     by_picture = counterfactuals.moved(some, range(4))["surface"]["points"]
@@ -31,12 +37,13 @@ def test_moved_compares_the_same_pictures_and_draws_classes():
 
 
 def test_stored_choice_keeps_the_rule():
-    stored = json.loads(counterfactuals.OUT.read_text())
+    stored = json.loads(counterfactuals.OUT.read_bytes())
     pool, (network, words) = counterfactuals.candidates()
     ten = gallery.select(pool, words, network)
     assert len(ten) == 10 and len({loss.branch for _, loss in ten.values()}) >= 6
     assert len({p.style for wins, _ in ten.values() for p in wins}) > 2
     first, second = (answers.load(model) for model in answers.MODELS)
+    verdicts = Counter()
     for index, (wins, loss) in ten.items():
         three = [*wins, loss]
         assert {p.index for p in three} == {index} and len({p.path for p in wins}) == 2
@@ -47,7 +54,17 @@ def test_stored_choice_keeps_the_rule():
                 named = p.class_name in [name for name, _ in model.topk([p])[0]]
                 assert named == (model is right)  # by the class's own name alone
                 assert strip[AS_IS][1][model.name] == model.of([p]).ranks.item()
+            loser = first if right is second else second
+            row = counterfactual.row(p, strip, loser.name)
+            assert row["class"] == p.class_name and row["rank"] > 5
+            verdicts[loser is first, row["what follows"]] += 1
+    # notebook 3 and the report say these in words
+    assert verdicts[True, "tested"] == 4 and verdicts[True, "a photo only"] == 13
+    assert sum(n for (network, _), n in verdicts.items() if network) == 20
     assert set(stored["moved"]["drawings"][first.name]) == set(CHANGES)
+    table = counterfactuals.moved_table(stored)
+    assert list(table)[2] == f"{first.name}, 123 drawings: points" and len(table) == 6
+    assert len(table[f"{first.name}, 204 drawings: factor"]) == len(CHANGES)
 
 
 def test_study_changes_pictures_and_tells_two_models_apart(tmp_path, monkeypatch):
@@ -75,8 +92,10 @@ def test_study_changes_pictures_and_tells_two_models_apart(tmp_path, monkeypatch
             dark = [(np.asarray(open_rgb(i).convert("L")) < 200).mean() for i in images]
             return torch.tensor([[0, d - 0.3, *[0] * 10] for d in dark]).float()
 
-    pictures = [drawn("a", "blue", 25, "rendition", "clipart"),
-                drawn("b", "red", 12, "photo", "photo_cutout")]  # fmt: skip
+    pictures = [
+        drawn("a", "blue", 25, "rendition", "clipart"),
+        drawn("b", "red", 12, "photo", "photo_cutout"),
+    ]
     out = counterfactuals.study(pictures, pictures[:1], [ByColour(), BySize()])
     points = {m: c["surface"]["points"]["mean"] for m, c in out["moved"]["drawings"].items()}
     assert points == {"colour": 100, "size": 0}

@@ -1,4 +1,4 @@
-# LLM-assisted: prompt P13, see report.md
+# LLM-assisted: prompts P13, P15, see report.md
 """Effects are differences of the cells' means; their intervals follow from the pooled noise."""
 
 import pytest

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P6, see report.md
+# LLM-assisted: prompts P6, P15, see report.md
 """Runs on a real local Ray cluster of two workers, one of which is killed in the middle."""
 
 import os

@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P2, P6, P13, see report.md
+# LLM-assisted: prompts P2, P6, P13, P15, see report.md
 """Corruptions against their definitions; the study against accuracies counted one by one."""
 
 import json
