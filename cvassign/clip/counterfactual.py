@@ -121,7 +121,7 @@ def _over(photo: Image.Image, mask: np.ndarray) -> Image.Image:
 
 
 def patch(photo: Image.Image) -> Image.Image:
-    """The largest square that lies inside a photo's object, so that nothing is left of its shape;
+    """The largest square that lies inside a photo's object, which loses its outline by it;
     the middle `MIDDLE` of a photo without a plain background."""
     mask, photo = mask_of(photo), photo.convert("RGB")
     side = round(MIDDLE * min(photo.size))
@@ -211,6 +211,8 @@ CHANGES = {
     "turned": Change(turned, "a quarter turn to the left", masked=False),
 }  # fmt: skip
 AS_IS, WHOLE = "as is", "whole photo"
+PHOTOS = ("surface alone", "photo in place", WHOLE)  # a photo of the class, or a piece of one
+NEUTRAL = ("turned", "smaller")  # they leave colour, surface, outline and details to the object
 
 
 def lenders(picture, pictures: Sequence) -> dict:
@@ -273,8 +275,33 @@ def strips(pictures: Sequence, lenders: Sequence, models: dict) -> list[dict]:
     return out
 
 
-def brings_back(strip: dict, model: str, k: int = 5) -> list[str]:
-    """The changes of one of `strips` with which the model has the right class among its k best, the
-    best first: the reasons, where the picture as it is has it not."""
-    rank = {name: ranks[model] for name, (_, ranks) in strip.items() if name != AS_IS}
-    return sorted((name for name in rank if rank[name] <= k), key=rank.get)
+def brings_back(strip: dict, model: str, k: int = 5) -> tuple[list[str], str]:
+    """Which changes of one of `strips` bring the right class among a model's k best, the best
+    first, and what follows for a picture that has it not.
+
+    Returns:
+        The changes, and "tested" where they are reasons; else "close call" (rank up to 2k as it
+        is), "nothing tried", "a photo only" (`PHOTOS`: another picture), or "not decided" (one of
+        `NEUTRAL` does it too).
+    """
+    rank = {name: ranks[model] for name, (_, ranks) in strip.items()}
+    back = sorted((name for name in rank if name != AS_IS and rank[name] <= k), key=rank.get)
+    if rank[AS_IS] <= 2 * k:
+        return back, "close call"
+    if not set(back) - set(PHOTOS):
+        return back, "a photo only" if back else "nothing tried"
+    return back, "not decided" if set(back) & set(NEUTRAL) else "tested"
+
+
+def row(picture, strip: dict, model: str) -> dict:
+    """A line of 3.1.4's table: a picture that a model misses, and what `brings_back` its class."""
+    back, verdict = brings_back(strip, model)
+    return {
+        "class": picture.class_name,
+        "picture": picture.style,
+        "pixels": "{} × {}".format(*picture.image.size),
+        "missed by": model.split(",")[0],
+        "rank": strip[AS_IS][1][model],
+        "brought back by": ", ".join(back) or "–",
+        "what follows": verdict,
+    }

@@ -145,6 +145,24 @@ def hits(pictures: list[Picture], logits: Tensor, k: int = 5, accepted: bool = F
     return torch.tensor([bool(r & set(t)) for r, t in zip(right, top)])
 
 
+def rates(groups: dict[str, list[Picture]], models: list) -> dict[str, dict[str, str]]:
+    """{group: {"pictures": n, "MODEL, top-k %": rate}} for k = 1 and 5; empty groups are left out.
+
+    Args:
+        models: have a `name` and `logits(pictures) -> (n, 1000)`.
+    """
+    table = {}
+    for group, some in groups.items():
+        if some:
+            table[group] = {"pictures": str(len(some))}
+            for m in models:
+                logits = m.logits(some)
+                for k in (1, 5):
+                    rate = 100 * hits(some, logits, k).float().mean()
+                    table[group][f"{m.name}, top-{k} %"] = f"{rate:.1f}"
+    return table
+
+
 def by_style(pictures: list[Picture], first: Tensor, second: Tensor) -> dict[str, dict]:
     """Two models' hits (n,), style by style, the best of the second first.
 

@@ -74,6 +74,7 @@ def subtree(wnids: list[str]) -> Figure:
         for a, b in pairwise(path):
             children.setdefault(a, set()).add(b)
     lines, place = [], {}
+    curated = dict(zip((c.wnid for c in imagenet.classes()), imagenet.class_names()))
 
     def visit(wnid: str, depth: int) -> None:
         place[wnid] = (depth, len(lines))
@@ -90,7 +91,8 @@ def subtree(wnids: list[str]) -> Figure:
     for w, (x, y) in place.items():
         look = {"va": "center", "color": BLUE if w in wnids else "black"}
         box = {"fc": "white", "ec": "none", "pad": 1}
-        ax.text(x, y, imagenet.synsets()[w].lemmas[0], fontsize=8, bbox=box, **look)
+        name = curated.get(w, imagenet.synsets()[w].lemmas[0])
+        ax.text(x, y, name, fontsize=8, bbox=box, **look)
     ax.set(xlim=(-0.3, max(x for x, _ in place.values()) + 3), ylim=(len(lines), -1))
     ax.axis("off")
     return fig
@@ -152,9 +154,11 @@ def answers(pictures: list, tops: dict[str, list], strips: list[dict] | None = N
     """
     if hidden := [p.path.name for p in pictures if not p.may_be_shown]:
         raise ValueError(f"these pictures may not be in a committed figure: {hidden}")
-    height, names, first, head = (2.0, 1.72, 1.4, 0.4) if strips else (1.3, 1.7, 1.2, 0.4)  # inches
+    side, names, first, head = (1.25, 1.72, 1.4, 0.4) if strips else (0.95, 1.7, 1.2, 0.4)  # inches
     columns = 1 if strips else 2
-    total = height * -(-len(pictures) // columns) + head
+    heights = [2.25 if len(s) > 7 else 1.65 for s in strips] if strips else [1.3] * len(pictures)
+    heights = heights[::columns]
+    total = sum(heights) + head
     fig, colours = plt.figure(figsize=(9.5, total), layout="none"), (*PAIR, GREY)
 
     def write(x: float, y: float, text: str, size: float = 7, colour: str = "black", **more):
@@ -172,7 +176,9 @@ def answers(pictures: list, tops: dict[str, list], strips: list[dict] | None = N
         if cut:
             ends = (cut[:2], cut[2:])
             (u, v), (w, z) = ([s * n for s, n in zip(end, image.size)] for end in ends)
-            ax.add_patch(Rectangle((u, v), w - u, z - v, fill=False, ec="red", lw=1.5))
+            ax.add_patch(
+                Rectangle((u, v), w - u, z - v, fill=False, ec="red", lw=1.5, clip_on=False)
+            )
 
     for i, model in enumerate(tops):
         for left in range(columns):
@@ -180,11 +186,13 @@ def answers(pictures: list, tops: dict[str, list], strips: list[dict] | None = N
             write(x, head, textwrap.fill(model, 26), colour=colours[i], weight="bold")
     if strips:
         said = "the right class's rank after each change, bold in the top five"
-        write(first + names * len(tops), head, said)
+        write(first + names * len(tops), head - 0.19, said)
+        for i, (word, model) in enumerate(zip(("left", "right"), tops)):
+            x = first + names * len(tops) + 1.8 * i
+            write(x, head - 0.05, f"{word}: {model}", colour=colours[i])
     for r, p in enumerate(pictures):
-        left, y = 4.75 * (r % columns), head + height * (r // columns)
-        side, title = height - 0.75 if strips else 0.95, f"{p.class_name}\n{p.style}"
-        cut = p.cropped and p.cropped[1]
+        left, y = 4.75 * (r % columns), head + sum(heights[: r // columns])
+        title, cut = f"{p.class_name}\n{p.style}", p.cropped and p.cropped[1]
         picture(left + 0.05, y + 0.3, side, open_rgb(p.path), title, 7, cut)
         right = {imagenet.class_names()[k] for k in p.accept} | {p.class_name}
         for i, top in enumerate(tops.values()):
@@ -196,8 +204,9 @@ def answers(pictures: list, tops: dict[str, list], strips: list[dict] | None = N
                 write(x, line, f"{k + 1}  {name if len(name) < 21 else f'{name[:19]}…'}", **look)
                 write(x + names - 0.12, line, f"{probability:.2f}", ha="right", **look)
         for k, (change, (image, ranks)) in enumerate(strips[r].items() if strips else ()):
-            x, above = first + names * len(tops) + 0.65 * (k % 7), y + 0.2 + 0.93 * (k // 7)
-            picture(x, above, 0.6, image, change, 6)
+            x, above = first + names * len(tops) + 0.65 * (k % 7), y + 0.33 + 1.03 * (k // 7)
+            change = textwrap.fill(change, 9, break_long_words=False)
+            picture(x, above, 0.6, image, change, 7)
             for i, rank in enumerate(ranks.values()):
                 look = {"ha": ("right", "left")[i], "weight": "bold" if rank <= 5 else "normal"}
                 write(x + 0.27 + 0.06 * i, above + 0.72, str(rank), 7, PAIR[i], **look)

@@ -236,6 +236,33 @@ def timeline(encoder: nn.Module, batch: Tensor) -> dict:
     return out
 
 
+def memory_table(precisions: dict[str, dict]) -> dict[str, dict[str, str]]:
+    """{precision: {quantity: MiB}} of `measure` on a GPU, at the largest batch size."""
+    table = {}
+    for name, found in precisions.items():
+        m = found["memory"][-1]
+        line, before = m["timeline"], m["allocated_before"]
+        live = [*zip(line["activations"], line["workspace"])]
+        smi = 2**20 * int(re.findall(r"(\d+)MiB", m["nvidia_smi"])[-1])
+        row = {"weights": line["weights"], "input": line["input"]}
+        at_peak = max(live, key=sum)
+        row |= zip(("activations, at the peak of both", "workspace, at the peak of both"), at_peak)
+        row |= {
+            "activations, own peak": m["activation_peak"],
+            "workspace, own peak": m["workspace_peak"],
+            "sum, by the profiler": m["peak"],
+            "allocated before the pass": before,
+            "of these neither weights nor input": before - line["weights"] - line["input"],
+            "peak, by the allocator": m["peak_allocated"],
+            "the same for one image": found["memory"][0]["peak_allocated"],
+            "reserved": m["peak_reserved"],
+            "this process, by nvidia-smi": smi,
+            "nvidia-smi − reserved": smi - m["peak_reserved"],
+        }
+        table[name] = {k: f"{n / 2**20:.1f}" for k, n in row.items()}
+    return table
+
+
 def nvidia_smi() -> str:
     """What `nvidia-smi` prints, or why it did not."""
     try:

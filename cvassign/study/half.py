@@ -67,6 +67,20 @@ def compared(model, pictures: list[gallery.Picture], low: Sequence[str] = LOW) -
     return out
 
 
+def table(found: dict, pictures: list[gallery.Picture]) -> list[dict[str, str]]:
+    """A row a picture of `compared`: fp32's first answer, its probability in each precision, and
+    the largest change among all classes."""
+    rows, names = [], imagenet.class_names()
+    for i, (p, top) in enumerate(zip(pictures, found["top"])):
+        row = {"picture": p.class_name, "answer": names[top[0]]}
+        row["fp32"] = f"{found['fp32'][i][0]:.5f}"
+        for low in (name for name in LOW if name in found):
+            row[low] = f"{found[low]['top'][i][0]:.5f}"
+            row[f"largest |Δp|, {low}"] = f"{found[low]['largest'][i]:.1e}"
+        rows.append(row)
+    return rows
+
+
 def layers(
     network: torch.nn.Module, preprocess, pictures: list, low: Sequence[str] = LOW
 ) -> dict[str, list[dict]]:

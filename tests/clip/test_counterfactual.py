@@ -199,4 +199,24 @@ def test_ranks_follow_the_model(pictures):
     assert cf.ranks(ByRed(), [some, some], [1, 0])[1][cf.AS_IS][0] == 2
     (strip,) = cf.strips(pictures[:1], pictures, {"red": ByRed()})
     assert strip["grey"][1] == {"red": 2} and set(strip) == set(some)
-    assert cf.brings_back(strip, "red", k=1) == sorted(n for n in strip if found[n][0] == 1)
+    assert cf.brings_back(strip, "red", k=1)[0] == sorted(n for n in strip if found[n][0] == 1)
+
+
+@pytest.mark.parametrize(
+    "as_is, back, verdict",
+    [
+        (10, ["grey"], "close call"),
+        (11, [], "nothing tried"),
+        (11, ["photo in place", "surface alone", cf.WHOLE], "a photo only"),
+        (11, ["grey", "turned"], "not decided"),
+        (11, ["smaller"], "not decided"),
+        (11, ["grey", "photo in place"], "tested"),
+    ],
+)
+def test_a_reason_is_one_only_where_a_neutral_change_does_not_do_it_too(as_is, back, verdict):
+    names = [*CHANGES, cf.WHOLE]
+    strip = {n: (None, {"m": 5 if n in back else 6}) for n in names} | {
+        cf.AS_IS: (None, {"m": as_is})
+    }
+    found, why = cf.brings_back(strip, "m")
+    assert set(found) == set(back) and why == verdict

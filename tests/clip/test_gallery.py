@@ -210,6 +210,18 @@ def test_own_label_decides_and_close_ups_of_a_photo_are_one_sample():
     assert (d.n, d.low, d.high) == (2, 0, 100)  # two photos
 
 
+def test_rates_are_of_the_own_class_and_empty_groups_are_left_out():
+    class Second:  # says class 1, then class 0
+        name = "second"
+
+        def logits(self, pictures):
+            return torch.tensor([[1.0, 2.0] + [0.0] * 998] * len(pictures))
+
+    table = gallery.rates({"some": [picture(1), picture(0)], "none": []}, [Second()])
+    said = {"pictures": "2", "second, top-1 %": "50.0", "second, top-5 %": "100.0"}
+    assert table == {"some": said}
+
+
 def test_load_checks_the_manifest(tmp_path):
     with pytest.raises(FileNotFoundError, match="expected manifest.csv"):
         gallery.read(tmp_path)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from cvassign.clip import precision
+from cvassign.results import RESULTS
 
 torch.set_num_threads(1)
 
@@ -158,9 +159,22 @@ def test_command_writes_one_json(tmp_path, monkeypatch):
     assert 0 < bf16["output"]["relative"] < 0.02
 
 
+def test_memory_table_adds_up():
+    stored = json.loads((RESULTS / "precision" / "precision_cuda.json").read_text(encoding="utf-8"))
+    for m in precision.memory_table(stored["precisions"]).values():
+        mib = {k: float(v) for k, v in m.items()}
+        parts = ("weights", "input", "activations, at the peak of both")
+        total = sum(mib[k] for k in (*parts, "workspace, at the peak of both"))
+        assert total == pytest.approx(mib["sum, by the profiler"], abs=0.2)
+        extra = mib["of these neither weights nor input"]
+        assert total + extra == pytest.approx(mib["peak, by the allocator"], abs=0.3)
+        assert mib["the same for one image"] < mib["peak, by the allocator"] < mib["reserved"]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_gpu_counters_agree():
     encoder = small_encoder().cuda()
     m = precision.memory(encoder, BATCH.cuda())
+    assert m["peak_allocated"] >= m["allocated_before"] >= sum(m["weights"].values())
     assert m["peak_reserved"] >= m["peak_allocated"] >= sum(m["weights"].values()) + m["input"]
     assert "MiB" in m["nvidia_smi"]

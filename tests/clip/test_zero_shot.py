@@ -44,6 +44,18 @@ def test_files_load_to_identical_outputs(form, random_clip, picture, tmp_path, o
     assert torch.allclose(loaded.to("bf16").encode_image([picture]), image, rtol=0, atol=0.02)
 
 
+def test_weights_published_in_half_precision_lose_nothing(random_clip, tmp_path):
+    published = zero_shot.convert(random_clip, "fp16").state_dict()
+    torch.save(published, tmp_path / "half.pt")
+    loaded = zero_shot.load(tmp_path / "half.pt")
+    assert {p.dtype for p in loaded.model.parameters()} == {torch.float32}
+    again = loaded.to("fp16").model.state_dict()
+    assert again["visual.conv1.weight"].dtype == torch.float16
+    assert again["visual.bn1.weight"].dtype == torch.float32
+    for name, tensor in published.items():
+        assert torch.equal(again[name], tensor) and again[name].dtype == tensor.dtype, name
+
+
 def test_gelu_is_the_quick_one():
     torch.manual_seed(0)
     theirs = open_clip.create_model("RN50-quickgelu").eval()

@@ -2,13 +2,14 @@
 """The stored comparison keeps the assignment's rule, and its numbers are what they are called."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from cvassign.clip import gallery
+from cvassign.clip import counterfactual, gallery
 from cvassign.clip.counterfactual import AS_IS, CHANGES
 from cvassign.pictures import open_rgb
 from cvassign.study import answers, counterfactuals, twin
@@ -42,6 +43,7 @@ def test_stored_choice_keeps_the_rule():
     assert len(ten) == 10 and len({loss.branch for _, loss in ten.values()}) >= 6
     assert len({p.style for wins, _ in ten.values() for p in wins}) > 2
     first, second = (answers.load(model) for model in answers.MODELS)
+    verdicts = Counter()
     for index, (wins, loss) in ten.items():
         three = [*wins, loss]
         assert {p.index for p in three} == {index} and len({p.path for p in wins}) == 2
@@ -52,7 +54,17 @@ def test_stored_choice_keeps_the_rule():
                 named = p.class_name in [name for name, _ in model.topk([p])[0]]
                 assert named == (model is right)  # by the class's own name alone
                 assert strip[AS_IS][1][model.name] == model.of([p]).ranks.item()
+            loser = first if right is second else second
+            row = counterfactual.row(p, strip, loser.name)
+            assert row["class"] == p.class_name and row["rank"] > 5
+            verdicts[loser is first, row["what follows"]] += 1
+    # notebook 3 and the report say these in words
+    assert verdicts[True, "tested"] == 4 and verdicts[True, "a photo only"] == 13
+    assert sum(n for (network, _), n in verdicts.items() if network) == 20
     assert set(stored["moved"]["drawings"][first.name]) == set(CHANGES)
+    table = counterfactuals.moved_table(stored)
+    assert list(table)[2] == f"{first.name}, 123 drawings: points" and len(table) == 6
+    assert len(table[f"{first.name}, 204 drawings: factor"]) == len(CHANGES)
 
 
 def test_study_changes_pictures_and_tells_two_models_apart(tmp_path, monkeypatch):

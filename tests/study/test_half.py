@@ -58,4 +58,8 @@ def test_what_is_stored_is_of_these_five():
         fp32 = torch.tensor(found["fp32"])
         assert torch.allclose(fp32, stored.probabilities[:, :5], atol=2e-3)
         assert set(half.LOW) < set(found)
+        (first, *_) = half.table(found, five)
+        assert first["picture"] == five[0].class_name and first["fp32"] == f"{fp32[0, 0]:.5f}"
+        assert first["answer"] == answers.load(model).topk(five)[0][0][0]
+        assert float(first["largest |Δp|, bf16"]) == pytest.approx(found["bf16"]["largest"][0], 0.1)
     assert set(held["layers"]) == set(half.LOW)
