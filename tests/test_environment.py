@@ -176,9 +176,11 @@ def test_text_is_read_and_written_in_utf_8(folder):
 def test_workers_end_with_the_process_that_started_them(signal, tmp_path):
     """Also where it could not tell them."""
     program = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from cvassign import experiments
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # who starts the tests with nohup ignores it
 
 def _worker(*args):
     Path(sys.argv[1], str(os.getpid())).touch()
