@@ -68,3 +68,14 @@ def test_a_switch_is_yes_or_no(monkeypatch):
     monkeypatch.setenv("CVASSIGN_SMOKE", "maybe")
     with pytest.raises(ValueError, match="CVASSIGN_SMOKE to be 1 or 0, got 'maybe'"):
         settings.switch("CVASSIGN_SMOKE")
+
+
+def test_further_seeds_join_the_run_that_is_shown_and_no_other(stored):
+    patch, reference = stored("patch"), experiment_runs("reference", "vit", "full")
+    shown = made_result(experiment_runs("patch", "vit", "full")[1])  # the reference, seed 0
+    rows = notebook.Rows([shown])
+    rows.missing = patch.missing
+    more = [made_result(run) for run in reference] + [made_result(patch[-1].run)]
+    found = rows.with_seeds(more)
+    assert [r.run.seed for r in found] == [run.seed for run in reference]
+    assert found.missing == patch.missing and len(found) > 1
