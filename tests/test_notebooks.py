@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -68,6 +69,7 @@ def at_home(folder: Path, openai_archive: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory, openai_archive):
     """{(notebook, user): (process, its executed notebook)}."""
+    sockets = tempfile.mkdtemp()  # the path of a socket may have some hundred characters
     folder, processes = tmp_path_factory.mktemp("notebooks"), {}
     nowhere = "http://127.0.0.1:9"  # the proxy of somebody without a network
     common = {"CVASSIGN_SMOKE": "1", "CVASSIGN_RETRAIN": "0", "OMP_NUM_THREADS": "1"}
@@ -91,12 +93,18 @@ def running(tmp_path_factory, openai_archive):
         for notebook in (n for n, who in RUNS if who == user):
             command = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute"]
             command += ["--output-dir", own, project / "notebooks" / notebook.name]
+            # Sockets with names of their own: of kernels that start together, two may choose the
+            # same port, and one then waits for ever.
+            command += ["--KernelManager.transport=ipc"]
+            command += [f"--KernelManager.ip={sockets}/{len(processes)}"]
+            command += ["--ExecutePreprocessor.startup_timeout=600"]  # seconds, for busy cores
             pipes = dict(text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
             process = subprocess.Popen(command, env=environment | changes, cwd=own, **pipes)
             processes[notebook, user] = process, own / notebook.name
     yield processes
     for process, _ in processes.values():
         process.kill()
+    shutil.rmtree(sockets)
 
 
 @pytest.mark.parametrize("notebook, user", RUNS, ids=lambda v: getattr(v, "stem", v))
