@@ -6,15 +6,19 @@ ifeq ($(PYTHON),.venv/bin/python)
 SETUP := .venv/installed
 endif
 
+REST := tests $(addprefix --ignore=tests/,test_notebooks.py clip study)
+
 .PHONY: test notebooks report
 
 test: $(SETUP)
 	$(PYTHON) -m ruff check --quiet .
 	$(PYTHON) -m ruff format --check --quiet .
-# The notebooks run beside the other tests, as either alone leaves a core idle.
-	$(PYTHON) -m pytest -q tests/test_notebooks.py & notebooks=$$!; \
-	$(PYTHON) -m pytest -q tests --ignore=tests/test_notebooks.py; code=$$?; \
-	wait $$notebooks && exit $$code
+# Side by side, as one alone leaves a core idle; Ctrl-C ends all.
+	trap 'kill 0' INT; code=0; running=; \
+	for part in tests/test_notebooks.py "tests/clip tests/study" "$(REST)"; do \
+	  $(PYTHON) -m pytest -q $$part & running="$$running $$!"; \
+	done; \
+	for process in $$running; do wait $$process || code=1; done; exit $$code
 
 notebooks: $(SETUP)
 	$(PYTHON) -m nbconvert --to notebook --execute --inplace notebooks/*.ipynb
