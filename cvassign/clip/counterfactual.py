@@ -282,15 +282,18 @@ def brings_back(strip: dict, model: str, k: int = 5) -> tuple[list[str], str]:
     Returns:
         The changes, and "tested" where they are reasons; else "close call" (rank up to 2k as it
         is), "nothing tried", "a photo only" (`PHOTOS`: another picture), or "not decided" (one of
-        `NEUTRAL` does it too).
+        `NEUTRAL` does it too, or only a surface that is recognised without the drawing).
     """
     rank = {name: ranks[model] for name, (_, ranks) in strip.items()}
     back = sorted((name for name in rank if name != AS_IS and rank[name] <= k), key=rank.get)
     if rank[AS_IS] <= 2 * k:
         return back, "close call"
-    if not set(back) - set(PHOTOS):
+    reasons = set(back) - set(PHOTOS)
+    if not reasons:
         return back, "a photo only" if back else "nothing tried"
-    return back, "not decided" if set(back) & set(NEUTRAL) else "tested"
+    pasted = {"surface"} if "surface alone" in back else set()
+    decided = reasons - pasted and not reasons & set(NEUTRAL)
+    return back, "tested" if decided else "not decided"
 
 
 def row(picture, strip: dict, model: str) -> dict:

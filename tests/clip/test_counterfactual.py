@@ -211,6 +211,9 @@ def test_ranks_follow_the_model(pictures):
         (11, ["grey", "turned"], "not decided"),
         (11, ["smaller"], "not decided"),
         (11, ["grey", "photo in place"], "tested"),
+        (11, ["surface", "photo in place"], "tested"),
+        (11, ["surface", "surface alone"], "not decided"),
+        (11, ["surface", "surface alone", "grey"], "tested"),
     ],
 )
 def test_a_reason_is_one_only_where_a_neutral_change_does_not_do_it_too(as_is, back, verdict):
