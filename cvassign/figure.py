@@ -35,12 +35,12 @@ STYLE = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "0.4",
     "xtick.color": "0.4", "ytick.color": "0.4", "xtick.labelcolor": "black",
     "ytick.labelcolor": "black", "axes.grid": True, "grid.color": "0.9", "axes.axisbelow": True,
-    "lines.linewidth": 1.6, "image.interpolation": "nearest",
+    "lines.linewidth": 1.6, "lines.dashed_pattern": (4, 1.5), "lines.dotted_pattern": (1, 1.2),
+    "lines.dashdot_pattern": (5, 1.5, 1, 1.5), "image.interpolation": "nearest",
     "figure.constrained_layout.use": True, "figure.dpi": 100,
 }  # fmt: skip
 MODEL_COLOURS = {"ViT": "#0072B2", "Diff-ViT": "#D55E00"}
 COLOURS = ("#117733", "#AA4499", "#BB9900", "#44AA99", "#332288", "#999999", "#000000")
-DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 
 
 def styled(draw):
@@ -101,15 +101,15 @@ def errorbars(ax: Axes, x: Sequence, values: Sequence, colour, **look) -> None:
     ax.errorbar(x, mean, (mean - low, high - mean), color=colour, **look)
 
 
-def plot(ax: Axes, x: Sequence, lines: dict[str, Sequence]) -> None:
+def lines(ax: Axes, x: Sequence, named: dict[str, Sequence]) -> None:
     """A line for each name: of numbers (n,), or of (n, 3) mean, low, high, with its intervals; a
     model in its own colour."""
-    for i, (name, values) in enumerate(lines.items()):
-        colour, x_of = MODEL_COLOURS.get(name, COLOURS[i % len(COLOURS)]), x[: len(values)]
+    for i, (name, values) in enumerate(named.items()):
+        colour = MODEL_COLOURS.get(name, COLOURS[i % len(COLOURS)])
         if np.ndim(values) == 2:
-            errorbars(ax, x_of, values, colour, label=name)
+            errorbars(ax, x[: len(values)], values, colour, label=name)
         else:
-            ax.plot(x_of, values, "o-", ms=4, color=colour, label=name)
+            ax.plot(x[: len(values)], values, "o-", ms=4, color=colour, label=name)
 
 
 def whole_ticks(ax: Axes) -> None:

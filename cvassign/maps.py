@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from cvassign.figure import COLOURS, DASHES, WIDTH, legend_below, plot, styled, whole_ticks, wrapped
+from cvassign.figure import COLOURS, WIDTH, legend_below, lines, styled, whole_ticks, wrapped
 
 SEQUENTIAL, DIVERGING = "inferno", "RdBu_r"
 OPACITY = 0.65  # of a map over its image
@@ -152,9 +152,9 @@ def _rows_of_maps(images, grids: dict, heads: list[str], texts, title: str, comm
     fig, axes = _cells(B * n, 1 + len(heads), title, **spaces)
     for row, (b, name) in zip(axes, product(range(B), grids)):
         row[0].imshow(images[b])
-        lines = [name] if n > 1 else []
-        lines += [_two_lines(texts[name][b])] if name in texts else []
-        row[0].set_ylabel("\n".join(lines), **LEFT)
+        before = [name] if n > 1 else []
+        before += [_two_lines(texts[name][b])] if name in texts else []
+        row[0].set_ylabel("\n".join(before), **LEFT)
         for ax, grid in zip(row[1:], grids[name][b]):  # a Diff-ViT has half as many heads
             _overlay(ax, images[b], grid, signed[name], limit)
     for ax, head in zip(axes[0], ("image", *heads)):
@@ -363,7 +363,7 @@ def perturbation_curves(scores: dict[str, dict], title: str = "") -> Figure:
     fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.3), sharey=True)
     for i, (ax, name) in enumerate(zip(axes, ("deletion", "insertion"))):
         curves = {key: row["curves"][i] for key, row in scores.items()}
-        plot(ax, np.linspace(0, 100, len(next(iter(curves.values())))), curves)
+        lines(ax, np.linspace(0, 100, len(next(iter(curves.values())))), curves)
         ax.set(title=name, xlabel=f"patches {('taken away', 'put in')[i]} (%)")
     axes[0].set_ylabel("probability of the class (%)")
     return legend_below(fig, title)
@@ -376,14 +376,12 @@ def by_layer(panels: dict[str, dict], uniform: dict | None = None, title: str = 
     Args:
         panels: {axis label: {line's name: (L,), or (L, 3) mean, low, high}}.
         uniform: {axis label: value of attention that is the same everywhere}, drawn dashed.
-        title: of the figure.
     """
     fig, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3.3), squeeze=False)
-    for ax, (label, lines) in zip(axes[0], panels.items()):
-        plot(ax, range(1, 1 + max(map(len, lines.values()))), lines)
-        ax.set(xlabel="layer", ylabel=label)
+    for ax, (name, of_models) in zip(axes[0], panels.items()):
+        lines(ax, range(1, 1 + max(map(len, of_models.values()))), of_models)
+        ax.set(xlabel="layer", ylabel=name)
         whole_ticks(ax)
-        if label in (uniform or {}):
-            line = ax.axhline(uniform[label], color="0.4", lw=1, ls=DASHES[1])
-            line.set_label("if attention were uniform")
+        if name in (uniform or {}):
+            ax.axhline(uniform[name], color="0.4", lw=1, ls="--", label="if attention were uniform")
     return legend_below(fig, title)

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from cvassign.attention import lambda_init_of
 from cvassign.figure import (
     COLOURS,
-    DASHES,
     MODEL_COLOURS,
     WIDTH,
     errorbars,
@@ -23,6 +22,8 @@ from cvassign.figure import (
 )
 from cvassign.results import Result, by_name
 from cvassign.stats import Noise, interval
+
+DASHES = ("-", "--", ":", "-.")
 
 
 def band(ax: Axes, x: Sequence, values: np.ndarray, colour, **line) -> None:
@@ -64,14 +65,14 @@ def loss_curves(results: Sequence[Result], title: str = "") -> Figure:
     """
     groups = sorted(by_name(results), key=lambda g: list(MODEL_COLOURS).index(g[0].kind))
     models, labels = ({getattr(g[0], key) for g in groups} for key in ("kind", "label"))
-    if len(labels) > (room := len(COLOURS) if len(models) == 1 else 1):
-        raise ValueError(f"one panel can tell {room} labels apart, got {len(labels)}: loss_grid")
+    if len(labels) > (most := len(COLOURS) if len(models) == 1 else 1):
+        raise ValueError(f"expected at most {most} labels, got {len(labels)}: take loss_grid")
     fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.3), sharex=True, sharey=True)
     for ax, split, name in zip(axes, ("train", "val"), ("Training", "Validation")):
         for i, group in enumerate(groups):
             text, colour, dash = group[0].label, COLOURS[i], DASHES[i % len(DASHES)]
             if len(labels) == 1:
-                text, colour, dash = group[0].kind, MODEL_COLOURS[group[0].kind], DASHES[0]
+                text, colour, dash = group[0].kind, MODEL_COLOURS[group[0].kind], "-"
             text += f" ({len(group)} seeds)" * (len(group) > 1)
             band(ax, *_loss(group, split), colour, linestyle=dash, label=text)
         ax.set(title=name, xlabel="epoch")
@@ -98,7 +99,7 @@ def loss_grid(
             ax.plot(epochs, values.mean(axis=0), label=f"{group[0].kind}, reference", **look)
     for group in groups:
         ax, model = axes[group[0].label], group[0].kind
-        look = {"ls": DASHES[1], "lw": 1.1, "label": f"{model}, training"}
+        look = {"ls": "--", "lw": 1.1, "label": f"{model}, training"}
         band(ax, *_loss(group, "train"), MODEL_COLOURS[model], **look)
         band(ax, *_loss(group, "val"), MODEL_COLOURS[model], label=f"{model}, validation")
         whole_ticks(ax)
@@ -183,7 +184,7 @@ def first_lambdas(results: Sequence[Result], marked: str = "", title: str = "") 
         ax.text(-0.01, place, names[i], ha="right", **look)
         ax.text(1.01, place, f"{groups[i][0].train.epochs} epochs", color="0.45", **look)
     ax.axvline(0, color="0.4", lw=0.8)
-    ax.axvline(lambda_init_of(1), color="0.4", lw=0.8, ls=DASHES[1])
+    ax.axvline(lambda_init_of(1), color="0.4", lw=0.8, ls="--")
     ax.set(xlabel=f"λ of layer 1 at the end (dashed: λ_init {lambda_init_of(1):g})", title=title)
     ax.set(yticks=[], ylim=(-1, len(groups)))
     return fig

@@ -27,8 +27,7 @@ def test_the_table_is_added_to_every_image(name):
 
 
 def test_none_changes_nothing():
-    module, x = POSITIONS["none"](GRID, D), tokens()
-    assert torch.equal(module(x), x) and module.table() is None
+    assert torch.equal(POSITIONS["none"](GRID, D)(tokens()), tokens())
 
 
 @pytest.mark.parametrize("name", POSITIONS)
@@ -38,14 +37,11 @@ def test_tokens_go_on_in_fp32(name):
 
 
 @pytest.mark.parametrize("name", POSITIONS)
-def test_parameters_and_their_gradient(name):
+def test_only_what_is_learned_is_a_parameter_and_stored(name):
     counts = {"learned_1d": (N + 1) * D, "learned_2d": 2 * GRID * D // 2 + D}
     module, count = POSITIONS[name](GRID, D), counts.get(name, 0)
     assert sum(p.numel() for p in module.parameters()) == count
     assert bool(module.state_dict()) == bool(count)  # what is fixed is not stored
-    if count:
-        (module(tokens()) * tokens()).sum().backward()
-        assert all((p.grad != 0).all() for p in module.parameters())
 
 
 @pytest.mark.parametrize("name", ("learned_1d", "learned_2d"))
