@@ -63,7 +63,7 @@ def loss_curves(results: Sequence[Result], title: str = "") -> Figure:
     The two losses are not the same quantity: the training loss is that of augmented images with
     smoothed labels. ValueError if there are more runs than can be told apart (then `loss_grid`).
     """
-    groups = sorted(by_name(results), key=lambda g: list(MODEL_COLOURS).index(g[0].kind))
+    groups = by_name(results)
     models, labels = ({getattr(g[0], key) for g in groups} for key in ("kind", "label"))
     if len(labels) > (most := len(COLOURS) if len(models) == 1 else 1):
         raise ValueError(f"expected at most {most} labels, got {len(labels)}: take loss_grid")
@@ -215,7 +215,7 @@ def hyperparameters(
     for ax in axes.flat[1:5]:
         ax.sharey(axes.flat[0])  # but AdamW, whose accuracies would flatten the others
     for ax, (key, name) in zip(axes.flat, names.items()):
-        for model in (m for m in MODEL_COLOURS if any(r.kind == m for r in results)):
+        for model in dict.fromkeys(r.kind for r in results):
             base, *rest = (r for r in results if r.kind == model)
             adamw = [r for r in rest if r.train.optimizer != base.train.optimizer]
             if key == "adamw":
