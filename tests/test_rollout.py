@@ -114,10 +114,7 @@ def test_wrong_shapes_are_named(name, shape):
 
 def test_cls_attention_and_rollout_map_are_the_row_of_cls_without_its_own_column():
     attentions = softmax_maps()
-    got = rollout.cls_attention(attentions)
-    assert got.shape == (L, B, H, N)
-    for n in range(N):
-        assert torch.equal(got[..., n], attentions[..., 0, n + 1])
+    assert torch.equal(rollout.cls_attention(attentions), attentions[:, :, :, 0, 1:])
     rolled = rollout.attention_rollout(attentions)
     assert torch.equal(rollout.rollout_map(rolled), rolled[:, 0, 1:])
     with pytest.raises(ValueError, match="B, N\\+1, N\\+1.*5, 5"):
@@ -170,11 +167,10 @@ WORST_FIRST = [0.0, 0.1, 0.3, 0.6, 1.0]
 @pytest.mark.parametrize("batch_size", (1, 3, 1000))
 def test_curves_of_a_perfect_and_of_an_inverted_map(batch_size):
     maps, options = torch.stack([WEIGHTS, -WEIGHTS]), dict(batch_size=batch_size)
-    for insert in (True, False):
+    gained = torch.tensor([BEST_FIRST, WORST_FIRST])
+    for insert, expected in ((True, gained), (False, 1 - gained)):
         share, curves = rollout.perturbation_curve(weighing_model, IMAGES, maps, insert, **options)
         torch.testing.assert_close(share, torch.tensor([0, 0.25, 0.5, 0.75, 1]))
-        expected = torch.tensor([BEST_FIRST, WORST_FIRST])
-        expected = expected if insert else 1 - expected
         torch.testing.assert_close(curves, expected, rtol=0, atol=1e-5)
 
 
