@@ -66,7 +66,7 @@ def loss_curves(results: Sequence[Result], title: str = "") -> Figure:
     groups = by_name(results)
     models, labels = ({getattr(g[0], key) for g in groups} for key in ("kind", "label"))
     if len(labels) > (most := len(COLOURS) if len(models) == 1 else 1):
-        raise ValueError(f"expected at most {most} labels, got {len(labels)}: take loss_grid")
+        raise ValueError(f"expected no more labels than {most}, got {len(labels)}: take loss_grid")
     fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.3), sharex=True, sharey=True)
     for ax, split, name in zip(axes, ("train", "val"), ("Training", "Validation")):
         for i, group in enumerate(groups):

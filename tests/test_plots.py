@@ -47,7 +47,7 @@ def test_histories_must_fit():
     for draw, runs, words in (
         (plots.loss_curves, seeds, r"'a'.*'train_loss_tenths'.*\[4"),
         (plots.loss_curves, [], "at least one result"),
-        (plots.loss_curves, many, "at most 1 labels, got 2: take loss_grid"),
+        (plots.loss_curves, many, "no more labels than 1, got 2: take loss_grid"),
         (plots.lambda_curves, seeds[:1], "'a'.*'lambdas'"),
     ):
         with pytest.raises(ValueError, match=words):
