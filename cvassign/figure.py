@@ -17,7 +17,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from PIL import Image
 
 from cvassign.files import replacing
 from cvassign.settings import SMOKE
@@ -36,25 +35,21 @@ STYLE = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "0.4",
     "xtick.color": "0.4", "ytick.color": "0.4", "xtick.labelcolor": "black",
     "ytick.labelcolor": "black", "axes.grid": True, "grid.color": "0.9", "axes.axisbelow": True,
-    "lines.linewidth": 1.6, "image.interpolation": "nearest",
+    "lines.linewidth": 1.6, "lines.dashed_pattern": (4, 1.5), "lines.dotted_pattern": (1, 1.2),
+    "lines.dashdot_pattern": (5, 1.5, 1, 1.5), "image.interpolation": "nearest",
     "figure.constrained_layout.use": True, "figure.dpi": 100,
 }  # fmt: skip
 MODEL_COLOURS = {"ViT": "#0072B2", "Diff-ViT": "#D55E00"}
 COLOURS = ("#117733", "#AA4499", "#BB9900", "#44AA99", "#332288", "#999999", "#000000")
-DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
-
-
-def _style(**changes):
-    """The common style in place of whatever the user has set: figures are the same everywhere."""
-    return plt.style.context(STYLE | changes, after_reset=True)
 
 
 def styled(draw):
-    """Makes a function draw in the common style and leave no open figure behind."""
+    """Makes a function draw in the common style, in place of whatever the user has set, and leave
+    no open figure behind."""
 
     @wraps(draw)
     def drawn(*args, **kwargs) -> Figure:
-        with _style():
+        with plt.style.context(STYLE, after_reset=True):
             figure = draw(*args, **kwargs)
         plt.close(figure)  # an open figure is shown by a notebook whether asked for or not
         return figure
@@ -62,29 +57,18 @@ def styled(draw):
     return drawn
 
 
-def has_photo(figure: Figure) -> bool:
-    """Whether any panel shows a picture in true colours; a heat map of numbers is none."""
-    return any(image.get_array().ndim == 3 for ax in figure.axes for image in ax.images)
-
-
 def encoded(figure: Figure) -> tuple[bytes, str]:
     """The figure's file and its ending, in the highest resolution that takes below `MAX_BYTES`: a
     JPEG where it has pictures, whose colours no palette may touch, else a PNG."""
-    kind, drawn = "jpg" if has_photo(figure) else "png", {}
+    photo = any(image.get_array().ndim == 3 for ax in figure.axes for image in ax.images)
+    # Without matplotlib's version in it the same figure gives the same PNG.
+    kind, metadata = ("jpg", None) if photo else ("png", {"Software": None})
+    # Ticks are made when drawn, in the style of then; the layout stays as it was made.
+    style = STYLE | {"figure.constrained_layout.use": False}
     for dpi, quality in SIZES:
-        if dpi not in drawn:  # slow: once for all qualities
-            drawn[dpi] = io.BytesIO()
-            # Without matplotlib's version in it the same figure gives the same file.
-            quick = {"optimize": True} if kind == "png" else {"compress_level": 1}
-            options = {"metadata": {"Software": None}, "pil_kwargs": quick}
-            # Ticks are made when drawn, in the style of then; the layout stays as it was made.
-            with _style(**{"figure.constrained_layout.use": False}):
-                figure.savefig(drawn[dpi], format="png", dpi=dpi, **options)
-        file = drawn[dpi]
-        if kind == "jpg":
-            file, picture = io.BytesIO(), Image.open(drawn[dpi]).convert("RGB")
-            look = {"subsampling": 0, "optimize": True, "dpi": (dpi, dpi)}  # colour at full size
-            picture.save(file, "jpeg", quality=quality, **look)
+        file, pil = io.BytesIO(), {"quality": quality, "subsampling": 0, "optimize": True}
+        with plt.style.context(style, after_reset=True):
+            figure.savefig(file, format=kind, dpi=dpi, metadata=metadata, pil_kwargs=pil)
         if file.tell() < MAX_BYTES:
             break
     return file.getvalue(), kind
@@ -110,16 +94,22 @@ def show(figure: Figure, name: str, folder: Path | None = None):
     return display.Image(data=content, width=round(100 * figure.get_figwidth()))
 
 
-def colour_of(name: str, i: int) -> str:
-    """A model's own colour, else the i-th of the others."""
-    return MODEL_COLOURS.get(name, COLOURS[i % len(COLOURS)])
-
-
 def errorbars(ax: Axes, x: Sequence, values: Sequence, colour, **look) -> None:
     """Points with their intervals, from `values` (n, 3): mean, low, high."""
     mean, low, high = np.asarray(values, dtype=float).T
     look = {"marker": "o", "ms": 4, "elinewidth": 1} | look
     ax.errorbar(x, mean, (mean - low, high - mean), color=colour, **look)
+
+
+def lines(ax: Axes, x: Sequence, named: dict[str, Sequence]) -> None:
+    """A line for each name: of numbers (n,), or of (n, 3) mean, low, high, with its intervals; a
+    model in its own colour."""
+    for i, (name, values) in enumerate(named.items()):
+        colour = MODEL_COLOURS.get(name, COLOURS[i % len(COLOURS)])
+        if np.ndim(values) == 2:
+            errorbars(ax, x[: len(values)], values, colour, label=name)
+        else:
+            ax.plot(x[: len(values)], values, "o-", ms=4, color=colour, label=name)
 
 
 def whole_ticks(ax: Axes) -> None:
@@ -137,10 +127,8 @@ def panels(names: Sequence[str], columns: int, xlabel: str) -> tuple[Figure, dic
     columns = min(columns, len(names))
     rows = -(-len(names) // columns)
     titles = [wrapped(name, 110 // columns) for name in names]
-    lines = max(title.count("\n") for title in titles)
-    size = WIDTH, (1.8 + 0.15 * lines) * rows + 0.6
-    grid = dict(figsize=size, sharex=True, sharey=True, squeeze=False)
-    fig, axes = plt.subplots(rows, columns, **grid)
+    size = WIDTH, (1.8 + 0.15 * max(title.count("\n") for title in titles)) * rows + 0.6
+    fig, axes = plt.subplots(rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
     for ax in axes.flat[len(names) :]:
         ax.remove()
     for i, (ax, title) in enumerate(zip(axes.flat, titles)):
@@ -152,12 +140,11 @@ def panels(names: Sequence[str], columns: int, xlabel: str) -> tuple[Figure, dic
     return fig, dict(zip(names, axes.flat))
 
 
-def legend_below(fig: Figure, title: str = "", columns: int | None = None) -> Figure:
+def legend_below(fig: Figure, title: str = "") -> Figure:
     """The figure with a title, and one legend for all panels under it: each text once, in as many
     columns as fit. It grows by the legend's height, so that the panels keep theirs."""
     entries = {t: h for ax in fig.axes for h, t in zip(*ax.get_legend_handles_labels())}
-    longest = max(len(text) for text in entries)
-    columns = columns or max(1, min(4, int(WIDTH / (0.55 + 0.075 * longest))))
+    columns = max(1, min(4, int(WIDTH / (0.55 + 0.075 * max(map(len, entries))))))
     fig.set_figheight(fig.get_figheight() + 0.19 * -(-len(entries) // columns))
     fig.legend(entries.values(), entries, loc="outside lower center", ncols=columns)
     fig.suptitle(title)

@@ -10,6 +10,7 @@ signed one has a diverging scale centred at 0, as wide as its largest weight of 
 Shapes: B batch, L layers, H heads, N = g² patches, S pixels a side, D embed_dim.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import product
 
@@ -22,17 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from cvassign.figure import (
-    COLOURS,
-    DASHES,
-    WIDTH,
-    colour_of,
-    errorbars,
-    legend_below,
-    styled,
-    whole_ticks,
-    wrapped,
-)
+from cvassign.figure import COLOURS, WIDTH, legend_below, lines, styled, whole_ticks, wrapped
 
 SEQUENTIAL, DIVERGING = "inferno", "RdBu_r"
 OPACITY = 0.65  # of a map over its image
@@ -49,14 +40,19 @@ def _images(images) -> np.ndarray:
     return x.transpose(0, 2, 3, 1)
 
 
-def _grids(name: str, maps, shape: str, batch: int) -> np.ndarray:
-    """Checked maps on their patch grid; `shape` names the axes, for example "L, B, H, N"."""
-    maps, axes = np.asarray(maps, dtype=float), shape.split(", ")
-    g = int(np.sqrt(maps.shape[-1]))
-    if maps.ndim != len(axes) or g * g != maps.shape[-1] or maps.shape[axes.index("B")] != batch:
-        expected = f"maps of {name!r} ({shape}) with B = {batch} and N = g²"
-        raise ValueError(f"expected {expected}, got {maps.shape}")
-    return maps.reshape(*maps.shape[:-1], g, g)
+def _checked(images, maps: dict, shape: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Checked images (B, S, S, 3), and the maps of each name on their patch grid; `shape` names
+    the axes of the maps, for example "L, B, H, N"."""
+    images, grids, axes = _images(images), {}, shape.split(", ")
+    for name, of_name in maps.items():
+        of_name = np.asarray(of_name, dtype=float)
+        *front, N = of_name.shape
+        g, B = math.isqrt(N), len(images)
+        if of_name.ndim != len(axes) or g * g != N or front[axes.index("B")] != B:
+            expected = f"maps of {name!r} ({shape}) with B = {B} and N = g²"
+            raise ValueError(f"expected {expected}, got {of_name.shape}")
+        grids[name] = of_name.reshape(*front, g, g)
+    return images, grids
 
 
 def captions(labels, predictions, classes: Sequence[str]) -> list[str]:
@@ -80,49 +76,30 @@ def _two_lines(caption: str) -> str:
     return caption if "\n" in caption else caption.replace(" ✗ ", "\n✗ ")
 
 
-def _cells(
-    rows: int,
-    columns: int,
-    title: str,
-    left: float,
-    top: float,
-    bottom: float = 0.06,
-    text: float = 0.0,
-    group: int = 1,
-    between: float = 0.0,
-) -> tuple[Figure, np.ndarray]:
-    """Square cells without axes, close together, under a title; sizes of the margins in inches.
+def _cells(rows: int, columns: int, title: str, left, top, bottom=0.06, group=1, between=0.0):
+    """A figure and its square cells without axes (rows, columns), close together, under a title.
 
-    `text` is the height of the text above each row; `between` that after each `group` of rows.
-    The fewer the rows, the larger the cells. Every size is known beforehand, so nothing has to be
-    laid out: a grid of 150 axes would take constrained layout many seconds.
+    The margins left, top, bottom, and `between` each `group` of rows, are in inches; the fewer the
+    rows, the larger the cells. Every size is known beforehand, so nothing has to be laid out: a
+    grid of 150 axes would take constrained layout many seconds.
     """
     gap, top = 0.06, top + 0.3 * bool(title)
     side = min(max(0.9, min(1.7, 11 / rows)), (WIDTH - left - gap) / columns - gap)
     width = left + columns * (side + gap) + gap
-    height = top + rows * (side + gap + text) + (rows // group - 1) * between + bottom
+    height = top + rows * (side + gap) + (rows // group - 1) * between + bottom
     fig = plt.figure(figsize=(width, height), layout="none")
     axes = np.empty((rows, columns), dtype=object)
     for r, c in np.ndindex(rows, columns):
         x = left + c * (side + gap)
-        y = height - top - r * (side + gap + text) - r // group * between - text - side
-        axes[r, c] = fig.add_axes((x / width, y / height, side / width, side / height))
-        axes[r, c].set(xticks=[], yticks=[])
-        axes[r, c].spines[:].set_visible(False)
-        axes[r, c].grid(False)
+        y = height - top - r * (side + gap) - r // group * between - side
+        place = x / width, y / height, side / width, side / height
+        axes[r, c] = fig.add_axes(place, xticks=[], yticks=[], frame_on=False)
     # Over the pictures: the margin of names would draw the figure's centre to the left.
     fig.suptitle(title, x=(left + width) / 2 / width, y=1 - 0.1 / height, va="top")
     return fig, axes
 
 
-def _hide(axes: Sequence[Axes]) -> None:
-    for ax in axes:
-        ax.set_visible(False)
-
-
-def _overlay(
-    ax: Axes, image: np.ndarray, grid: np.ndarray, signed: bool, limit: float | None = None
-) -> None:
+def _overlay(ax: Axes, image, grid, signed: bool, limit: float | None = None) -> None:
     """A map (g, g) over a grey image (S, S, 3). A signed map's scale reaches to `limit`, else to
     its own largest weight.
 
@@ -162,28 +139,24 @@ def _scales(fig: Figure, signed: dict[str, bool], what: str, limit: float | None
             bar.set_ticks(list(texts), labels=list(texts.values()))
 
 
-def _rows_of_maps(
-    images, grids: dict, heads: list[str], texts: dict | None, title: str, common: bool = False
-) -> Figure:
-    """A row an image and model: the image, then the model's maps, a list of (B, g, g)."""
-    B, texts = len(images), texts or {}
+def _rows_of_maps(images, grids: dict, heads: list[str], texts, title: str, common=False) -> Figure:
+    """A row an image and model: the image, then the model's maps, of (B, columns, g, g)."""
+    B, n, texts = len(images), len(grids), texts or {}  # n rows an image
     for name, text in texts.items():
         if name not in grids or len(text) != B:
             expected = f"captions of {B} images for {list(grids)}"
             raise ValueError(f"expected {expected}, got {len(text)} for {name!r}")
     limit = max(np.abs(maps).max() for maps in grids.values()) if common else None
-    signed = {name: common or bool(np.stack(maps).min() < 0) for name, maps in grids.items()}
-    n = len(grids)  # rows an image
+    signed = {name: common or bool(maps.min() < 0) for name, maps in grids.items()}
     spaces = dict(left=1.0, top=0.3, bottom=0.6, group=n, between=0.12 * (n > 1))
     fig, axes = _cells(B * n, 1 + len(heads), title, **spaces)
     for row, (b, name) in zip(axes, product(range(B), grids)):
         row[0].imshow(images[b])
-        lines = [name] if n > 1 else []
-        lines += [_two_lines(texts[name][b])] if name in texts else []
-        row[0].set_ylabel("\n".join(lines), **LEFT)
-        for ax, grid in zip(row[1:], grids[name]):
-            _overlay(ax, images[b], grid[b], signed[name], limit)
-        _hide(row[1 + len(grids[name]) :])  # a Diff-ViT has half as many heads
+        before = [name] if n > 1 else []
+        before += [_two_lines(texts[name][b])] if name in texts else []
+        row[0].set_ylabel("\n".join(before), **LEFT)
+        for ax, grid in zip(row[1:], grids[name][b]):  # a Diff-ViT has half as many heads
+            _overlay(ax, images[b], grid, signed[name], limit)
     for ax, head in zip(axes[0], ("image", *heads)):
         ax.set_title(head, fontsize=9, pad=4)
     _scales(fig, signed, "weights of ", limit)
@@ -192,12 +165,7 @@ def _rows_of_maps(
 
 @styled
 def head_maps(
-    images,
-    attention: dict,
-    captions: dict | None = None,
-    layer: int = -1,
-    title: str = "",
-    common: bool = False,
+    images, attention: dict, captions: dict | None = None, layer=-1, title="", common=False
 ) -> Figure:
     """CLS attention of every head of one layer, and the heads' mean.
 
@@ -207,28 +175,24 @@ def head_maps(
         captions: {model: B texts}, see `captions`.
         common: all maps on one scale, whose colour bar has numbers: what is pale is small.
     """
-    images, grids = _images(images), {}
-    for name, maps in attention.items():
-        of_layer = _grids(name, maps, "L, B, H, N", len(images))[layer].swapaxes(0, 1)
-        grids[name] = [of_layer.mean(axis=0), *of_layer]
-    heads = ["mean", *(f"head {h}" for h in range(1, max(map(len, grids.values()))))]
-    return _rows_of_maps(images, grids, heads, captions, title, common)
+    images, grids = _checked(images, attention, "L, B, H, N")
+    grids = {k: np.insert(m[layer], 0, m[layer].mean(axis=1), axis=1) for k, m in grids.items()}
+    heads = max(maps.shape[1] for maps in grids.values())
+    names = ["mean", *(f"head {h}" for h in range(1, heads))]
+    return _rows_of_maps(images, grids, names, captions, title, common)
 
 
 @styled
 def layer_maps(images, attention: dict, captions: dict | None = None, title: str = "") -> Figure:
     """CLS attention in every layer, the mean over its heads. Arguments as for `head_maps`."""
-    images, grids = _images(images), {}
-    for name, maps in attention.items():
-        grids[name] = list(_grids(name, maps, "L, B, H, N", len(images)).mean(axis=2))
-    layers = [f"layer {i + 1}" for i in range(max(map(len, grids.values())))]
-    return _rows_of_maps(images, grids, layers, captions, title)
+    images, grids = _checked(images, attention, "L, B, H, N")
+    grids = {name: maps.mean(axis=2).swapaxes(0, 1) for name, maps in grids.items()}
+    layers = max(maps.shape[1] for maps in grids.values())
+    return _rows_of_maps(images, grids, [f"layer {i + 1}" for i in range(layers)], captions, title)
 
 
 @styled
-def rollout_maps(
-    images, maps: dict, captions: Sequence[str] | None = None, title: str = ""
-) -> Figure:
+def rollout_maps(images, maps: dict, captions: Sequence[str] = (), title: str = "") -> Figure:
     """Images in columns, under each its rollout by every model or treatment.
 
     Args:
@@ -236,19 +200,18 @@ def rollout_maps(
         maps: {name of the row: (B, N)} as `rollout.rollout_map` gives it, perhaps signed.
         captions: B texts above the images, see `captions` and `captions_of_all`.
     """
-    images = _images(images)
+    images, grids = _checked(images, maps, "B, N")
     B = len(images)
     texts = [_two_lines(text) for text in captions or [""] * B]
     if len(texts) != B:
         raise ValueError(f"expected captions of {B} images, got {len(texts)}")
-    grids = {name: _grids(name, m, "B, N", B) for name, m in maps.items()}
     signed = {name: bool(grid.min() < 0) for name, grid in grids.items()}
     above = 0.1 + 0.135 * max(text.count("\n") + 1 for text in texts)  # inches of text
     columns, n = min(B, PER_BLOCK), 1 + len(grids)  # rows of a block
     spaces = dict(left=1.0, top=above, bottom=0.6, group=n, between=above + 0.04)
     fig, axes = _cells(-(-B // columns) * n, columns, title, **spaces)
     blocks = axes.reshape(-1, n, columns).swapaxes(1, 2).reshape(-1, n)  # a row an image
-    for image, text, b, column in zip(images, texts, range(B), blocks):
+    for b, (column, image, text) in enumerate(zip(blocks, images, texts)):
         column[0].imshow(image)
         column[0].set_title(text, fontsize=7.5, pad=3)
         for ax, (name, grid) in zip(column[1:], grids.items()):
@@ -256,15 +219,12 @@ def rollout_maps(
         if b % columns == 0:
             for ax, name in zip(column, ("image", *grids)):
                 ax.set_ylabel(wrapped(name, 16), **LEFT)
-    _hide(blocks[B:].flat)
     _scales(fig, signed, "")
     return fig
 
 
 @styled
-def confident_mistakes(
-    images, probabilities, labels, classes: Sequence[str], n: int = 16, title: str = ""
-) -> Figure:
+def confident_mistakes(images, probabilities, labels, classes, n=16, title="") -> Figure:
     """The n images on which the model is most sure of a wrong class, the surest first.
 
     Args:
@@ -282,8 +242,8 @@ def confident_mistakes(
     if not len(wrong):
         raise ValueError("expected at least one wrong prediction, got none")
     columns = min(PER_BLOCK, len(wrong))
-    fig, axes = _cells(-(-len(wrong) // columns), columns, title, left=0.06, top=0.05, text=0.42)
-    _hide(axes.flat[len(wrong) :])
+    rows = -(-len(wrong) // columns)
+    fig, axes = _cells(rows, columns, title, left=0.06, top=0.47, between=0.42)
     for ax, i in zip(axes.flat, wrong):
         ax.imshow(images[i])
         says = f"{classes[predicted[i]]} {100 * p[i].max():.1f} %"
@@ -295,10 +255,7 @@ def confident_mistakes(
 def augmentation_preview(augmented: dict, title: str = "") -> Figure:
     """A row an augmentation, from {its name: (B, 3, S, S) uint8}, a column an image."""
     rows = {name: _images(images) for name, images in augmented.items()}
-    shapes = {images.shape for images in rows.values()}
-    if len(shapes) != 1:
-        raise ValueError(f"expected the same images in every row, got shapes {sorted(shapes)}")
-    B = len(next(iter(rows.values())))
+    B = max(map(len, rows.values()))
     fig, axes = _cells(len(rows), B, title, left=1.6, top=0.06)
     for row, (name, images) in zip(axes, rows.items()):
         for ax, image in zip(row, images):
@@ -307,19 +264,14 @@ def augmentation_preview(augmented: dict, title: str = "") -> Figure:
     return fig
 
 
-def _positions(positions) -> tuple[np.ndarray, int]:
-    """Checked embeddings (N, D) without the CLS token's, and g."""
+def _cosines(positions) -> tuple[np.ndarray, np.ndarray, int]:
+    """Checked embeddings (N, D) without the CLS token's, their cosines (N, N), and g."""
     positions = np.asarray(positions, dtype=float)
-    g, shape = int(np.sqrt(len(positions))), positions.shape
+    g, shape = math.isqrt(len(positions)), positions.shape
     if positions.ndim != 2 or g * g != len(positions):
         raise ValueError(f"expected positions (N, D) of N = g² patches, without CLS; got {shape}")
-    return positions, g
-
-
-def _cosines(positions: np.ndarray) -> np.ndarray:
-    """(N, D) -> (N, N)."""
     unit = positions / np.linalg.norm(positions, axis=1, keepdims=True)
-    return unit @ unit.T
+    return positions, unit @ unit.T, g
 
 
 def position_cosines(positions) -> dict[str, list[list]]:
@@ -330,8 +282,7 @@ def position_cosines(positions) -> dict[str, list[list]]:
         folded", of one row, d as if the image were folded down its middle: at 0 are mirror images,
         without those of the two middle columns, which are neighbours.
     """
-    positions, g = _positions(positions)
-    cosine = _cosines(positions)
+    _, cosine, g = _cosines(positions)
     row, column = np.divmod(np.arange(g * g), g)
     fold = np.minimum(column, g - 1 - column)
     down, across, folded = (abs(x[:, None] - x) for x in (row, column, fold))
@@ -349,9 +300,9 @@ def position_cosines(positions) -> dict[str, list[list]]:
 @styled
 def position_similarity(positions, title: str = "") -> Figure:
     """N x N similarity of the positions (N, D): dot products (left) and cosines (right)."""
-    positions, g = _positions(positions)
+    positions, cosines, g = _cosines(positions)
     fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 4.3))
-    shown = {"dot product": positions @ positions.T, "cosine similarity": _cosines(positions)}
+    shown = {"dot product": positions @ positions.T, "cosine similarity": cosines}
     for ax, (name, values) in zip(axes, shown.items()):
         limit = np.abs(values).max()
         image = ax.imshow(values, cmap=DIVERGING, vmin=-limit, vmax=limit)
@@ -372,22 +323,19 @@ def position_grid(positions, title: str = "") -> Figure:
     Tile (row, column) of the g x g tiles belongs to the patch there; its pixel (i, j) is the
     similarity of that patch's position to the one of patch (i, j). positions: (N, D).
     """
-    positions, g = _positions(positions)
-    tiles = _cosines(positions).reshape(g, g, g, g)
-    period = g + max(1, g // 8)  # a tile and the gap after it
-    mosaic = np.full((g * period, g * period), np.nan)
-    for r, c in np.ndindex(g, g):
-        mosaic[r * period :, c * period :][:g, :g] = tiles[r, c]
-    mosaic = mosaic[: g - period or None, : g - period or None]  # no gap after the last
+    _, cosines, g = _cosines(positions)
+    gap = max(1, g // 8)
+    margins = (0, 0), (0, 0), (0, gap), (0, gap)  # after each tile
+    tiles = np.pad(cosines.reshape(g, g, g, g), margins, constant_values=np.nan)
+    mosaic = tiles.swapaxes(1, 2).reshape(g * (g + gap), -1)[:-gap, :-gap]
     fig, ax = plt.subplots(figsize=(6.4, 5.4))
     image = ax.imshow(mosaic, cmap="viridis", vmin=min(0.0, np.nanmin(mosaic)), vmax=1)
-    ticks = [i * period + (g - 1) / 2 for i in range(g)]
+    ticks = [i * (g + gap) + (g - 1) / 2 for i in range(g)]
     ax.set_xticks(ticks, range(1, g + 1))
     ax.set_yticks(ticks, range(1, g + 1))
     ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
     ax.grid(False)
-    ax.set(xlabel="input patch column", ylabel="input patch row", title=title)
+    ax.set(xlabel="input patch column", ylabel="input patch row", title=title, frame_on=False)
     fig.colorbar(image, ax=ax, label="cosine similarity", shrink=0.85)
     return fig
 
@@ -408,16 +356,6 @@ def position_distance(positions, title: str = "") -> Figure:
     return legend_below(fig)
 
 
-def _lines(ax: Axes, x: Sequence, lines: dict[str, Sequence]) -> None:
-    """A line for each name: of numbers (n,), or of (n, 3) mean, low, high, with its intervals."""
-    for i, (name, values) in enumerate(lines.items()):
-        look = {"marker": "o", "ms": 4, "color": colour_of(name, i), "label": name}
-        if np.ndim(values) == 2:
-            errorbars(ax, x[: len(values)], values, look.pop("color"), **look)
-        else:
-            ax.plot(x[: len(values)], values, **look)
-
-
 @styled
 def perturbation_curves(scores: dict[str, dict], title: str = "") -> Figure:
     """Probability of the class (percent) while patches leave the image (left) or enter it (right),
@@ -425,29 +363,25 @@ def perturbation_curves(scores: dict[str, dict], title: str = "") -> Figure:
     fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.3), sharey=True)
     for i, (ax, name) in enumerate(zip(axes, ("deletion", "insertion"))):
         curves = {key: row["curves"][i] for key, row in scores.items()}
-        _lines(ax, np.linspace(0, 100, len(next(iter(curves.values())))), curves)
+        lines(ax, np.linspace(0, 100, len(next(iter(curves.values())))), curves)
         ax.set(title=name, xlabel=f"patches {('taken away', 'put in')[i]} (%)")
     axes[0].set_ylabel("probability of the class (%)")
     return legend_below(fig, title)
 
 
 @styled
-def by_layer(
-    panels: dict[str, dict], uniform: dict[str, float] | None = None, title: str = ""
-) -> Figure:
+def by_layer(panels: dict[str, dict], uniform: dict | None = None, title: str = "") -> Figure:
     """Numbers of every layer, a panel for each quantity, a line for each model.
 
     Args:
         panels: {axis label: {line's name: (L,), or (L, 3) mean, low, high}}.
         uniform: {axis label: value of attention that is the same everywhere}, drawn dashed.
-        title: of the figure.
     """
     fig, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3.3), squeeze=False)
-    for ax, (label, lines) in zip(axes[0], panels.items()):
-        _lines(ax, range(1, 1 + max(map(len, lines.values()))), lines)
-        ax.set(xlabel="layer", ylabel=label)
+    for ax, (name, of_models) in zip(axes[0], panels.items()):
+        lines(ax, range(1, 1 + max(map(len, of_models.values()))), of_models)
+        ax.set(xlabel="layer", ylabel=name)
         whole_ticks(ax)
-        if label in (uniform or {}):
-            line = ax.axhline(uniform[label], color="0.4", lw=1, ls=DASHES[1])
-            line.set_label("if attention were uniform")
+        if name in (uniform or {}):
+            ax.axhline(uniform[name], color="0.4", lw=1, ls="--", label="if attention were uniform")
     return legend_below(fig, title)

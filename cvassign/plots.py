@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from cvassign.attention import lambda_init_of
 from cvassign.figure import (
     COLOURS,
-    DASHES,
     MODEL_COLOURS,
     WIDTH,
     errorbars,
@@ -22,7 +21,9 @@ from cvassign.figure import (
     whole_ticks,
 )
 from cvassign.results import Result, by_name
-from cvassign.stats import Noise, pooled
+from cvassign.stats import Noise, interval
+
+DASHES = ("-", "--", ":", "-.")
 
 
 def band(ax: Axes, x: Sequence, values: np.ndarray, colour, **line) -> None:
@@ -48,51 +49,36 @@ def _histories(group: list[Result], key: str) -> np.ndarray:
 
 def _loss(group: list[Result], split: str) -> tuple[np.ndarray, np.ndarray]:
     """Epochs (n,) and the loss of each seed (seeds, n); of training ten points an epoch."""
-    if split == "train" and all("train_loss_tenths" in r.history for r in group):
-        tenths = _histories(group, "train_loss_tenths")  # (seeds, epochs, up to ten)
-        epochs = np.arange(1, tenths[0].size + 1) / tenths.shape[2]
-        return epochs, tenths.reshape(len(tenths), -1)
-    values = _histories(group, f"{split}_loss")
-    return np.arange(1, values.shape[1] + 1), values
-
-
-def _styles(groups: list[list[Result]]) -> list[tuple]:
-    """Colour, dashes and legend text of each group: with one model a colour tells the labels apart;
-    with two it tells the model, dashes the label."""
-    models, labels = ({getattr(g[0], k): None for g in groups} for k in ("kind", "label"))
-    room = len(DASHES) * (len(COLOURS) if len(models) == 1 else 1)
-    if len(labels) > room:
-        raise ValueError(f"one panel can tell {room} labels apart, got {len(labels)}: loss_grid")
-    styles = []
-    for group in groups:
-        model, label = group[0].kind, group[0].label
-        i = list(labels).index(label)
-        if len(models) > 1 or len(groups) == 1:
-            colour, text = MODEL_COLOURS[model], model + f", {label}" * (len(labels) > 1)
-        else:
-            colour, text = COLOURS[i % len(COLOURS)], label
-        seeds = f" ({len(group)} seeds)" * (len(group) > 1)
-        styles.append((colour, DASHES[i % len(DASHES)], text + seeds))
-    return styles
+    losses = _histories(group, "train_loss_tenths" if split == "train" else "val_loss")
+    points = losses.reshape(len(losses), -1)
+    an_epoch = points.shape[1] // losses.shape[1]
+    return np.arange(1, points.shape[1] + 1) / an_epoch, points
 
 
 @styled
 def loss_curves(results: Sequence[Result], title: str = "") -> Figure:
-    """Training loss (left) and validation loss (right) of several runs over the epochs.
+    """Training loss (left) and validation loss (right) of several runs over the epochs; a colour
+    tells the models apart, or the labels of one model.
 
     The two losses are not the same quantity: the training loss is that of augmented images with
     smoothed labels. ValueError if there are more runs than can be told apart (then `loss_grid`).
     """
-    groups = sorted(by_name(results), key=lambda g: list(MODEL_COLOURS).index(g[0].kind))
-    styles, models = _styles(groups), len({group[0].kind for group in groups})
+    groups = by_name(results)
+    models, labels = ({getattr(g[0], key) for g in groups} for key in ("kind", "label"))
+    if len(labels) > (most := len(COLOURS) if len(models) == 1 else 1):
+        raise ValueError(f"expected no more labels than {most}, got {len(labels)}: take loss_grid")
     fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.3), sharex=True, sharey=True)
     for ax, split, name in zip(axes, ("train", "val"), ("Training", "Validation")):
-        for group, (colour, dash, text) in zip(groups, styles):
+        for i, group in enumerate(groups):
+            text, colour, dash = group[0].label, COLOURS[i], DASHES[i % len(DASHES)]
+            if len(labels) == 1:
+                text, colour, dash = group[0].kind, MODEL_COLOURS[group[0].kind], "-"
+            text += f" ({len(group)} seeds)" * (len(group) > 1)
             band(ax, *_loss(group, split), colour, linestyle=dash, label=text)
         ax.set(title=name, xlabel="epoch")
         whole_ticks(ax)
     axes[0].set_ylabel("cross-entropy (nats)")
-    return legend_below(fig, title, models if models > 1 else None)  # a column a model
+    return legend_below(fig, title)
 
 
 @styled
@@ -113,7 +99,7 @@ def loss_grid(
             ax.plot(epochs, values.mean(axis=0), label=f"{group[0].kind}, reference", **look)
     for group in groups:
         ax, model = axes[group[0].label], group[0].kind
-        look = {"ls": DASHES[1], "lw": 1.1, "label": f"{model}, training"}
+        look = {"ls": "--", "lw": 1.1, "label": f"{model}, training"}
         band(ax, *_loss(group, "train"), MODEL_COLOURS[model], **look)
         band(ax, *_loss(group, "val"), MODEL_COLOURS[model], label=f"{model}, validation")
         whole_ticks(ax)
@@ -139,9 +125,8 @@ def confusion_matrix(matrix, classes: Sequence[str], title: str = "") -> Figure:
         ax.text(column, row, f"{count:d}", ha="center", va="center", fontsize=8, **look)
     ax.set_xticks(range(K), classes, rotation=40, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(K), classes)
-    ax.set(xlabel="predicted class", ylabel="true class", title=title)
+    ax.set(xlabel="predicted class", ylabel="true class", title=title, frame_on=False)
     ax.grid(False)
-    ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
     fig.colorbar(image, ax=ax, label="mistakes (images)", shrink=0.7)
     return fig
@@ -155,15 +140,14 @@ def lambda_curves(results: Sequence[Result], title: str = "") -> Figure:
     """
     (group,) = by_name(results)
     values = _histories(group, "lambdas").T  # (layers, epochs, seeds)
-    layers, epochs, seeds = values.shape
+    layers, epochs, _ = values.shape
     fig, ax = plt.subplots(figsize=(6.5, 3.6))
     shades = plt.get_cmap("viridis")(np.linspace(0, 0.88, layers))
     places = _apart(values[:, -1].mean(axis=1), 0.055 * (np.nanmax(values) - np.nanmin(values)))
     beside = {"fontsize": 8, "va": "center", "transform": ax.get_yaxis_transform()}
+    x = range(1, epochs + 1)
     for layer, (shade, of_seeds, place) in enumerate(zip(shades, values, places), start=1):
-        x = range(1, epochs + 1)
-        if seeds > 1:
-            ax.plot(x, of_seeds, color=shade, lw=0.8, alpha=0.6, label="_seed")
+        ax.plot(x, of_seeds, color=shade, lw=0.8, alpha=0.6, label="_seed")
         ax.plot(x, of_seeds.mean(axis=1), color=shade, label=f"layer {layer}")
         ax.plot(0, lambda_init_of(layer), "o", color=shade, ms=4, label="_start")
         ends = f"layer {layer}: {of_seeds[-1].mean():.2f}".replace("-", "−")
@@ -200,19 +184,19 @@ def first_lambdas(results: Sequence[Result], marked: str = "", title: str = "") 
         ax.text(-0.01, place, names[i], ha="right", **look)
         ax.text(1.01, place, f"{groups[i][0].train.epochs} epochs", color="0.45", **look)
     ax.axvline(0, color="0.4", lw=0.8)
-    ax.axvline(lambda_init_of(1), color="0.4", lw=0.8, ls=DASHES[1])
+    ax.axvline(lambda_init_of(1), color="0.4", lw=0.8, ls="--")
     ax.set(xlabel=f"λ of layer 1 at the end (dashed: λ_init {lambda_init_of(1):g})", title=title)
     ax.set(yticks=[], ylim=(-1, len(groups)))
     return fig
 
 
 def _setting(result: Result, key: str):
-    return getattr(result.model if hasattr(result.model, key) else result.train, key)
+    return (vars(result.train) | vars(result.model))[key]
 
 
 @styled
 def hyperparameters(
-    results: list[Result], reference: list[Result], title: str = "", noise: Noise | None = None
+    results: list[Result], reference: list[Result], title: str, noise: Noise
 ) -> Figure:
     """Validation accuracy against the value of each hyperparameter, a small panel each.
 
@@ -220,33 +204,31 @@ def hyperparameters(
         results: the reference recipe first, then runs that change one thing in it; of one or of
             both models. AdamW's runs share a panel of their own against its rate.
         reference: all seeds of the reference recipe, drawn as their mean with its 95 % interval.
-        noise: of validation, by default that of `reference` alone, if it has seeds. Inside the
-            band around the mean lies, nineteen times of twenty, a run that differs by its seed.
+        noise: of validation. Inside the band around the mean lies, nineteen times of twenty, a run
+            that differs by its seed.
     """
     seeds = {group[0].kind: [r.val for r in group] for group in by_name(reference)}
-    if not noise and any(len(values) > 1 for values in seeds.values()):
-        noise = pooled(list(seeds.values()))
     names = {"depth": "layers", "embed_dim": "embedding dimension D", "num_heads": "heads",
              "mlp_ratio": "MLP width / D", "learning_rate": "learning rate, Muon",
              "adamw": "learning rate, AdamW (own scale)"}  # fmt: skip
     fig, axes = plt.subplots(2, 3, figsize=(WIDTH, 5))
-    for i in range(1, 5):
-        axes.flat[i].sharey(axes.flat[0])  # but AdamW, whose accuracies would flatten the others
+    for ax in axes.flat[1:5]:
+        ax.sharey(axes.flat[0])  # but AdamW, whose accuracies would flatten the others
     for ax, (key, name) in zip(axes.flat, names.items()):
-        for model in (m for m in MODEL_COLOURS if any(r.kind == m for r in results)):
+        for model in dict.fromkeys(r.kind for r in results):
             base, *rest = (r for r in results if r.kind == model)
-            adamw = [r for r in rest if _setting(r, "optimizer") != _setting(base, "optimizer")]
+            adamw = [r for r in rest if r.train.optimizer != base.train.optimizer]
             if key == "adamw":
                 runs, x = adamw, "learning_rate"
             else:
                 changed = [r for r in rest if _setting(r, key) != _setting(base, key)]
-                runs, x = [r for r in [base, *changed] if r not in adamw], key
-            runs = sorted(runs, key=lambda r: _setting(r, x))
+                runs, x = [base] + [r for r in changed if r not in adamw], key
+            runs.sort(key=lambda r: _setting(r, x))
             colour, n, mean = MODEL_COLOURS[model], len(seeds[model]), np.mean(seeds[model])
             values = [mean if r is base else r.val for r in runs]
             ax.plot(range(len(runs)), values, "o-", ms=4.5, color=colour, label=model)
             ax.set_xticks(range(len(runs)), [f"{_setting(r, x):g}" for r in runs])
-            if noise and base in runs:
+            if base in runs:
                 ax.errorbar(runs.index(base), mean, noise.between(n), color=colour, capsize=3)
                 width = noise.between(1, n)
                 ax.axhspan(mean - width, mean + width, color=colour, alpha=0.12, lw=0)
@@ -271,13 +253,11 @@ def forest(rows: Sequence[tuple], xlabel: str = "points", title: str = "") -> Fi
     fig, ax = plt.subplots(figsize=(WIDTH, 0.9 + 0.3 * len(rows)))
     ax.axvline(0, color="0.4", lw=0.8)
     for y, (_, mean, low, high, n, kind) in enumerate(rows):
-        if kind not in FOREST:
-            raise ValueError(f"kind must be one of {tuple(FOREST)}, got {kind!r}")
         marker, colour = FOREST[kind]
         filled = colour if low > 0 or high < 0 else "white"
         look = dict(fmt=marker, color=colour, ms=6, mfc=filled, elinewidth=1, capsize=3)
         ax.errorbar(mean, y, xerr=[[mean - low], [high - mean]], **look)
-        text = f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]   {n}".replace("-", "−")
+        text = f"{interval((mean, low, high))}   {n}"
         ax.text(1.02, y, text, va="center", fontsize=8.5, transform=ax.get_yaxis_transform())
         if y and kind != rows[y - 1][-1]:
             ax.axhline(y - 0.5, color="0.7", lw=0.8)

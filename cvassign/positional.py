@@ -19,10 +19,6 @@ class NoPosition(nn.Module):
     def __init__(self, grid: int, embed_dim: int):
         super().__init__()
 
-    def table(self) -> None:
-        """There is no table of vectors."""
-        return None
-
     def forward(self, tokens: Tensor) -> Tensor:
         # In fp32, as the sum with a table is: under autocast the patches come in bf16, and the
         # residual stream would stay so, for this kind of position alone.

@@ -11,7 +11,6 @@ g patches a side (N = g²), S pixels a side.
 
 import math
 import warnings
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -109,12 +108,9 @@ def _rows_to_one(weights: Tensor) -> Tensor:
 
 
 def _check_weights(attentions: Tensor) -> None:
-    sums = attentions.sum(-1)
-    # Asked for what is right, not for what is wrong: every comparison with NaN is false.
-    if not (attentions.amin() >= 0 and (sums - 1).abs().amax() <= 1e-2):
-        got = (
-            f"a weight of {attentions.amin():.3g}, sums of {sums.amin():.3g} ... {sums.amax():.3g}"
-        )
+    least, sums = attentions.amin(), attentions.sum(-1)
+    if least < 0 or (sums - 1).abs().amax() > 1e-2:
+        got = f"a weight of {least:.3g}, sums of {sums.amin():.3g} ... {sums.amax():.3g}"
         choose = "for differential attention choose signed='normalise' or signed='clamp'"
         raise ValueError(f"expected weights >= 0 whose rows sum to one, got {got}; {choose}")
 
@@ -146,12 +142,7 @@ def negative_share(attentions: Tensor) -> Tensor:
 
 @torch.no_grad()
 def perturbation_curve(
-    model: Callable[[Tensor], Tensor],
-    images: Tensor,
-    maps: Tensor,
-    insert: bool = False,
-    steps: int | None = None,
-    batch_size: int = 1000,
+    model, images: Tensor, maps: Tensor, insert=False, steps: int | None = None, batch_size=1000
 ) -> tuple[Tensor, Tensor]:
     """Probability of the class that the model says to the whole image, while patches leave it, or
     enter an empty one, in a map's order. In place of a patch is 0, the mean of normalised images.

@@ -102,17 +102,11 @@ class EncoderLayer(nn.Module):
         # One GELU, between the two linear maps; none after the second.
         self.mlp = nn.Sequential(nn.Linear(D, hidden), nn.GELU(), nn.Linear(hidden, D))
 
-    def forward(
-        self,
-        x: Tensor,
-        gates: Tensor | None = None,
-        return_attention: bool = False,
-        keep: int | None = None,
-    ):
+    def forward(self, x: Tensor, gates=None, return_attention: bool = False, keep=None):
         """(B, N, D) -> (B, N, D), and the attention weights if `return_attention`.
 
         Args:
-            gates: (2, B, 1, 1), the factors of the two residual branches (stochastic depth).
+            gates: (2, B, 1, 1), factors of the two residual branches (stochastic depth), or None.
             keep: only so many tokens go on after the attention, None: all.
         """
         branch = self.attention(self.norm1(x), return_attention)

@@ -1,8 +1,6 @@
 # LLM-assisted: prompts P1, P2, P13, P15, see report.md
 """Every cell of a grid is read back: the right map over the right image, on the right scale."""
 
-import math
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -23,80 +21,63 @@ SIGNED = RNG.normal(size=(L, B, H // 2, N))
 
 
 def cells(fig):
-    return [ax for ax in fig.axes if ax.images and ax.get_visible()]
+    return [ax for ax in fig.axes if ax.images]
+
+
+def bars(fig):
+    return [ax for ax in fig.axes if ax.get_xlabel()]
 
 
 def drawn(ax):
     return np.asarray(ax.images[0].get_array(), dtype=float)
 
 
-def pixels(image):
-    return image.transpose(1, 2, 0)
-
-
-def blended(image, grid, low, high, cmap):
-    grid = grid.reshape(g, g).astype(np.float32)
-    smooth = np.asarray(Image.fromarray(grid).resize((S, S), Image.BICUBIC))
-    heat = plt.get_cmap(cmap)(np.clip((smooth - low) / (high - low), 0, 1))[..., :3]
-    grey = 0.299 * image[0] + 0.587 * image[1] + 0.114 * image[2]
-    pale = 0.3 + 0.7 * grey / 255
-    return ap.OPACITY * heat + (1 - ap.OPACITY) * pale[..., None]
+def assert_image(ax, image):
+    np.testing.assert_array_equal(drawn(ax), image.transpose(1, 2, 0))
 
 
 def assert_overlay(ax, image, grid, signed=False, limit=None):
     limit = limit or np.abs(grid).max()
     low, high = (-limit, limit) if signed else (grid.min(), grid.max())
-    expected = blended(image, grid, low, high, ap.DIVERGING if signed else ap.SEQUENTIAL)
+    grid = Image.fromarray(grid.reshape(g, g).astype(np.float32))
+    smooth = np.asarray(grid.resize((S, S), Image.BICUBIC))
+    colours = plt.get_cmap(ap.DIVERGING if signed else ap.SEQUENTIAL)
+    heat = colours(np.clip((smooth - low) / (high - low), 0, 1))[..., :3]
+    grey = 0.299 * image[0] + 0.587 * image[1] + 0.114 * image[2]
+    pale = 0.3 + 0.7 * grey / 255
+    expected = ap.OPACITY * heat + (1 - ap.OPACITY) * pale[..., None]
     assert np.abs(drawn(ax) - expected).max() < 0.5 / 63 + 1e-2  # a step of the colour map
 
 
-def test_head_maps_show_the_mean_and_every_head_of_one_layer():
-    texts = {"ViT": ["cat ✓", "dog ✗ cat"]}
-    axes = np.array(cells(ap.head_maps(IMAGES, {"ViT": MAPS}, texts, layer=1))).reshape(B, 2 + H)
-    for b in range(B):
-        np.testing.assert_array_equal(drawn(axes[b, 0]), pixels(IMAGES[b]))
-        assert_overlay(axes[b, 1], IMAGES[b], MAPS[1, b].mean(0))
-        for h in range(H):
-            assert_overlay(axes[b, 2 + h], IMAGES[b], MAPS[1, b, h])
-    assert [ax.get_title() for ax in axes[0]][1:3] == ["mean", "head 1"]
-    assert [ax.get_ylabel() for ax in axes[:, 0]] == ["cat ✓", "dog\n✗ cat"]
-
-
-def test_signed_maps_have_scales_of_their_own_centred_at_zero_beside_another_model():
+@pytest.mark.parametrize("layer", (1, -1))
+def test_head_maps_show_the_mean_and_every_head_of_one_layer(layer):
     signed = np.where(np.arange(B)[:, None, None] == 0, np.abs(SIGNED), SIGNED)  # one is positive
     maps = {"ViT": MAPS, "Diff-ViT": torch.from_numpy(signed)}
-    rest = cells(ap.head_maps(torch.from_numpy(IMAGES), maps))
-    assert len(rest) == B * ((2 + H) + (2 + H // 2))  # fewer heads leave cells out
+    texts = {"ViT": ["cat ✓", "dog ✗ cat"]}
+    rest = cells(ap.head_maps(torch.from_numpy(IMAGES), maps, texts, layer))
+    assert [ax.get_title() for ax in rest[:3]] == ["image", "mean", "head 1"]
+    names = ["ViT\ncat ✓", "Diff-ViT", "ViT\ndog\n✗ cat", "Diff-ViT"]
     for b in range(B):
-        vit, diff, rest = rest[: 2 + H], rest[2 + H : 4 + H + H // 2], rest[4 + H + H // 2 :]
-        assert_overlay(vit[2], IMAGES[b], MAPS[-1, b, 0])  # of the last layer, by default
-        assert_overlay(diff[1], IMAGES[b], signed[-1, b].mean(0), signed=True)
-        for h in range(H // 2):
-            assert_overlay(diff[2 + h], IMAGES[b], signed[-1, b, h], signed=True)
-        assert [vit[0].get_ylabel(), diff[0].get_ylabel()] == ["ViT", "Diff-ViT"]
+        for of_model in (MAPS, signed):  # each on its own scale
+            heads = of_model[layer, b]
+            row, rest = rest[: 2 + len(heads)], rest[2 + len(heads) :]
+            assert row[0].get_ylabel() == names.pop(0)
+            assert_image(row[0], IMAGES[b])
+            for ax, grid in zip(row[1:], (heads.mean(0), *heads), strict=True):
+                assert_overlay(ax, IMAGES[b], grid, of_model is signed)
+    assert not rest
 
 
 def test_maps_of_one_scale_have_a_bar_with_its_numbers():
     pair = {"A1": MAPS[:, :, :2], "A1 − λA2": 0.1 * SIGNED}
     fig = ap.head_maps(IMAGES, pair, common=True)
-    limit = max(np.abs([m[-1], m[-1].mean(1)[:, None]][0]).max() for m in pair.values())
+    limit = max(np.abs(m[-1]).max() for m in pair.values())
     a1, difference = np.array(cells(fig)[: B * 8]).reshape(B, 2, 4)[1]
     assert_overlay(a1[2], IMAGES[1], MAPS[-1, 1, 0], True, limit)
     assert_overlay(difference[1], IMAGES[1], 0.1 * SIGNED[-1, 1].mean(0), True, limit)
-    (bar,) = (ax for ax in fig.axes if ax.get_xlabel())
+    (bar,) = bars(fig)
     assert bar.get_xlabel() == "weights of A1 / A1 − λA2: all maps on one scale"
     assert bar.get_xlim() == pytest.approx((-limit, limit))
-
-
-def test_a_bar_names_its_rows_and_few_images_are_large():
-    maps = {"rollout": MAPS[0, :, 0], "clamped": MAPS[0, :, 1], "normalised": SIGNED[0, :, 0]}
-    often = {name: np.tile(m, (12, 1)) for name, m in maps.items()}
-    few = ap.rollout_maps(IMAGES, maps)
-    many = ap.rollout_maps(np.tile(IMAGES, (12, 1, 1, 1)), often)
-    bars = [ax.get_xlabel() for ax in few.axes if ax.get_xlabel()]
-    assert bars == [f"{n}: each map on its own scale" for n in ("rollout / clamped", "normalised")]
-    widths = [f.axes[0].get_position().width * f.get_figwidth() for f in (few, many)]
-    assert widths[0] > 1.5 * widths[1]
 
 
 def test_layer_maps_show_the_mean_of_the_heads_in_every_layer():
@@ -106,28 +87,30 @@ def test_layer_maps_show_the_mean_of_the_heads_in_every_layer():
             assert_overlay(axes[b, 1 + layer], IMAGES[b], MAPS[layer, b].mean(0))
 
 
-@pytest.mark.parametrize("n", (3, 10))
-def test_rollout_maps_have_an_image_a_column(n):
+@pytest.mark.parametrize("n, side", ((3, 1.7), (10, 0.995)))
+def test_rollout_maps_have_an_image_a_column(n, side):
     images = RNG.integers(0, 256, (n, 3, S, S), dtype=np.uint8)
-    rows = {"ViT": RNG.random((n, N)), "Diff-ViT, normalised": RNG.normal(size=(n, N))}
-    texts = [f"image {i} ✓" for i in range(n)]
-    axes = cells(ap.rollout_maps(images, rows, texts))
-    assert len(axes) == 3 * n
+    rows = {"ViT": RNG.random((n, N)), "clamped": RNG.random((n, N))}
+    rows["normalised"] = RNG.normal(size=(n, N))
+    fig = ap.rollout_maps(images, rows, [f"image {i} ✓" for i in range(n)])
+    names = [bar.get_xlabel() for bar in bars(fig)]
+    assert names == [f"{n}: each map on its own scale" for n in ("ViT / clamped", "normalised")]
+    axes = cells(fig)
+    assert len(axes) == 4 * n
+    # Few images are large; inches.
+    assert axes[0].get_position().width * fig.get_figwidth() == pytest.approx(side)
     of_image = {ax.get_title(): i for i, ax in enumerate(axes) if ax.get_title()}
     columns = min(n, ap.PER_BLOCK)
-    for i, text in enumerate(texts):
-        start = of_image[text]
+    for i, image in enumerate(images):
+        start = of_image[f"image {i} ✓"]
         width = columns if i < columns else n - columns  # of its block
-        np.testing.assert_array_equal(drawn(axes[start]), pixels(images[i]))
-        assert_overlay(axes[start + width], images[i], rows["ViT"][i])
-        signed = rows["Diff-ViT, normalised"][i]
-        assert_overlay(axes[start + 2 * width], images[i], signed, signed=True)
+        assert_image(axes[start], image)
+        for ax, (name, maps) in zip(axes[start + width :: width], rows.items()):
+            assert_overlay(ax, image, maps[i], signed=name == "normalised")
 
 
-ONE_ROW = {"ViT": MAPS[0, :, 0]}
 OTHER_SHAPE = r"'ViT' \(.*B = 2.*got .*"
 NO_PIXELS = r"images \(B, 3, S, S\) of uint8, got"
-WITH_CLS = RNG.normal(size=(N + 1, 6))
 
 
 @pytest.mark.parametrize(
@@ -139,9 +122,8 @@ WITH_CLS = RNG.normal(size=(N + 1, 6))
         (ap.layer_maps, (IMAGES.transpose(0, 2, 3, 1), {"ViT": MAPS}), NO_PIXELS),
         (ap.layer_maps, (IMAGES / 255.0, {"ViT": MAPS}), NO_PIXELS),
         (ap.head_maps, (IMAGES, {"ViT": MAPS}, {"ViT": ["cat"]}), r"2 images for .*, got 1 for"),
-        (ap.rollout_maps, (IMAGES, ONE_ROW, ["a", "b", "c"]), "2 images, got 3"),
-        (ap.position_grid, (WITH_CLS,), r"without CLS; got \(17, 6\)"),
-        (ap.position_distance, (WITH_CLS,), r"without CLS; got \(17, 6\)"),
+        (ap.rollout_maps, (IMAGES, {"ViT": MAPS[0, :, 0]}, "abc"), "2 images, got 3"),
+        (ap.position_grid, (np.ones((N + 1, 6)),), r"without CLS; got \(17, 6\)"),
     ),
 )
 def test_what_does_not_fit_is_named(draw, given, words):
@@ -163,7 +145,7 @@ def test_confident_mistakes_are_sorted_and_hold_no_right_answer():
     axes = cells(ap.confident_mistakes(images, probabilities, labels, CLASSES))
     titles = {2: "cat 90.0 %\ntrue: ship", 4: "ship 80.0 %\ntrue: dog", 0: "dog 70.0 %\ntrue: cat"}
     for ax, (i, title) in zip(axes, titles.items(), strict=True):
-        np.testing.assert_array_equal(drawn(ax), pixels(images[i]))
+        assert_image(ax, images[i])
         assert ax.get_title() == title
     assert len(cells(ap.confident_mistakes(images, probabilities, labels, CLASSES, n=1))) == 1
     with pytest.raises(ValueError, match=r"probabilities \(5, 3\) and labels \(5,\), got \(4, 3\)"):
@@ -173,28 +155,24 @@ def test_confident_mistakes_are_sorted_and_hold_no_right_answer():
 
 
 POSITIONS = RNG.normal(size=(N, 6))
-
-
-def cosine(a, b):
-    return sum(x * y for x, y in zip(a, b)) / math.hypot(*a) / math.hypot(*b)
+DOTS = POSITIONS @ POSITIONS.T
+COSINES = DOTS / np.outer(*[np.sqrt(DOTS.diagonal())] * 2)
 
 
 def test_position_similarity_shows_dot_products_and_cosines():
-    fig = ap.position_similarity(POSITIONS)
-    dots, cosines = (ax.images[0] for ax in fig.axes[:2])
-    np.testing.assert_allclose(dots.get_array(), POSITIONS @ POSITIONS.T)
-    assert cosines.get_array()[3, 5] == pytest.approx(cosine(POSITIONS[3], POSITIONS[5]))
-    for image in (dots, cosines):  # the diverging scale is centred
-        assert image.norm.vmin == -image.norm.vmax
+    axes = ap.position_similarity(POSITIONS).axes[:2]
+    for ax, expected in zip(axes, (DOTS, COSINES)):
+        np.testing.assert_allclose(drawn(ax), expected)
+        assert ax.images[0].norm.vmin == -ax.images[0].norm.vmax  # a diverging scale is centred
 
 
 def test_position_grid_is_figure_7_of_the_paper():
     ax = ap.position_grid(POSITIONS).axes[0]
     mosaic = np.ma.filled(ax.images[0].get_array().astype(float), np.nan)
     assert mosaic.shape == (g * g + g - 1,) * 2  # with a gap of one between the patches' maps
-    for r, c, i, j in np.ndindex(g, g, g, g):
-        got = mosaic[r * (g + 1) + i, c * (g + 1) + j]
-        assert got == pytest.approx(cosine(POSITIONS[r * g + c], POSITIONS[i * g + j]))
+    for r, c in np.ndindex(g, g):
+        tile = mosaic[r * (g + 1) :, c * (g + 1) :][:g, :g]
+        np.testing.assert_allclose(tile.ravel(), COSINES[r * g + c])
     assert np.isnan(mosaic[g]).all() and np.isnan(mosaic[:, g]).all()
 
 
@@ -212,10 +190,8 @@ def test_cosines_by_distance_count_each_pair_once():
 
 
 def test_perturbation_curves_have_a_line_a_map():
-    scores = {
-        "rollout": {"curves": [[90, 50, 10], [10, 60, 90]]},
-        "random order": {"curves": [[90, 70, 10], [10, 40, 90]]},
-    }
+    scores = {"rollout": {"curves": [[90, 50, 10], [10, 60, 90]]}}
+    scores["random order"] = {"curves": [[90, 70, 10], [10, 40, 90]]}
     for i, ax in enumerate(ap.perturbation_curves(scores).axes):
         for line, (name, row) in zip(ax.lines, scores.items(), strict=True):
             assert line.get_label() == name and line.get_xdata().tolist() == [0, 50, 100]

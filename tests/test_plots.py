@@ -8,7 +8,7 @@ import pytest
 
 from cvassign import plots
 from cvassign.attention import lambda_init_of
-from cvassign.stats import Noise, pooled
+from cvassign.stats import Noise
 from tests.made import made_result, made_run
 
 EPOCHS = 5
@@ -24,16 +24,17 @@ def three_seeds(*args, **kwargs):
 
 
 def mean_of(results, key):
-    return np.mean(np.array([r.history[key] for r in results], dtype=float), axis=0)
+    return np.mean(np.array([r.history[key] for r in results], dtype=float), axis=0).ravel()
 
 
 def test_loss_curves_draw_the_mean_of_the_seeds():
     runs = {name: three_seeds(name) for name in ("patch 2", "patch 4")}
     runs["patch 2"][0].history["val_loss"][2] = None  # was not finite: a gap
     fig = plots.loss_curves([*runs["patch 2"], *runs["patch 4"]])
-    for ax, key in zip(fig.axes, ("train_loss", "val_loss"), strict=True):
+    keys = ("train_loss_tenths", 2 * EPOCHS), ("val_loss", EPOCHS)
+    for ax, (key, points) in zip(fig.axes, keys, strict=True):
         for line, group in zip(ax.lines, runs.values(), strict=True):
-            np.testing.assert_allclose(line.get_xdata(), range(1, EPOCHS + 1))
+            np.testing.assert_allclose(line.get_xdata()[[0, -1]], (EPOCHS / points, EPOCHS))
             np.testing.assert_allclose(line.get_ydata(), mean_of(group, key))
         assert len(ax.collections) == 2  # a band each
     texts = [t.get_text() for t in fig.legends[0].get_texts()]
@@ -41,12 +42,12 @@ def test_loss_curves_draw_the_mean_of_the_seeds():
 
 
 def test_histories_must_fit():
-    many = [result(f"{a}-{i}", f"{i}", a) for a in ("standard", "diff") for i in range(5)]
+    many = [result(f"{a}-{i}", f"{i}", a) for a in ("standard", "diff") for i in range(2)]
     seeds = [result("a"), result("a", seed=1, epochs=4)]
     for draw, runs, words in (
-        (plots.loss_curves, seeds, r"'a'.*'train_loss'.*\[4"),
+        (plots.loss_curves, seeds, r"'a'.*'train_loss_tenths'.*\[4"),
         (plots.loss_curves, [], "at least one result"),
-        (plots.loss_curves, many, "4 labels apart, got 5: loss_grid"),
+        (plots.loss_curves, many, "no more labels than 1, got 2: take loss_grid"),
         (plots.lambda_curves, seeds[:1], "'a'.*'lambdas'"),
     ):
         with pytest.raises(ValueError, match=words):
@@ -54,29 +55,27 @@ def test_histories_must_fit():
 
 
 def test_loss_grid_has_a_panel_a_label_with_both_models():
-    labels = [f"aug {i}" for i in range(6)]
-    pairs = product(("standard", "diff"), labels)
-    runs = {(a, label): result(f"{a}-{label}", label, a) for a, label in pairs}
+    pairs = list(product(("standard", "diff"), [f"aug {i}" for i in range(6)]))
+    runs = [result(f"{a}-{label}", label, a) for a, label in pairs]
     reference = three_seeds("reference")
-    fig = plots.loss_grid(list(runs.values()), reference=reference)
-    assert [ax.get_title() for ax in fig.axes] == labels
-    for ax, label in zip(fig.axes, labels):
-        drawn = {line.get_label(): line.get_ydata() for line in ax.lines}
-        for attention, model in (("standard", "ViT"), ("diff", "Diff-ViT")):
-            history = runs[attention, label].history
-            np.testing.assert_allclose(drawn[f"{model}, training"], history["train_loss"])
-            np.testing.assert_allclose(drawn[f"{model}, validation"], history["val_loss"])
-        np.testing.assert_allclose(drawn["ViT, reference"], mean_of(reference, "val_loss"))
+    fig = plots.loss_grid(runs, reference=reference)
+    panels = {ax.get_title(): {line.get_label(): line for line in ax.lines} for ax in fig.axes}
+    assert list(panels) == [label for _, label in pairs[:6]]
+    for run in runs:
+        drawn = panels[run.label]
+        for name, group, key in (
+            (f"{run.kind}, training", [run], "train_loss_tenths"),
+            (f"{run.kind}, validation", [run], "val_loss"),
+            ("ViT, reference", reference, "val_loss"),
+        ):
+            np.testing.assert_allclose(drawn[name].get_ydata(), mean_of(group, key))
 
 
 def test_confusion_matrix_prints_the_counts_and_colours_the_mistakes():
     matrix = np.array([[90, 7, 3], [0, 95, 5], [20, 0, 80]])
-    fig = plots.confusion_matrix(matrix, ("cat", "dog", "ship"))
-    ax = fig.axes[0]
-    for text in ax.texts:
-        column, row = text.get_position()
-        assert int(text.get_text()) == matrix[row, column]
-    assert len(ax.texts) == 9
+    ax = plots.confusion_matrix(matrix, ("cat", "dog", "ship")).axes[0]
+    said = {text.get_position()[::-1]: int(text.get_text()) for text in ax.texts}
+    assert said == dict(np.ndenumerate(matrix))
     drawn = np.ma.filled(ax.images[0].get_array(), np.nan)
     np.testing.assert_array_equal(np.isnan(drawn), np.eye(3, dtype=bool))
     assert np.nanmax(drawn) == ax.images[0].norm.vmax == 20
@@ -89,16 +88,13 @@ def test_confusion_matrix_prints_the_counts_and_colours_the_mistakes():
 def test_lambda_curves_have_a_labelled_line_a_layer():
     runs = three_seeds("diff", attention="diff")
     (ax,) = plots.lambda_curves(runs).axes
-    expected = mean_of(runs, "lambdas")
-
-    def lines(label):
-        return [line.get_ydata() for line in ax.lines if line.get_label() == label]
-
+    expected = np.mean([r.history["lambdas"] for r in runs], axis=0)
+    drawn = {line.get_label(): line.get_ydata() for line in ax.lines}
     for layer in (1, 2, 3):
-        (line,) = lines(f"layer {layer}")
-        np.testing.assert_allclose(line, expected[:, layer - 1])
-    assert len(lines("_seed")) == 3 * 3
-    np.testing.assert_allclose(lines("_start"), [[lambda_init_of(i)] for i in (1, 2, 3)])
+        np.testing.assert_allclose(drawn[f"layer {layer}"], expected[:, layer - 1])
+    starts = [line.get_ydata()[0] for line in ax.lines if line.get_label() == "_start"]
+    assert starts == [lambda_init_of(i) for i in (1, 2, 3)]
+    assert len(ax.lines) == 3 * (3 + 2)  # of each layer the seeds, the mean and the start
 
 
 def test_first_lambdas_are_sorted_and_told_apart():
@@ -123,25 +119,23 @@ def test_a_hyperparameters_panel_has_its_runs_in_order_and_the_reference():
         result("adamw", optimizer="adamw", learning_rate=5e-4, val=72.0),
     ]
     seeds = [result("reference", seed=i, val=v) for i, v in enumerate((81.0, 82.0, 83.0))]
-    noise = pooled([[81, 82, 83]])
-    for given, used in ((None, noise), (Noise(0.5, 8), Noise(0.5, 8))):
-        drawn = {ax.get_xlabel(): ax for ax in plots.hyperparameters(runs, seeds, "", given).axes}
-        for label, values in (  # the reference is the mean of its seeds, 82
-            ("layers", [80, 82, 84]),
-            ("heads", [82]),
-            ("learning rate, Muon", [82, 81]),
-            ("learning rate, AdamW (own scale)", [72]),
-        ):
-            assert drawn[label].lines[0].get_ydata().tolist() == values
-        assert [t.get_text() for t in drawn["layers"].get_xticklabels()] == ["3", "6", "9"]
-        band = drawn["layers"].patches[0].get_bbox()  # of a single run against the mean
-        assert (band.y1 - 82, 82 - band.y0) == pytest.approx([used.between(1, 3)] * 2)
-        (bar,) = drawn["layers"].containers[0][2][0].get_segments()
-        assert bar.tolist() == [[1, 82 - used.between(3)], [1, 82 + used.between(3)]]
-        assert not drawn["learning rate, AdamW (own scale)"].containers
-        assert drawn["heads"].get_ylim() == drawn["layers"].get_ylim()
-        assert drawn["learning rate, AdamW (own scale)"].get_ylim()[1] < 79
-    assert not plots.hyperparameters(runs, seeds[:1]).axes[0].patches  # one seed: no band
+    noise = Noise(0.5, 8)
+    drawn = {ax.get_xlabel(): ax for ax in plots.hyperparameters(runs, seeds, "", noise).axes}
+    for label, values in (  # the reference is the mean of its seeds, 82
+        ("layers", [80, 82, 84]),
+        ("heads", [82]),
+        ("learning rate, Muon", [82, 81]),
+        ("learning rate, AdamW (own scale)", [72]),
+    ):
+        assert drawn[label].lines[0].get_ydata().tolist() == values
+    assert [t.get_text() for t in drawn["layers"].get_xticklabels()] == ["3", "6", "9"]
+    band = drawn["layers"].patches[0].get_bbox()  # of a single run against the mean
+    assert (band.y1 - 82, 82 - band.y0) == pytest.approx([noise.between(1, 3)] * 2)
+    (bar,) = drawn["layers"].containers[0][2][0].get_segments()
+    assert bar.tolist() == [[1, 82 - noise.between(3)], [1, 82 + noise.between(3)]]
+    assert not drawn["learning rate, AdamW (own scale)"].containers
+    assert drawn["heads"].get_ylim() == drawn["layers"].get_ylim()
+    assert drawn["learning rate, AdamW (own scale)"].get_ylim()[1] < 79
 
 
 def test_a_forest_has_a_row_a_difference():
@@ -156,5 +150,3 @@ def test_a_forest_has_a_row_a_difference():
     assert [t.get_text() for t in ax.get_yticklabels()] == [row[0] for row in rows]
     assert ax.texts[0].get_text() == "−0.30 [−1.10, +0.50]   3 seeds"
     assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first row on top
-    with pytest.raises(ValueError, match="kind must be one of .* got 'part'"):
-        plots.forest([("a", 0, -1, 1, "", "part")])

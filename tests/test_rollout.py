@@ -24,80 +24,63 @@ def signed_maps(lam=0.6, **shape):
     return softmax_maps(seed=1, **shape) - lam * softmax_maps(seed=2, **shape)
 
 
-def by_loops(attentions, residual=True, fusion="mean", signed="normalise"):
+def by_loops(attentions, residual=True, head_fusion="mean", signed="error"):
     """The formula, one number at a time, for one image: lists (L, H, T, T) -> (T, T)."""
-    fuse = {"mean": lambda v: sum(v) / len(v), "max": max, "min": min}[fusion]
+    fuse = {"mean": lambda v: sum(v) / len(v), "max": max, "min": min}[head_fusion]
     tokens = range(len(attentions[0][0]))
     result = [[float(i == j) for j in tokens] for i in tokens]
     for heads in attentions:
-        step = []
-        for i in tokens:
-            row = []
-            for j in tokens:
-                values = [head[i][j] for head in heads]
-                if signed == "clamp":
-                    values = [max(v, 0.0) for v in values]
-                row.append(fuse(values))
-            row = [v / sum(row) for v in row]
-            if residual:
-                row = [0.5 * v + 0.5 * (i == j) for j, v in zip(tokens, row)]
-            step.append(row)
+        if signed == "clamp":
+            heads = [[[max(v, 0.0) for v in row] for row in head] for head in heads]
+        step = [[fuse([head[i][j] for head in heads]) for j in tokens] for i in tokens]
+        step = [[v / sum(row) for v in row] for row in step]
+        if residual:
+            step = [[0.5 * step[i][j] + 0.5 * (i == j) for j in tokens] for i in tokens]
         result = [[sum(step[i][k] * result[k][j] for k in tokens) for j in tokens] for i in tokens]
     return result
 
 
-def assert_is_formula(attentions, got, **options):
-    for b in range(attentions.shape[1]):
+def assert_is_formula(attentions, **options):
+    got = rollout.attention_rollout(attentions, **options)
+    for b, of_image in enumerate(got):
         expected = torch.tensor(by_loops(attentions[:, b].tolist(), **options))
-        torch.testing.assert_close(got[b], expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(got.sum(-1), torch.ones(got.shape[:2]), rtol=0, atol=1e-4)
+        torch.testing.assert_close(of_image, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(got.sum(-1), torch.ones(B, T), rtol=0, atol=1e-4)
+    return got
 
 
 @pytest.mark.parametrize("layers", (1, 3, 7))
 @pytest.mark.parametrize("residual", (True, False))
 @pytest.mark.parametrize("fusion", ("mean", "max", "min"))
 def test_rollout_is_the_formula(fusion, residual, layers):
-    attentions = softmax_maps(layers)
-    got = rollout.attention_rollout(attentions, fusion, residual)
-    assert_is_formula(attentions, got, fusion=fusion, residual=residual)
+    assert_is_formula(softmax_maps(layers), head_fusion=fusion, residual=residual)
 
 
 @pytest.mark.parametrize("signed", ("normalise", "clamp"))
 def test_signed_rollout_is_the_formula(signed):
     attentions = signed_maps([0.2, 0.5, 0.7])
     assert (attentions < 0).any()
-    got = rollout.attention_rollout(attentions, signed=signed)
-    assert_is_formula(attentions, got, signed=signed)
+    got = assert_is_formula(attentions, signed=signed)
     assert (got < 0).any() == (signed == "normalise")
-    assert_is_formula(softmax_maps(), rollout.attention_rollout(softmax_maps(), signed=signed))
+    assert_is_formula(softmax_maps(), signed=signed)
 
 
 def test_a_layer_with_lambda_above_one_is_clamped_with_a_warning():
     attentions = signed_maps([0.3, 1.2, 1.0])
     with pytest.warns(UserWarning, match=r"layers \[2, 3\]"):
         got = rollout.attention_rollout(attentions, signed="normalise")
-    layers = [
-        rollout.attention_rollout(attentions[i : i + 1], signed=signed)
-        for i, signed in enumerate(("normalise", "clamp", "clamp"))
-    ]
-    torch.testing.assert_close(got, layers[2] @ layers[1] @ layers[0])
-    torch.testing.assert_close(got.sum(-1), torch.ones(B, T))
+    first = rollout.attention_rollout(attentions[:1], signed="normalise")
+    others = rollout.attention_rollout(attentions[1:], signed="clamp")
+    torch.testing.assert_close(got, others @ first)
 
 
-def test_one_row_that_cannot_be_normalised_is_enough():
+def test_one_row_that_cannot_be_normalised_clamps_its_image_and_no_other():
     """In the second version of differential attention every token has its own λ."""
     attentions = signed_maps(0.5)
-    attentions[1, :, :, 3] -= 0.5
-    with pytest.warns(UserWarning, match=r"layers \[2\]"):
-        got = rollout.attention_rollout(attentions, signed="normalise")
-    assert got.abs().max() < 3  # nothing was divided by almost nothing
-
-
-def test_an_image_is_rolled_out_alike_in_every_batch():
-    attentions = signed_maps(0.5)
-    attentions[1, 0] -= 0.5  # the rows of one image in one layer now sum to less than zero
+    attentions[1, 0, :, 3] -= 0.5
     with pytest.warns(UserWarning, match=r"layers \[2\]"):
         together = rollout.attention_rollout(attentions, signed="normalise")
+    assert together.abs().max() < 3  # nothing was divided by almost nothing
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         alone = rollout.attention_rollout(attentions[:, 1:], signed="normalise")
@@ -131,10 +114,7 @@ def test_wrong_shapes_are_named(name, shape):
 
 def test_cls_attention_and_rollout_map_are_the_row_of_cls_without_its_own_column():
     attentions = softmax_maps()
-    got = rollout.cls_attention(attentions)
-    assert got.shape == (L, B, H, N)
-    for n in range(N):
-        assert torch.equal(got[..., n], attentions[..., 0, n + 1])
+    assert torch.equal(rollout.cls_attention(attentions), attentions[:, :, :, 0, 1:])
     rolled = rollout.attention_rollout(attentions)
     assert torch.equal(rollout.rollout_map(rolled), rolled[:, 0, 1:])
     with pytest.raises(ValueError, match="B, N\\+1, N\\+1.*5, 5"):
@@ -157,12 +137,8 @@ def test_entropy_of_one_place_and_of_all_places():
 
 def test_entropy_is_the_mean_over_rows_of_the_formula():
     attentions = signed_maps()
-    rows = attentions[1].reshape(-1, T).tolist()
-    entropies = []
-    for row in rows:
-        p = [abs(v) / sum(abs(u) for u in row) for v in row]
-        entropies.append(-sum(v * math.log(v) for v in p))
-    expected = sum(entropies) / len(entropies)
+    rows = [[abs(v) for v in row] for row in attentions[1].reshape(-1, T).tolist()]
+    expected = -sum(v / sum(row) * math.log(v / sum(row)) for row in rows for v in row) / len(rows)
     assert rollout.attention_entropy(attentions)[1] == pytest.approx(expected, rel=1e-5)
 
 
@@ -185,29 +161,17 @@ def weighing_model(images):
 
 IMAGES = torch.ones(2, 3, 4, 4)
 BEST_FIRST = [0.0, 0.4, 0.7, 0.9, 1.0]  # the weights, largest first, added up
-
-
-def score_of(images, maps, insert=False, **options):
-    share, curve = rollout.perturbation_curve(weighing_model, images, maps, insert, **options)
-    return torch.trapezoid(curve, share, dim=1)
-
-
-def test_scores_of_a_perfect_and_of_an_inverted_map():
-    maps = torch.stack([WEIGHTS, -WEIGHTS])
-    area = sum((a + b) / 2 for a, b in zip(BEST_FIRST, BEST_FIRST[1:])) / N
-    insertion = score_of(IMAGES, maps, True)
-    deletion = score_of(IMAGES, maps)
-    torch.testing.assert_close(insertion, torch.tensor([area, 1 - area]), rtol=0, atol=1e-5)
-    torch.testing.assert_close(deletion, torch.tensor([1 - area, area]), rtol=0, atol=1e-5)
+WORST_FIRST = [0.0, 0.1, 0.3, 0.6, 1.0]
 
 
 @pytest.mark.parametrize("batch_size", (1, 3, 1000))
-def test_curves_do_not_depend_on_the_batch_size(batch_size):
-    maps = torch.stack([WEIGHTS, WEIGHTS])
-    options = dict(insert=True, batch_size=batch_size)
-    share, curve = rollout.perturbation_curve(weighing_model, IMAGES, maps, **options)
-    torch.testing.assert_close(share, torch.tensor([0, 0.25, 0.5, 0.75, 1]))
-    torch.testing.assert_close(curve, torch.tensor([BEST_FIRST] * 2), rtol=0, atol=1e-5)
+def test_curves_of_a_perfect_and_of_an_inverted_map(batch_size):
+    maps, options = torch.stack([WEIGHTS, -WEIGHTS]), dict(batch_size=batch_size)
+    gained = torch.tensor([BEST_FIRST, WORST_FIRST])
+    for insert, expected in ((True, gained), (False, 1 - gained)):
+        share, curves = rollout.perturbation_curve(weighing_model, IMAGES, maps, insert, **options)
+        torch.testing.assert_close(share, torch.tensor([0, 0.25, 0.5, 0.75, 1]))
+        torch.testing.assert_close(curves, expected, rtol=0, atol=1e-5)
 
 
 def test_fewer_steps_are_a_subset_of_the_curve():
@@ -226,18 +190,21 @@ def test_the_predicted_class_is_that_of_the_whole_image():
 
 
 def test_a_random_order_scores_between_the_right_and_the_wrong_one():
-    n = 64
-    maps, images = WEIGHTS.expand(n, N), torch.ones(n, 3, 4, 4)
+    maps, images = WEIGHTS.expand(64, N), torch.ones(64, 3, 4, 4)
     random = rollout.random_maps(maps, seed=3)
     assert torch.equal(random, rollout.random_maps(maps, seed=3))
     assert len(random.argsort(1).unique(dim=0)) > 10  # each image has its own order
-    score = score_of(images, random, True).mean()
-    assert score == pytest.approx(0.5, abs=0.03)  # the mean over all orders is exactly one half
+    share, curves = rollout.perturbation_curve(weighing_model, images, random, insert=True)
+    area = torch.trapezoid(curves, share, dim=1).mean()
+    assert area == pytest.approx(0.5, abs=0.03)  # the mean over all orders is exactly one half
 
 
 def test_maps_that_do_not_fit_the_images_are_errors():
-    for images, maps in (((2, 3, 4, 4), (3, 4)), ((2, 3, 4, 4), (2, 9)), ((2, 3, 4, 6), (2, 4))):
-        with pytest.raises(ValueError, match="expected images"):
-            score_of(torch.zeros(images), torch.zeros(maps))
-    with pytest.raises(ValueError, match="finite"):
-        score_of(IMAGES, torch.full((2, N), math.nan))
+    for shape, maps, words in (
+        ((2, 3, 4, 4), torch.zeros(3, 4), "expected images"),
+        ((2, 3, 4, 4), torch.zeros(2, 9), "expected images"),
+        ((2, 3, 4, 6), torch.zeros(2, 4), "expected images"),
+        ((2, 3, 4, 4), torch.full((2, 4), math.nan), "finite"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            rollout.perturbation_curve(weighing_model, torch.zeros(shape), maps)
