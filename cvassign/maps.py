@@ -224,34 +224,6 @@ def rollout_maps(images, maps: dict, captions: Sequence[str] = (), title: str = 
 
 
 @styled
-def confident_mistakes(images, probabilities, labels, classes, n=16, title="") -> Figure:
-    """The n images on which the model is most sure of a wrong class, the surest first.
-
-    Args:
-        images: (B, 3, S, S) uint8; their `probabilities` are (B, K), their true `labels` (B,).
-        classes: K names.
-    """
-    images, labels, p = _images(images), np.asarray(labels), np.asarray(probabilities, dtype=float)
-    expected = (len(images), len(classes)), (len(images),)
-    if (p.shape, labels.shape) != expected:
-        shapes = "probabilities {} and labels {}".format(*expected)
-        raise ValueError(f"expected {shapes}, got {p.shape} and {labels.shape}")
-    predicted = p.argmax(axis=1)
-    wrong = np.flatnonzero(predicted != labels)
-    wrong = wrong[np.argsort(-p[wrong].max(axis=1), kind="stable")][:n]
-    if not len(wrong):
-        raise ValueError("expected at least one wrong prediction, got none")
-    columns = min(PER_BLOCK, len(wrong))
-    rows = -(-len(wrong) // columns)
-    fig, axes = _cells(rows, columns, title, left=0.06, top=0.47, between=0.42)
-    for ax, i in zip(axes.flat, wrong):
-        ax.imshow(images[i])
-        says = f"{classes[predicted[i]]} {100 * p[i].max():.1f} %"
-        ax.set_title(f"{says}\ntrue: {classes[labels[i]]}", fontsize=8, pad=3)
-    return fig
-
-
-@styled
 def augmentation_preview(augmented: dict, title: str = "") -> Figure:
     """A row an augmentation, from {its name: (B, 3, S, S) uint8}, a column an image."""
     rows = {name: _images(images) for name, images in augmented.items()}
@@ -342,15 +314,11 @@ def position_grid(positions, title: str = "") -> Figure:
 
 @styled
 def position_distance(positions, title: str = "") -> Figure:
-    """Mean cosine of two positions against their distance; the small numbers count the pairs. The
-    lines are those of `position_cosines`. positions: (N, D)."""
+    """Mean cosine of two positions against their distance, the lines of `position_cosines`.
+    positions: (N, D)."""
     fig, ax = plt.subplots(figsize=(WIDTH * 0.6, 3.4))
-    sides = ("left", (7, -3)), ("center", (0, 6)), ("right", (-7, -3))  # of a point, for its number
-    for (name, rows), colour, (ha, at) in zip(position_cosines(positions).items(), COLOURS, sides):
+    for (name, rows), colour in zip(position_cosines(positions).items(), COLOURS):
         ax.plot(*np.array(rows).T[:2], "o-", ms=4, color=colour, label=name)
-        look = dict(color=colour, fontsize=7, textcoords="offset points", ha=ha)
-        for d, cosine, pairs in rows:
-            ax.annotate(pairs, (d, cosine), at, **look)
     ax.axhline(0, color="0.4", lw=0.8)
     ax.set(xlabel="distance (patches)", ylabel="mean cosine", title=title)
     return legend_below(fig)
@@ -384,4 +352,7 @@ def by_layer(panels: dict[str, dict], uniform: dict | None = None, title: str = 
         whole_ticks(ax)
         if name in (uniform or {}):
             ax.axhline(uniform[name], color="0.4", lw=1, ls="--", label="if attention were uniform")
-    return legend_below(fig, title)
+        if len(ax.get_lines()) > 1:
+            ax.legend(fontsize=7.5)
+    fig.suptitle(title)
+    return fig

@@ -88,9 +88,13 @@ def loss_grid(
     """A small panel for each label, with training (dashed) and validation loss (solid).
 
     For experiments of many configurations, and for ViT beside Diff-ViT in all of them. The
-    validation loss of the `reference`, mean of its seeds, is a thin grey line in every panel.
+    validation loss of the `reference`, mean of its seeds, is a thin grey line in every panel; of
+    one model, it has no panel of its own.
     """
     groups = by_name(results)
+    shown = {r.run.name for r in reference}
+    if len({g[0].kind for g in groups}) == 1:
+        groups = [g for g in groups if g[0].run.name not in shown]
     fig, axes = panels(list(dict.fromkeys(g[0].label for g in groups)), columns, "epoch")
     for i, group in enumerate(by_name(reference) if reference else ()):
         epochs, values = _loss(group, "val")
@@ -105,31 +109,6 @@ def loss_grid(
         whole_ticks(ax)
     fig.supylabel("cross-entropy (nats)", fontsize=9)
     return legend_below(fig, title)
-
-
-@styled
-def confusion_matrix(matrix, classes: Sequence[str], title: str = "") -> Figure:
-    """How many images of each class (rows) are taken for which (columns): (K, K) counts."""
-    matrix, K = np.asarray(matrix).astype(int), len(classes)
-    if matrix.shape != (K, K):
-        raise ValueError(f"expected a matrix ({K}, {K}) for {K} classes, got {matrix.shape}")
-    mistakes = np.where(np.eye(K, dtype=bool), np.nan, matrix)
-    fig, ax = plt.subplots(figsize=(6.2, 5.6))
-    # Only the mistakes are coloured: beside 900 right ones 60 and 20 would look alike.
-    cmap = plt.get_cmap("Purples").with_extremes(bad="0.93")
-    image = ax.imshow(mistakes, cmap=cmap, vmin=0, vmax=max(1, np.nanmax(mistakes)))
-    for (row, column), count in np.ndenumerate(matrix):
-        dark = row != column and count > 0.6 * image.norm.vmax
-        look = {"color": "white" if dark else "black" if count else "0.6"}
-        look |= {"weight": "bold"} if row == column else {}
-        ax.text(column, row, f"{count:d}", ha="center", va="center", fontsize=8, **look)
-    ax.set_xticks(range(K), classes, rotation=40, ha="right", rotation_mode="anchor")
-    ax.set_yticks(range(K), classes)
-    ax.set(xlabel="predicted class", ylabel="true class", title=title, frame_on=False)
-    ax.grid(False)
-    ax.tick_params(length=0)
-    fig.colorbar(image, ax=ax, label="mistakes (images)", shrink=0.7)
-    return fig
 
 
 @styled
@@ -172,8 +151,8 @@ def first_lambdas(results: Sequence[Result], marked: str = "", title: str = "") 
     is the label of the recipe that is drawn in the Diff-ViT's colour."""
     groups = by_name(results)
     labels = [group[0].label for group in groups]
-    # "none" is an augmentation and a position; a name says which.
-    slugs = [group[0].run.name.removeprefix("diff-") for group in groups]
+    # "none" is an augmentation and a position; the run's name says which.
+    slugs = [" ".join(group[0].run.name.split("-")[-2:]) for group in groups]
     names = [n if labels.count(n) == 1 else slug for n, slug in zip(labels, slugs)]
     ends = [_histories(group, "lambdas")[:, -1, 0] for group in groups]
     fig, ax = plt.subplots(figsize=(WIDTH * 0.75, 0.8 + 0.17 * len(groups)))
@@ -185,7 +164,8 @@ def first_lambdas(results: Sequence[Result], marked: str = "", title: str = "") 
         ax.text(1.01, place, f"{groups[i][0].train.epochs} epochs", color="0.45", **look)
     ax.axvline(0, color="0.4", lw=0.8)
     ax.axvline(lambda_init_of(1), color="0.4", lw=0.8, ls="--")
-    ax.set(xlabel=f"λ of layer 1 at the end (dashed: λ_init {lambda_init_of(1):g})", title=title)
+    start = f"dashed: λ_init {lambda_init_of(1):g}, unless the row names another"
+    ax.set(xlabel=f"λ of layer 1 at the end ({start})", title=title)
     ax.set(yticks=[], ylim=(-1, len(groups)))
     return fig
 
@@ -203,7 +183,8 @@ def hyperparameters(
     Args:
         results: the reference recipe first, then runs that change one thing in it; of one or of
             both models. AdamW's runs share a panel of their own against its rate.
-        reference: all seeds of the reference recipe, drawn as their mean with its 95 % interval.
+        reference: all seeds of the reference recipe, drawn as their mean with its 95 % interval;
+            AdamW's single runs have theirs.
         noise: of validation. Inside the band around the mean lies, nineteen times of twenty, a run
             that differs by its seed.
     """
@@ -228,7 +209,9 @@ def hyperparameters(
             values = [mean if r is base else r.val for r in runs]
             ax.plot(range(len(runs)), values, "o-", ms=4.5, color=colour, label=model)
             ax.set_xticks(range(len(runs)), [f"{_setting(r, x):g}" for r in runs])
-            if base in runs:
+            if base not in runs:
+                ax.errorbar(range(len(runs)), values, noise.between(1), color=colour, capsize=3)
+            else:
                 ax.errorbar(runs.index(base), mean, noise.between(n), color=colour, capsize=3)
                 width = noise.between(1, n)
                 ax.axhspan(mean - width, mean + width, color=colour, alpha=0.12, lw=0)
@@ -238,8 +221,13 @@ def hyperparameters(
     return legend_below(fig, title)
 
 
-FOREST = {"step": ("o", "0.25"), "sum": ("D", COLOURS[1]), "whole": ("s", COLOURS[4]),
-          "detail": ("o", "0.45"), "variant": ("o", COLOURS[0])}  # fmt: skip
+FOREST = {  # kind: its name, marker, colour
+    "step": ("one step, mean over what else differs", "o", "0.25"),
+    "sum": ("sum of the steps", "D", COLOURS[1]),
+    "whole": ("measured at once", "s", COLOURS[4]),
+    "detail": ("one step, two cells", "o", "0.55"),
+    "variant": ("another variant", "o", COLOURS[0]),
+}
 
 
 @styled
@@ -250,22 +238,23 @@ def forest(rows: Sequence[tuple], xlabel: str = "points", title: str = "") -> Fi
         rows: (label, mean, low, high, what the interval is over, kind), from top to bottom; a line
             parts one kind, a key of `FOREST`, from the next.
     """
-    fig, ax = plt.subplots(figsize=(WIDTH, 0.9 + 0.3 * len(rows)))
+    fig, ax = plt.subplots(figsize=(WIDTH, 1.3 + 0.3 * len(rows)))
     ax.axvline(0, color="0.4", lw=0.8)
     for y, (_, mean, low, high, n, kind) in enumerate(rows):
-        marker, colour = FOREST[kind]
+        name, marker, colour = FOREST[kind]
         filled = colour if low > 0 or high < 0 else "white"
         look = dict(fmt=marker, color=colour, ms=6, mfc=filled, elinewidth=1, capsize=3)
         ax.errorbar(mean, y, xerr=[[mean - low], [high - mean]], **look)
+        ax.plot([], [], marker, color=colour, label=name)
         text = f"{interval((mean, low, high))}   {n}"
         ax.text(1.02, y, text, va="center", fontsize=8.5, transform=ax.get_yaxis_transform())
         if y and kind != rows[y - 1][-1]:
             ax.axhline(y - 0.5, color="0.7", lw=0.8)
     ax.set_yticks(range(len(rows)), [row[0] for row in rows])
-    ax.set(xlabel=xlabel, title=title, ylim=(len(rows) - 0.5, -0.5))
+    ax.set(xlabel=xlabel, ylim=(len(rows) - 0.5, -0.5))
     ax.grid(axis="y", visible=False)
     ax.tick_params(axis="y", length=0)
-    return fig
+    return legend_below(fig, title)
 
 
 @styled
