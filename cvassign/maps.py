@@ -353,6 +353,6 @@ def by_layer(panels: dict[str, dict], uniform: dict | None = None, title: str = 
         if name in (uniform or {}):
             ax.axhline(uniform[name], color="0.4", lw=1, ls="--", label="if attention were uniform")
         if len(ax.get_lines()) > 1:
-            ax.legend(fontsize=7.5)
+            ax.legend(fontsize=7.5, frameon=True, edgecolor="none")
     fig.suptitle(title)
     return fig
