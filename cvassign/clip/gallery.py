@@ -1,12 +1,11 @@
 # LLM-assisted: prompts P3, P4, P9, P12, P14, P15, see report.md
 """Labelled pictures in many styles, and the rule that picks 3.1.4's examples.
 
-The project carries a small gallery of openly licensed ones (`gallery/`); a folder
-of the same form adds to it where `CVASSIGN_DATA` names one, and so does
+The project carries openly licensed ones (`gallery/`); CVASSIGN_DATA may name more, and
 
     python -m cvassign.clip.gallery get
 
-which downloads one photo of each of ImageNet's classes into the cache.
+downloads one photo of each of ImageNet's classes into the cache.
 """
 
 import csv
@@ -35,8 +34,7 @@ SOURCES = ("tuxpaint", "gcompris", "fluent-emoji", "fxemoji", "game-icons")
 # The public set imagenet-sample-images at one commit: file names, bytes and SHA-256.
 SAMPLES = Path(__file__).with_name("imagenet_samples.csv")
 REPOSITORY = "EliSchwartz/imagenet-sample-images"
-COMMIT = "bc69043e2862758a1906c6a24a792bb28c6bb2ff"
-ADDRESS = f"https://raw.githubusercontent.com/{REPOSITORY}/{COMMIT}"
+ADDRESS = f"https://raw.githubusercontent.com/{REPOSITORY}/bc69043e2862758a1906c6a24a792bb28c6bb2ff"
 CLOSE_UPS = (0.8, 0.6, 0.4)  # of a photo's side, the one that leaves the most first
 
 
@@ -60,7 +58,8 @@ class Picture:
     def image(self) -> Image.Image:
         """In RGB, a window cut out of its photo: the models take a `Picture` as it is."""
         whole = open_rgb(self.path)
-        return crop(whole, self.cropped[1]) if self.cropped else whole
+        shares = self.cropped[1] if self.cropped else (0, 0, 1, 1)
+        return whole.crop(tuple(round(v * n) for v, n in zip(shares, whole.size * 2)))
 
     @property
     def class_name(self) -> str:
@@ -68,12 +67,10 @@ class Picture:
         return imagenet.class_names()[self.index]
 
     @property
-    def source_order(self) -> float:
-        """Whole photos (0) before renditions (1) before close-ups, the widest of these first."""
-        if self.cropped:
-            left, _, right, _ = self.cropped[1]
-            return round(3 - (right - left), 6)
-        return float(self.kind != "photo")
+    def source_order(self) -> tuple:
+        """Whole photos before renditions before close-ups, the widest of these first."""
+        left, _, right, _ = self.cropped[1] if self.cropped else (0, 0, 1, 1)
+        return bool(self.cropped), self.kind != "photo", round(left - right, 6)
 
     @property
     def branch(self) -> str:
@@ -95,25 +92,23 @@ def more() -> list[Picture]:
 def read(folder: Path) -> list[Picture]:
     """The pictures of one folder with a manifest.csv; ValueError when it lacks a column or its
     classes disagree with the synsets."""
-    folder = Path(folder)
-    file = folder / "manifest.csv"
-    if not file.exists():
-        raise FileNotFoundError(f"expected manifest.csv in {folder.name}/, got none")
-    with file.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
+    rows, pictures = _rows(folder / "manifest.csv"), []
     if missing := set(COLUMNS) - set(rows[0] if rows else ()):
-        raise ValueError(f"{file}: columns missing: {', '.join(sorted(missing))}")
-    pictures = []
+        raise ValueError(f"{folder}/manifest.csv: columns missing: {', '.join(sorted(missing))}")
     for r in rows:
-        index = int(r["imagenet_class_index"])
-        if (wnid := imagenet.classes()[index].wnid) != r["synset"]:
-            said = f"class {index} is {wnid}, the manifest says {r['synset']}"
-            raise ValueError(f"{r['path']}: {said}")
+        index, synset, path = int(r["imagenet_class_index"]), r["synset"], r["path"]
+        if (wnid := imagenet.classes()[index].wnid) != synset:
+            raise ValueError(f"{path}: class {index} is {wnid}, the manifest says {synset}")
         accept = tuple(int(i) for i in r["accept_indices"].split("|") if i) or (index,)
         words = (r[k] for k in ("style", "kind", "source_repo", "licence", "attribution"))
         shown = r["may_be_committed"] == "yes"
-        pictures.append(Picture(folder / r["path"], index, accept, *words, shown))
+        pictures.append(Picture(folder / path, index, accept, *words, shown))
     return pictures
+
+
+def _rows(file: Path) -> list[dict]:
+    with file.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
 
 
 def close_ups(pictures: list[Picture]) -> list[Picture]:
@@ -127,14 +122,9 @@ def close_ups(pictures: list[Picture]) -> list[Picture]:
             windows.append((f"close-up {size:.0%}", box))
     found = []
     for p, (style, box) in product((p for p in pictures if p.kind == "photo"), windows):
-        cropped = dict(cropped=(p.path, box), attribution=f"{p.attribution}; cropped")
-        found.append(replace(p, style=style, **cropped))
+        by = f"{p.attribution}; cropped"
+        found.append(replace(p, style=style, attribution=by, cropped=(p.path, box)))
     return found
-
-
-def crop(image: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:
-    """A window of a picture; left, top, right, bottom as shares of its sides."""
-    return image.crop(tuple(round(v * n) for v, n in zip(box, image.size * 2)))
 
 
 def hits(pictures: list[Picture], logits: Tensor, k: int = 5, accepted: bool = False) -> Tensor:
@@ -146,20 +136,14 @@ def hits(pictures: list[Picture], logits: Tensor, k: int = 5, accepted: bool = F
 
 
 def rates(groups: dict[str, list[Picture]], models: list) -> dict[str, dict[str, str]]:
-    """{group: {"pictures": n, "MODEL, top-k %": rate}} for k = 1 and 5; empty groups are left out.
-
-    Args:
-        models: have a `name` and `logits(pictures) -> (n, 1000)`.
-    """
-    table = {}
-    for group, some in groups.items():
-        if some:
-            table[group] = {"pictures": str(len(some))}
-            for m in models:
-                logits = m.logits(some)
-                for k in (1, 5):
-                    rate = 100 * hits(some, logits, k).float().mean()
-                    table[group][f"{m.name}, top-{k} %"] = f"{rate:.1f}"
+    """{group: {"pictures": n, "MODEL, top-k %": rate}} for k = 1 and 5, of models with a `name` and
+    `logits(pictures) -> (n, 1000)`; empty groups are left out."""
+    table = {group: {"pictures": str(len(some))} for group, some in groups.items() if some}
+    for (group, row), m in product(table.items(), models):
+        logits = m.logits(groups[group])
+        for k in (1, 5):
+            rate = 100 * hits(groups[group], logits, k).float().mean()
+            row[f"{m.name}, top-{k} %"] = f"{rate:.1f}"
     return table
 
 
@@ -172,12 +156,11 @@ def by_style(pictures: list[Picture], first: Tensor, second: Tensor) -> dict[str
     """
     out = {}
     for style in {p.style for p in pictures}:
-        mine = torch.tensor([p.style == style for p in pictures])
-        photos = [str(p.path) for p in pictures if p.style == style]
-        pair = first[mine], second[mine]
+        mine = [i for i, p in enumerate(pictures) if p.style == style]
+        pair, photos = (first[mine], second[mine]), [str(pictures[i].path) for i in mine]
         rates = [100 * hit.double().mean().item() for hit in pair]
         difference = stats.clustered_bootstrap(*pair, photos, "photos")
-        out[style] = {"n": len(photos), "rates": rates, "difference": difference}
+        out[style] = {"n": len(mine), "rates": rates, "difference": difference}
     return dict(sorted(out.items(), key=lambda item: (-item[1]["rates"][1], item[0])))
 
 
@@ -222,12 +205,8 @@ def select(
 
 
 def contest(pictures: list[Picture], first, second) -> dict[int, tuple[list[Picture], Picture]]:
-    """`select` for two models. Close-ups are only scored where they can matter: of the photos of
-    classes with two pictures that the first model alone gets.
-
-    Args:
-        first, second: have `logits(pictures) -> (n, 1000)`.
-    """
+    """`select` for two models with `logits(pictures) -> (n, 1000)`. Close-ups are only scored where
+    they can matter: of photos of classes with two pictures that the first model alone gets."""
     one, other = (hits(pictures, m.logits(pictures)).tolist() for m in (first, second))
     wins = Counter(p.index for p, a, b in zip(pictures, one, other) if a and not b)
     pictures = pictures + close_ups([p for p in pictures if wins[p.index] > 1])
@@ -240,9 +219,7 @@ def get(folder: Path | None = None) -> list[Path]:
     Each file is verified by its SHA-256; the next call takes up what an interrupted one left.
     AssetError when some cannot be had; the others are kept.
     """
-    folder = folder or assets.cache_dir() / SAMPLES.stem
-    with SAMPLES.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
+    folder, rows = folder or assets.cache_dir() / SAMPLES.stem, _rows(SAMPLES)
 
     def one(row: dict) -> str | None:
         source = fetching.Source("url", f"{ADDRESS}/{row['file']}", row["sha256"])
@@ -254,9 +231,9 @@ def get(folder: Path | None = None) -> list[Path]:
     if error := one(rows[0]):  # without a network all would fail, one after another
         raise assets.AssetError(error)
     with ThreadPoolExecutor(8) as pool:  # each waits for the network
-        errors = list(bar("photos", iterable=pool.map(one, rows), total=len(rows)))
-    if failed := [e for e in errors if e]:
-        what = f"{len(failed)} of {len(rows)} photos cannot be had, the first: {failed[0]}"
+        errors = [*filter(None, bar("photos", iterable=pool.map(one, rows), total=len(rows)))]
+    if errors:
+        what = f"{len(errors)} of {len(rows)} photos cannot be had, the first: {errors[0]}"
         raise assets.AssetError(f"{what}; run the command again to go on")
     return [folder / row["file"] for row in rows]
 
