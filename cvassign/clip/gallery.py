@@ -221,17 +221,14 @@ def get(folder: Path | None = None) -> list[Path]:
     """
     folder, rows = folder or assets.cache_dir() / SAMPLES.stem, _rows(SAMPLES)
 
-    def one(row: dict) -> str | None:
+    def one(row: dict) -> None:
         source = fetching.Source("url", f"{ADDRESS}/{row['file']}", row["sha256"])
-        try:
-            fetching.download(source, folder / row["file"])
-        except assets.AssetError as error:
-            return f"{source.ref}: {error}"
+        fetching.download(source, folder / row["file"])
 
-    if error := one(rows[0]):  # without a network all would fail, one after another
-        raise assets.AssetError(error)
+    one(rows[0])  # without a network all would fail, one after another
     with ThreadPoolExecutor(8) as pool:  # each waits for the network
-        errors = [*filter(None, bar("photos", iterable=pool.map(one, rows), total=len(rows)))]
+        tasks = bar("photos", iterable=[pool.submit(one, row) for row in rows])
+        errors = [error for task in tasks if (error := task.exception())]
     if errors:
         what = f"{len(errors)} of {len(rows)} photos cannot be had, the first: {errors[0]}"
         raise assets.AssetError(f"{what}; run the command again to go on")
