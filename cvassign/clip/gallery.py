@@ -189,10 +189,9 @@ def select(
     found = {}
     for index in sorted(set(only_first) & set(only_second)):
         one, *others = only_first[index]
-        others = [p for p in others if p.path != one.path]
-        others.sort(key=lambda p: (bool(p.cropped), p.style == one.style))
-        if others:
-            found[index] = [one, others[0]], only_second[index][0]
+        if others := [p for p in others if p.path != one.path]:
+            other = min(others, key=lambda p: (bool(p.cropped), p.style == one.style))
+            found[index] = [one, other], only_second[index][0]
     chosen, used = {}, Counter()
     for whole in (True, False):
         for turn in range(per_branch):

@@ -107,18 +107,14 @@ def error_by_layer(reference: nn.Module, other: nn.Module, batch: Tensor) -> lis
     def keep(outputs: dict, name: str, _module, _inputs, out: Tensor) -> None:
         outputs[name] = out.clone()  # the in-place ReLU after it would overwrite the tensor
 
-    def trace(encoder: nn.Module) -> dict[str, Tensor]:
-        outputs = {}
-        with contextlib.ExitStack() as hooks:
+    a, b = {}, {}
+    with numerics("fp32"), contextlib.ExitStack() as hooks:
+        for encoder, outputs in ((reference, a), (other, b)):
             for name, module in encoder.named_modules():
                 if name and name.count(".") == name.startswith("layer"):
-                    keeps = partial(keep, outputs, name)
-                    hooks.enter_context(module.register_forward_hook(keeps))
+                    hook = module.register_forward_hook(partial(keep, outputs, name))
+                    hooks.enter_context(hook)
             encoder(batch.to(next(encoder.parameters()).dtype))
-        return outputs
-
-    with numerics("fp32"):
-        a, b = trace(reference), trace(other)
     entries = []
     for name, out in a.items():
         relative = ((out.float() - b[name].float()).norm() / out.norm()).item()
@@ -266,24 +262,23 @@ def measure(
         entry = out[precision] = {"time": [], "memory": []}
         try:
             model = convert(encoder, precision).to(batch.device)
-            inputs = batch.to(DTYPES.get(precision, torch.float32))
+            dtype = DTYPES.get(precision, torch.float32)
             with numerics(precision), torch.inference_mode():
-                result = model(inputs)
+                result = model(batch.to(dtype))
             if precision == "fp32":
                 reference = result
             if reference is None:
                 raise RuntimeError("nothing to compare with: fp32 did not run")
             entry["output"] = compare(reference, result)
             for n in batch_sizes:
-                images = inputs[torch.arange(n) % len(batch)]
+                images = batch[torch.arange(n) % len(batch)].to(dtype)
                 with numerics(precision):
                     entry["time"].append(t := time_forward(model, images, runs, limit_s=limit_s))
                     entry["memory"].append(m := memory(model, images))
                 if n != batch_sizes[-1]:
                     del m["timeline"]
-                took = f"{t['mean_ms']:9.3f} ± {t['std_ms']:.3f} ms"
-                peak = f"{m['peak'] / 2**20:8.1f} MiB"
-                print(f"{precision:>10}  batch {n:4d}  {took}  peak {peak}", flush=True)
+                took, peak = f"{t['mean_ms']:9.3f} ± {t['std_ms']:.3f} ms", m["peak"] / 2**20
+                print(f"{precision:>10}  batch {n:4d}  {took}  peak {peak:8.1f} MiB", flush=True)
             if precision in DTYPES:
                 entry["layers"] = error_by_layer(encoder.to(batch.device).eval(), model, batch)
         except (RuntimeError, NotImplementedError) as error:  # out of memory included
@@ -291,7 +286,7 @@ def measure(
             print(f"{precision:>10}  {entry['error']}", flush=True)
         finally:
             encoder.cpu()  # also after an error, else the next precision has less memory
-        model = inputs = images = None
+        model = images = None
         if batch.is_cuda:
             torch.cuda.empty_cache()
     return out

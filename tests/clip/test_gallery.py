@@ -42,6 +42,22 @@ def selected(pictures: list, losses: list, **options) -> dict:
     return gallery.select(pictures, wins, ~wins, **options)
 
 
+class Model:
+    """Gives the own class a logit, the others 0, 0.001, …, 0.999; it knows what it has seen."""
+
+    name = "model"
+
+    def __init__(self, own):
+        self.own, self.seen = own, []
+
+    def logits(self, pictures):
+        self.seen += pictures
+        rows = torch.arange(1000).div(1000).repeat(len(pictures), 1)
+        for row, p in zip(rows, pictures):
+            row[p.index] = self.own(p)
+        return rows
+
+
 def write_csv(file: Path, *rows: dict) -> None:
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, rows[0])
@@ -90,22 +106,10 @@ def test_select_takes_only_what_may_be_shown():
 
 def test_a_contest_scores_close_ups_only_where_they_can_matter(tmp_path):
     pictures = [*drawn(1, "a", "b"), *(picture(i, "photo", "photo", f"{i}.jpg") for i in (1, 2))]
-    seen = []
-
-    class Knows:
-        def __init__(self, right):
-            self.right = right
-
-        def logits(self, some):
-            seen.extend(some)
-            rows = torch.rand(len(some), 1000)
-            for row, p in zip(rows, some):
-                row[p.index] = 2 if self.right(p) else -1
-            return rows
-
-    found = gallery.contest(pictures, Knows(lambda p: not p.cropped), Knows(lambda p: p.cropped))
+    models = [Model(lambda p: -1 if p.cropped else 1), Model(lambda p: 1 if p.cropped else -1)]
+    found = gallery.contest(pictures, *models)
     assert list(found) == [1] and found[1][1].cropped and found[1][1].style == "close-up 80%"
-    assert {p.index for p in seen if p.cropped} == {1}
+    assert {p.index for m in models for p in m.seen if p.cropped} == {1}
 
 
 def test_close_ups_are_windows_of_photos(tmp_path):
@@ -190,15 +194,9 @@ def test_own_label_decides_and_close_ups_of_a_photo_are_one_sample():
 
 
 def test_rates_are_of_the_own_class_and_empty_groups_are_left_out():
-    class Second:  # says class 1, then class 0
-        name = "second"
-
-        def logits(self, pictures):
-            return torch.tensor([[1.0, 2.0] + [0.0] * 998] * len(pictures))
-
-    table = gallery.rates({"some": [picture(1), picture(0)], "none": []}, [Second()])
-    said = {"pictures": "2", "second, top-1 %": "50.0", "second, top-5 %": "100.0"}
-    assert table == {"some": said}
+    groups = {"some": [picture(1), picture(0)], "none": []}
+    said = {"pictures": "2", "model, top-1 %": "50.0", "model, top-5 %": "100.0"}
+    assert gallery.rates(groups, [Model(lambda p: 1 if p.index else 0.9975)]) == {"some": said}
 
 
 def test_the_manifest_is_checked(tmp_path):

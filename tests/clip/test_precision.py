@@ -42,6 +42,15 @@ def test_fp16_is_open_clips_fp16(random_clip):
     assert types["bn1.weight"] == torch.float32 and types["conv1.weight"] == torch.float16
 
 
+def test_foreign_weights_are_refused_in_one_line(random_clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "rn50", lambda: random_clip)  # what they are not loaded into
+    torch.save({"visual.foreign": torch.zeros(1)}, tmp_path / "x.pt")
+    with pytest.raises(
+        ValueError, match="x.pt: expected CLIP RN50 or its .*, got .*Missing key.*$"
+    ):
+        precision.image_encoder(tmp_path / "x.pt")
+
+
 def test_numerics_restores_the_switch():
     before = torch.backends.cudnn.conv.fp32_precision
     with pytest.raises(KeyError), precision.numerics("tf32"):
