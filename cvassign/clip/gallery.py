@@ -81,12 +81,12 @@ class Picture:
 def more() -> list[Picture]:
     """What `images` in the folder that CVASSIGN_DATA names has beside the project's own gallery:
     counted apart, since no committed figure may depend on it."""
-    data = assets.named("CVASSIGN_DATA")
-    if not data or not (data / "images/manifest.csv").exists():
+    folder = (assets.named("CVASSIGN_DATA") or BUNDLED) / "images"
+    if not (folder / "manifest.csv").exists():
         return []
-    name = lambda p, folder: p.path.relative_to(folder).with_suffix("")  # noqa: E731
-    own = {name(p, BUNDLED) for p in read(BUNDLED)}  # the same name is the same picture
-    return [p for p in read(data / "images") if name(p, data / "images") not in own]
+    own = {p.path.relative_to(BUNDLED).with_suffix("") for p in read(BUNDLED)}
+    # the same name is the same picture
+    return [p for p in read(folder) if p.path.relative_to(folder).with_suffix("") not in own]
 
 
 def read(folder: Path) -> list[Picture]:
@@ -114,16 +114,13 @@ def _rows(file: Path) -> list[dict]:
 def close_ups(pictures: list[Picture]) -> list[Picture]:
     """Windows of each photo, of each of `CLOSE_UPS`, in the middle and moved to each of the four
     directions, by a fifth of the photo's side or up to its border."""
-    windows = []
-    for size in CLOSE_UPS:
+    found = []
+    for p, size in product((p for p in pictures if p.kind == "photo"), CLOSE_UPS):
         a, b, c = (0.5 - size / 2 + m * min(0.2, 0.5 - size / 2) for m in (-1, 0, 1))
+        said = dict(style=f"close-up {size:.0%}", attribution=f"{p.attribution}; cropped")
         for x, y in ((b, b), (a, b), (c, b), (b, a), (b, c)):
             box = tuple(round(v, 6) for v in (x, y, x + size, y + size))
-            windows.append((f"close-up {size:.0%}", box))
-    found = []
-    for p, (style, box) in product((p for p in pictures if p.kind == "photo"), windows):
-        by = f"{p.attribution}; cropped"
-        found.append(replace(p, style=style, attribution=by, cropped=(p.path, box)))
+            found.append(replace(p, cropped=(p.path, box), **said))
     return found
 
 
@@ -213,11 +210,8 @@ def contest(pictures: list[Picture], first, second) -> dict[int, tuple[list[Pict
 
 
 def get(folder: Path | None = None) -> list[Path]:
-    """Downloads one photo of each class (imagenet-sample-images, `SAMPLES`) that is not here yet.
-
-    Each file is verified by its SHA-256; the next call takes up what an interrupted one left.
-    AssetError when some cannot be had; the others are kept.
-    """
+    """Downloads one photo of each class (`SAMPLES`) that is not here yet, verified by its SHA-256.
+    AssetError when some cannot be had; the others are kept."""
     folder, rows = folder or assets.cache_dir() / SAMPLES.stem, _rows(SAMPLES)
 
     def one(row: dict) -> None:
@@ -244,9 +238,8 @@ def samples(fetch: bool = False) -> list[Picture]:
     index = {c.wnid: i for i, c in enumerate(imagenet.classes())}
     folders = {f / SAMPLES.stem for f in (assets.cache_home(), assets.cache_dir())}
     files = sorted(file for f in folders for file in f.glob("n*.JPEG"))
-    terms = "ImageNet's terms (research and teaching)", "ImageNet", True
-    about = "photo", "photo", f"github:{REPOSITORY}", *terms
-    return [Picture(f, i := index[f.name[:9]], (i,), *about) for f in files]
+    about = "photo", "photo", f"github:{REPOSITORY}", "ImageNet's terms (research and teaching)"
+    return [Picture(f, i := index[f.name[:9]], (i,), *about, "ImageNet", True) for f in files]
 
 
 if __name__ == "__main__":

@@ -141,9 +141,9 @@ def answers(pictures: list, tops: dict[str, list], strips: list[dict] | None = N
     total = sum(heights) + head
     fig, colours = plt.figure(figsize=(9.5, total), layout="none"), (*PAIR, GREY)
 
-    def write(x: float, y: float, text: str, size: float = 7, colour: str = "black", **more):
+    def write(x: float, y: float, text: str, colour: str = "black", **more) -> None:
         """Text at x inches from the left and y from the top."""
-        fig.text(x / 9.5, 1 - y / total, text, color=colour, fontsize=size, **more)
+        fig.text(x / 9.5, 1 - y / total, text, color=colour, fontsize=7, **more)
 
     def picture(x: float, y: float, side: float, image, title: str, cut=()) -> None:
         """In a square with this corner; `cut` is a window (left, top, right, bottom in shares)."""
@@ -164,8 +164,8 @@ def answers(pictures: list, tops: dict[str, list], strips: list[dict] | None = N
             write(x, head, textwrap.fill(model, 26), colour=colours[i], weight="bold")
     beside = first + names * len(tops)  # where the strips begin
     if strips:
-        said = "the right class's rank after each change, bold in the top five"
-        write(beside, head - 0.19, said)
+        about = "the right class's rank after each change, bold in the top five"
+        write(beside, head - 0.19, about)
         for i, (word, model) in enumerate(zip(("left", "right"), tops)):
             write(beside + 1.8 * i, head - 0.05, f"{word}: {model}", colour=colours[i])
     for r, p in enumerate(pictures):

@@ -105,8 +105,8 @@ class OpenClip:
 
     def to(self, precision: str) -> "OpenClip":
         """The same encoder in another of `PRECISIONS`, as a copy."""
-        model = convert(self.model, precision)
-        return replace(self, name=f"{self.name}, {precision}", model=model)
+        name = f"{self.name}, {precision}"
+        return replace(self, name=name, model=convert(self.model, precision))
 
 
 def rn50() -> nn.Module:
@@ -140,8 +140,7 @@ def load(path: Path | str | None = None, precision: str = "fp32", device: str = 
 
 def with_transforms(name: str, model: nn.Module) -> OpenClip:
     """The model with the preprocessing and the tokenizer that OpenAI trained it with."""
-    moments = dict(mean=open_clip.OPENAI_DATASET_MEAN, std=open_clip.OPENAI_DATASET_STD)
-    preprocess = open_clip.image_transform(224, is_train=False, **moments)
+    preprocess = open_clip.image_transform(224, is_train=False)
     return OpenClip(name, model, preprocess, open_clip.get_tokenizer("RN50"))
 
 
