@@ -295,12 +295,12 @@ def measure(
 def image_encoder(file: str | None) -> tuple[nn.Module, str]:
     """CLIP's RN50 image encoder and the words for its weights: OpenAI's archive or a state dict, of
     the whole or of this tower, else ValueError; None for random weights."""
-    torch.manual_seed(0)
-    visual = rn50().visual
     if not file:
-        return visual, "random initialisation, seed 0"
+        torch.manual_seed(0)
+        return rn50().visual, "random initialisation, seed 0"
     state = read_state(Path(file))
     tower = {k.removeprefix("visual."): v for k, v in state.items() if k.startswith("visual.")}
+    visual = rn50().visual
     try:
         visual.load_state_dict(tower or state)
     except RuntimeError as error:

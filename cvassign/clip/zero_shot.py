@@ -8,7 +8,6 @@ import copy
 import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 import huggingface_hub
 import open_clip
@@ -47,36 +46,24 @@ def convert(encoder: nn.Module, precision: str) -> nn.Module:
     return encoder
 
 
-class Encoder(Protocol):
-    """What `ZeroShot` asks for: images and texts into one space, E dimensions, with length 1."""
-
-    name: str  # which weights these are, for every table and figure
-    logit_scale: float  # the factor on cosines before the softmax
-
-    def encode_image(self, images: list) -> Tensor:
-        """Pictures or their files to (n, E), fp32, on the CPU."""
-
-    def encode_text(self, texts: list[str]) -> Tensor:
-        """Sentences to (n, E), fp32, on the CPU."""
-
-
 @dataclass(frozen=True)
 class OpenClip:
-    """`Encoder` by a model of open_clip."""
+    """Images and texts into one space of E dimensions, by a model of open_clip; vectors have length
+    1, in fp32, on the CPU."""
 
-    name: str
+    name: str  # which weights these are, for every table and figure
     model: nn.Module  # open_clip.CLIP, in eval mode
-    preprocess: object
+    preprocess: object  # PIL image -> (3, H, W)
     tokenizer: object
 
     @property
     def logit_scale(self) -> float:
-        """exp of the learned parameter; OpenAI clipped it at 100 in training."""
+        """The factor on cosines before the softmax; OpenAI clipped it at 100 in training."""
         return self.model.logit_scale.exp().item()
 
     @torch.inference_mode()
     def encode_image(self, images: list, batch_size: int = 16) -> Tensor:
-        """See `Encoder`."""
+        """Pictures or their files to (n, E)."""
         parts = (images[i : i + batch_size] for i in range(0, len(images), batch_size))
         batches = (imagenet.stack(part, self.preprocess, self.model.visual) for part in parts)
         found = [self.model.encode_image(batch).float().cpu() for batch in batches]
@@ -84,7 +71,7 @@ class OpenClip:
 
     @torch.inference_mode()
     def encode_text(self, texts: list[str], batch_size: int = 64) -> Tensor:
-        """See `Encoder`; warns of texts that are longer than CLIP's 77 tokens."""
+        """Sentences to (n, E); warns of those that are longer than CLIP's 77 tokens."""
         n = self.tokenizer.context_length
         if long := [t for t in texts if len(self.tokenizer.encode(t)) + 2 > n]:
             some = "; ".join(f"{t[:60]} …" for t in long[:3])  # two of them could get equal vectors
@@ -183,7 +170,7 @@ class ZeroShot:
     logit of a picture is logit_scale x cosine, its probability the softmax over the names.
     """
 
-    encoder: Encoder
+    encoder: OpenClip  # or what has its name, logit_scale, encode_image and encode_text
     templates: str = "seven"  # a key of TEMPLATES
     names: list[str] = field(default_factory=imagenet.class_names)
     cache: Path | None = None  # folder where vectors of names and pictures are kept; None: nowhere
