@@ -17,7 +17,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torchvision import models
-from torchvision.transforms import v2
 
 from cvassign import assets
 from cvassign.clip import kept
@@ -100,7 +99,7 @@ class Classifier:
 
     name: str  # which weights these are, for every table and figure
     model: nn.Module  # (B, 3, 224, 224) -> logits (B, 1000), in eval mode
-    preprocess: v2.Compose  # PIL image -> (3, 224, 224)
+    preprocess: nn.Module  # PIL image -> (3, 224, 224)
     _: KW_ONLY
     cache: Path | None = None  # folder where the logits of pictures are kept; None: nowhere
     progress: bool = False  # show a bar
@@ -136,10 +135,9 @@ def named(probabilities: Tensor, indices: Tensor, names: list[str] | None = None
     return [[(names[i], p) for p, i in zip(*row)] for row in rows]
 
 
-def preprocessing(mean: tuple, std: tuple) -> v2.Compose:
+def preprocessing(mean: tuple, std: tuple) -> nn.Module:
     """Shorter side to 256, the middle 224 x 224, normalised by channel."""
-    cut = [v2.Resize(256, antialias=True), v2.CenterCrop(224), v2.PILToTensor()]
-    return v2.Compose(cut + [v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)])
+    return models.ResNet50_Weights.IMAGENET1K_V1.transforms(mean=mean, std=std)
 
 
 def load_resnet50(cache: Path | None = None, progress: bool = False) -> Classifier:
@@ -160,7 +158,7 @@ def from_torchvision(path: Path | str) -> Classifier:
     """torchvision's `resnet50(weights=IMAGENET1K_V1)`, from its own file."""
     model = models.resnet50()
     model.load_state_dict(load_checkpoint(path))
-    transform = preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    transform = models.ResNet50_Weights.IMAGENET1K_V1.transforms()
     return Classifier("torchvision ResNet-50 (IMAGENET1K_V1)", model.eval(), transform)
 
 

@@ -208,7 +208,7 @@ def timeline(encoder: nn.Module, batch: Tensor) -> dict:
     out = {"weights": sum(weight_bytes(encoder).values()), "input": batch.nbytes}
     out["ms"] = [0.0] + [round((changes[i][0] - changes[0][0]) / 1000, 3) for i in category]
     for name in ("activations", "workspace"):
-        sizes = (changes[i][1] * (kind == name) for i, kind in category.items())
+        sizes = (changes[i][1] * (found == name) for i, found in category.items())
         out[name] = list(accumulate(sizes, initial=0))
     return out
 
