@@ -72,6 +72,14 @@ def test_what_an_interrupted_call_has_encoded_is_kept(files, tmp_path):
     assert encoded(files, tmp_path) == 1
 
 
+def test_of_two_kernels_at_once_each_keeps_the_others_vectors(files, tmp_path):
+    how = Mean(1.0), kept.pixels, kept.PROBE, tmp_path, "some encoder (fp32)"
+    one, other = kept.Kept(*how), kept.Kept(*how)
+    for keep, some in ((one, files[:1]), (other, files[:1]), (one, files[:3]), (other, files[3:])):
+        keep(some, "pictures", 2)
+    assert encoded(files, tmp_path) == 0
+
+
 def test_the_bar_estimates_and_leaves_nothing(files, capsys, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     encoded(files, None, progress=True)
