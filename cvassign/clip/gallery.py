@@ -1,12 +1,11 @@
 # LLM-assisted: prompts P3, P4, P9, P12, P14, P15, see report.md
 """Labelled pictures in many styles, and the rule that picks 3.1.4's examples.
 
-The project carries a small gallery of openly licensed ones (`gallery/`); a folder
-of the same form adds to it where `CVASSIGN_DATA` names one, and so does
+The project carries openly licensed ones (`gallery/`); CVASSIGN_DATA may name more, and
 
     python -m cvassign.clip.gallery get
 
-which downloads one photo of each of ImageNet's classes into the cache.
+downloads one photo of each of ImageNet's classes into the cache.
 """
 
 import csv
@@ -35,8 +34,7 @@ SOURCES = ("tuxpaint", "gcompris", "fluent-emoji", "fxemoji", "game-icons")
 # The public set imagenet-sample-images at one commit: file names, bytes and SHA-256.
 SAMPLES = Path(__file__).with_name("imagenet_samples.csv")
 REPOSITORY = "EliSchwartz/imagenet-sample-images"
-COMMIT = "bc69043e2862758a1906c6a24a792bb28c6bb2ff"
-ADDRESS = f"https://raw.githubusercontent.com/{REPOSITORY}/{COMMIT}"
+ADDRESS = f"https://raw.githubusercontent.com/{REPOSITORY}/bc69043e2862758a1906c6a24a792bb28c6bb2ff"
 CLOSE_UPS = (0.8, 0.6, 0.4)  # of a photo's side, the one that leaves the most first
 
 
@@ -60,7 +58,8 @@ class Picture:
     def image(self) -> Image.Image:
         """In RGB, a window cut out of its photo: the models take a `Picture` as it is."""
         whole = open_rgb(self.path)
-        return crop(whole, self.cropped[1]) if self.cropped else whole
+        shares = self.cropped[1] if self.cropped else (0, 0, 1, 1)
+        return whole.crop(tuple(round(v * n) for v, n in zip(shares, whole.size * 2)))
 
     @property
     def class_name(self) -> str:
@@ -68,12 +67,10 @@ class Picture:
         return imagenet.class_names()[self.index]
 
     @property
-    def source_order(self) -> float:
-        """Whole photos (0) before renditions (1) before close-ups, the widest of these first."""
-        if self.cropped:
-            left, _, right, _ = self.cropped[1]
-            return round(3 - (right - left), 6)
-        return float(self.kind != "photo")
+    def source_order(self) -> tuple:
+        """Whole photos before renditions before close-ups, the widest of these first."""
+        left, _, right, _ = self.cropped[1] if self.cropped else (0, 0, 1, 1)
+        return bool(self.cropped), self.kind != "photo", round(left - right, 6)
 
     @property
     def branch(self) -> str:
@@ -84,57 +81,47 @@ class Picture:
 def more() -> list[Picture]:
     """What `images` in the folder that CVASSIGN_DATA names has beside the project's own gallery:
     counted apart, since no committed figure may depend on it."""
-    data = assets.named("CVASSIGN_DATA")
-    if not data or not (data / "images/manifest.csv").exists():
+    folder = (assets.named("CVASSIGN_DATA") or BUNDLED) / "images"
+    if not (folder / "manifest.csv").exists():
         return []
-    name = lambda p, folder: p.path.relative_to(folder).with_suffix("")  # noqa: E731
-    own = {name(p, BUNDLED) for p in read(BUNDLED)}  # the same name is the same picture
-    return [p for p in read(data / "images") if name(p, data / "images") not in own]
+    own = {p.path.relative_to(BUNDLED).with_suffix("") for p in read(BUNDLED)}
+    # the same name is the same picture
+    return [p for p in read(folder) if p.path.relative_to(folder).with_suffix("") not in own]
 
 
 def read(folder: Path) -> list[Picture]:
     """The pictures of one folder with a manifest.csv; ValueError when it lacks a column or its
     classes disagree with the synsets."""
-    folder = Path(folder)
-    file = folder / "manifest.csv"
-    if not file.exists():
-        raise FileNotFoundError(f"expected manifest.csv in {folder.name}/, got none")
-    with file.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
+    rows, pictures = _rows(folder / "manifest.csv"), []
     if missing := set(COLUMNS) - set(rows[0] if rows else ()):
-        raise ValueError(f"{file}: columns missing: {', '.join(sorted(missing))}")
-    pictures = []
+        raise ValueError(f"{folder}/manifest.csv: columns missing: {', '.join(sorted(missing))}")
     for r in rows:
-        index = int(r["imagenet_class_index"])
-        if (wnid := imagenet.classes()[index].wnid) != r["synset"]:
-            said = f"class {index} is {wnid}, the manifest says {r['synset']}"
-            raise ValueError(f"{r['path']}: {said}")
+        index, synset, path = int(r["imagenet_class_index"]), r["synset"], r["path"]
+        if (wnid := imagenet.classes()[index].wnid) != synset:
+            raise ValueError(f"{path}: class {index} is {wnid}, the manifest says {synset}")
         accept = tuple(int(i) for i in r["accept_indices"].split("|") if i) or (index,)
         words = (r[k] for k in ("style", "kind", "source_repo", "licence", "attribution"))
         shown = r["may_be_committed"] == "yes"
-        pictures.append(Picture(folder / r["path"], index, accept, *words, shown))
+        pictures.append(Picture(folder / path, index, accept, *words, shown))
     return pictures
+
+
+def _rows(file: Path) -> list[dict]:
+    with file.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
 
 
 def close_ups(pictures: list[Picture]) -> list[Picture]:
     """Windows of each photo, of each of `CLOSE_UPS`, in the middle and moved to each of the four
     directions, by a fifth of the photo's side or up to its border."""
-    windows = []
-    for size in CLOSE_UPS:
+    found = []
+    for p, size in product((p for p in pictures if p.kind == "photo"), CLOSE_UPS):
         a, b, c = (0.5 - size / 2 + m * min(0.2, 0.5 - size / 2) for m in (-1, 0, 1))
+        said = dict(style=f"close-up {size:.0%}", attribution=f"{p.attribution}; cropped")
         for x, y in ((b, b), (a, b), (c, b), (b, a), (b, c)):
             box = tuple(round(v, 6) for v in (x, y, x + size, y + size))
-            windows.append((f"close-up {size:.0%}", box))
-    found = []
-    for p, (style, box) in product((p for p in pictures if p.kind == "photo"), windows):
-        cropped = dict(cropped=(p.path, box), attribution=f"{p.attribution}; cropped")
-        found.append(replace(p, style=style, **cropped))
+            found.append(replace(p, cropped=(p.path, box), **said))
     return found
-
-
-def crop(image: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:
-    """A window of a picture; left, top, right, bottom as shares of its sides."""
-    return image.crop(tuple(round(v * n) for v, n in zip(box, image.size * 2)))
 
 
 def hits(pictures: list[Picture], logits: Tensor, k: int = 5, accepted: bool = False) -> Tensor:
@@ -146,20 +133,14 @@ def hits(pictures: list[Picture], logits: Tensor, k: int = 5, accepted: bool = F
 
 
 def rates(groups: dict[str, list[Picture]], models: list) -> dict[str, dict[str, str]]:
-    """{group: {"pictures": n, "MODEL, top-k %": rate}} for k = 1 and 5; empty groups are left out.
-
-    Args:
-        models: have a `name` and `logits(pictures) -> (n, 1000)`.
-    """
-    table = {}
-    for group, some in groups.items():
-        if some:
-            table[group] = {"pictures": str(len(some))}
-            for m in models:
-                logits = m.logits(some)
-                for k in (1, 5):
-                    rate = 100 * hits(some, logits, k).float().mean()
-                    table[group][f"{m.name}, top-{k} %"] = f"{rate:.1f}"
+    """{group: {"pictures": n, "MODEL, top-k %": rate}} for k = 1 and 5, of models with a `name` and
+    `logits(pictures) -> (n, 1000)`; empty groups are left out."""
+    table = {group: {"pictures": str(len(some))} for group, some in groups.items() if some}
+    for (group, row), m in product(table.items(), models):
+        logits = m.logits(groups[group])
+        for k in (1, 5):
+            rate = 100 * hits(groups[group], logits, k).float().mean()
+            row[f"{m.name}, top-{k} %"] = f"{rate:.1f}"
     return table
 
 
@@ -172,12 +153,11 @@ def by_style(pictures: list[Picture], first: Tensor, second: Tensor) -> dict[str
     """
     out = {}
     for style in {p.style for p in pictures}:
-        mine = torch.tensor([p.style == style for p in pictures])
-        photos = [str(p.path) for p in pictures if p.style == style]
-        pair = first[mine], second[mine]
+        mine = [i for i, p in enumerate(pictures) if p.style == style]
+        pair, photos = (first[mine], second[mine]), [str(pictures[i].path) for i in mine]
         rates = [100 * hit.double().mean().item() for hit in pair]
         difference = stats.clustered_bootstrap(*pair, photos, "photos")
-        out[style] = {"n": len(photos), "rates": rates, "difference": difference}
+        out[style] = {"n": len(mine), "rates": rates, "difference": difference}
     return dict(sorted(out.items(), key=lambda item: (-item[1]["rates"][1], item[0])))
 
 
@@ -206,10 +186,9 @@ def select(
     found = {}
     for index in sorted(set(only_first) & set(only_second)):
         one, *others = only_first[index]
-        others = [p for p in others if p.path != one.path]
-        others.sort(key=lambda p: (bool(p.cropped), p.style == one.style))
-        if others:
-            found[index] = [one, others[0]], only_second[index][0]
+        if others := [p for p in others if p.path != one.path]:
+            other = min(others, key=lambda p: (bool(p.cropped), p.style == one.style))
+            found[index] = [one, other], only_second[index][0]
     chosen, used = {}, Counter()
     for whole in (True, False):
         for turn in range(per_branch):
@@ -222,12 +201,8 @@ def select(
 
 
 def contest(pictures: list[Picture], first, second) -> dict[int, tuple[list[Picture], Picture]]:
-    """`select` for two models. Close-ups are only scored where they can matter: of the photos of
-    classes with two pictures that the first model alone gets.
-
-    Args:
-        first, second: have `logits(pictures) -> (n, 1000)`.
-    """
+    """`select` for two models with `logits(pictures) -> (n, 1000)`. Close-ups are only scored where
+    they can matter: of photos of classes with two pictures that the first model alone gets."""
     one, other = (hits(pictures, m.logits(pictures)).tolist() for m in (first, second))
     wins = Counter(p.index for p, a, b in zip(pictures, one, other) if a and not b)
     pictures = pictures + close_ups([p for p in pictures if wins[p.index] > 1])
@@ -235,28 +210,20 @@ def contest(pictures: list[Picture], first, second) -> dict[int, tuple[list[Pict
 
 
 def get(folder: Path | None = None) -> list[Path]:
-    """Downloads one photo of each class (imagenet-sample-images, `SAMPLES`) that is not here yet.
+    """Downloads one photo of each class (`SAMPLES`) that is not here yet, verified by its SHA-256.
+    AssetError when some cannot be had; the others are kept."""
+    folder, rows = folder or assets.cache_dir() / SAMPLES.stem, _rows(SAMPLES)
 
-    Each file is verified by its SHA-256; the next call takes up what an interrupted one left.
-    AssetError when some cannot be had; the others are kept.
-    """
-    folder = folder or assets.cache_dir() / SAMPLES.stem
-    with SAMPLES.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-
-    def one(row: dict) -> str | None:
+    def one(row: dict) -> None:
         source = fetching.Source("url", f"{ADDRESS}/{row['file']}", row["sha256"])
-        try:
-            fetching.download(source, folder / row["file"])
-        except assets.AssetError as error:
-            return f"{source.ref}: {error}"
+        fetching.download(source, folder / row["file"])
 
-    if error := one(rows[0]):  # without a network all would fail, one after another
-        raise assets.AssetError(error)
+    one(rows[0])  # without a network all would fail, one after another
     with ThreadPoolExecutor(8) as pool:  # each waits for the network
-        errors = list(bar("photos", iterable=pool.map(one, rows), total=len(rows)))
-    if failed := [e for e in errors if e]:
-        what = f"{len(failed)} of {len(rows)} photos cannot be had, the first: {failed[0]}"
+        tasks = bar("photos", iterable=[pool.submit(one, row) for row in rows])
+        errors = [error for task in tasks if (error := task.exception())]
+    if errors:
+        what = f"{len(errors)} of {len(rows)} photos cannot be had, the first: {errors[0]}"
         raise assets.AssetError(f"{what}; run the command again to go on")
     return [folder / row["file"] for row in rows]
 
@@ -271,9 +238,8 @@ def samples(fetch: bool = False) -> list[Picture]:
     index = {c.wnid: i for i, c in enumerate(imagenet.classes())}
     folders = {f / SAMPLES.stem for f in (assets.cache_home(), assets.cache_dir())}
     files = sorted(file for f in folders for file in f.glob("n*.JPEG"))
-    terms = "ImageNet's terms (research and teaching)", "ImageNet", True
-    about = "photo", "photo", f"github:{REPOSITORY}", *terms
-    return [Picture(f, i := index[f.name[:9]], (i,), *about) for f in files]
+    about = "photo", "photo", f"github:{REPOSITORY}", "ImageNet's terms (research and teaching)"
+    return [Picture(f, i := index[f.name[:9]], (i,), *about, "ImageNet", True) for f in files]
 
 
 if __name__ == "__main__":

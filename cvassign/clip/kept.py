@@ -7,6 +7,8 @@ On two CPU cores a thousand pictures take minutes. The next kernel finds them in
 import hashlib
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -27,81 +29,63 @@ _y, _x = np.mgrid[:260, :300]
 PROBE = Image.fromarray(np.stack([_x * 7, _y * 5, _x * _y], axis=-1).astype(np.uint8))
 
 
+@dataclass
 class Kept:
-    """Vectors of things of one kind by one encoder, each computed once.
+    """Vectors of things of one kind by one encoder, each computed once. A file that cannot be read
+    or written is no error: then everything is encoded each time."""
 
-    Args:
-        encode: things -> their vectors (n, E), fp32, on the CPU.
-        content: thing -> the bytes that tell it from others.
-        probe: a thing whose vector stands for the weights: a file with another one is another
-            encoder's, and is begun anew.
-        folder: where the file lies; None to keep nothing. One that cannot be read or written is no
-            error: then everything is encoded each time.
-        name: of the file, by the encoder's name.
-        progress: show a bar, with an estimate.
-    """
-
-    def __init__(
-        self,
-        encode: Callable[[list], Tensor],
-        content: Callable[[object], bytes],
-        probe,
-        folder: Path | None,
-        name: str,
-        progress: bool = False,
-    ):
-        self._encode, self._content, self._thing = encode, content, probe
-        slug = re.sub(r"[^\w.]+", "-", name).strip("-")
-        self._file = None if folder is None else Path(folder) / f"{slug}.safetensors"
-        self._progress, self._known = progress, None  # read when first asked for
+    encode: Callable[[list], Tensor]  # things -> their vectors (n, E), fp32, on the CPU
+    content: Callable[[object], bytes]  # of a thing: what tells it from others
+    probe: object  # the thing whose vector stands for the weights: a file with another is not read
+    folder: Path | str | None  # where the file lies; None to keep nothing
+    name: str  # of the file, by the encoder's name
+    progress: bool = False  # show a bar, with an estimate
 
     def __call__(self, things: Sequence, text: str, at_once: int) -> Tensor:
-        """The things' vectors (n, E).
-
-        Args:
-            text: what the bar calls them.
-            at_once: how many `encode` gets.
-        """
-        if self._file is None:
-            keys, self._known = range(len(things)), {}
+        """The things' vectors (n, E); `encode` gets `at_once`, under a bar that says `text`."""
+        if self.folder is None:
+            keys, known = range(len(things)), {}
         else:
-            keys = [hashlib.sha256(self._content(t)).digest() for t in things]
-            self._known = self._read() if self._known is None else self._known
-        new = list({k: t for k, t in zip(keys, things) if k not in self._known}.items())
+            keys = [hashlib.sha256(self.content(t)).hexdigest() for t in things]
+            known = self._known
+        new = list({k: t for k, t in zip(keys, things) if k not in known}.items())
         try:
-            with bar(text, self._progress and len(new) > at_once, total=len(new)) as done:
+            with bar(text, self.progress and len(new) > at_once, total=len(new)) as done:
                 for i in range(0, len(new), at_once):
                     some = dict(new[i : i + at_once])
-                    self._known.update(zip(some, self._encode(list(some.values()))))
+                    known.update(zip(some, self.encode(list(some.values()))))
                     done.update(len(some))
         finally:  # also after an interrupt: what was encoded is kept
-            if new and self._file is not None:
+            if new and self.folder is not None:
                 self._write()
-        return torch.stack([self._known[k] for k in keys])
+        return torch.stack([known[k] for k in keys])
 
     @cached_property
-    def _probe(self) -> Tensor:
-        return self._encode([self._thing])[0]
+    def _known(self) -> dict[str, Tensor]:
+        return self._read()
 
-    def _read(self) -> dict[bytes, Tensor]:
-        probe = self._probe
+    @cached_property
+    def _probed(self) -> Tensor:
+        return self.encode([self.probe])[0]
+
+    @property
+    def _file(self) -> Path:
+        slug = re.sub(r"[^\w.]+", "-", self.name).strip("-")
+        return Path(self.folder) / f"{slug}.safetensors"
+
+    def _read(self) -> dict[str, Tensor]:
+        mine = self._probed
         try:
             held = load_file(self._file)
-            if not (held["probe"] - probe).norm() <= SAME * probe.norm():
-                return {}
-            return dict(zip(map(bytes, held["keys"].numpy()), held["vectors"]))
+            return held if (held.pop("probe") - mine).norm() <= SAME * mine.norm() else {}
         except (OSError, SafetensorError, KeyError, RuntimeError):  # none, damaged, another's
             return {}
 
     def _write(self) -> None:
         known = self._read() | self._known  # another process may have written since
-        keys = torch.tensor([list(k) for k in known], dtype=torch.uint8)
-        held = {"probe": self._probe, "keys": keys, "vectors": torch.stack(list(known.values()))}
-        try:
-            with replacing(self._file) as temporary:
-                save_file(held, temporary)
-        except (OSError, SafetensorError):
-            pass
+        held = {k: v.clone() for k, v in known.items()} | {"probe": self._probed}
+        with suppress(OSError, SafetensorError), replacing(self._file) as temporary:
+            save_file(held, temporary)
 
 
 def pixels(image) -> bytes:

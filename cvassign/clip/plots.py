@@ -2,7 +2,6 @@
 """The figures of notebook 3: each function takes numbers or pictures and returns a Figure."""
 
 import textwrap
-from itertools import pairwise
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
@@ -16,18 +15,6 @@ from cvassign.stats import interval
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#999999"  # safe for colour blindness
 PAIR = ("#332288", "#AA4499")  # the ImageNet network, and the model of words beside it
-
-
-def _column(ax, title: str, boxes: list[tuple[str, str]]) -> None:
-    """Boxes from top to bottom with arrows: (text, colour)."""
-    ax.set(xlim=(0, 1), ylim=(len(boxes), -0.2))
-    ax.set_title(title, fontsize=10)
-    ax.axis("off")
-    for i, (text, colour) in enumerate(boxes):
-        box = {"boxstyle": "round,pad=0.4", "fc": colour, "alpha": 0.25, "ec": colour}
-        ax.text(0.5, i + 0.4, text, ha="center", va="center", fontsize=8, bbox=box)
-        if i:
-            ax.annotate("", (0.5, i + 0.1), (0.5, i - 0.3), arrowprops={"arrowstyle": "->"})
 
 
 # Of each column the boxes from top to bottom; what differs between the two networks has a colour.
@@ -62,38 +49,33 @@ def architectures() -> Figure:
     """Stem, a downsampling block and head of both ResNet-50, side by side."""
     fig, axes = plt.subplots(2, 3, figsize=(9.5, 6.8), layout="constrained")
     for ax, (title, boxes) in zip(axes.T.flat, ARCHITECTURES.items()):
-        _column(ax, title, boxes)
+        ax.set(xlim=(0, 1), ylim=(len(boxes), -0.2))
+        ax.set_title(title, fontsize=10)
+        ax.axis("off")
+        for i, (text, colour) in enumerate(boxes):
+            box = {"boxstyle": "round,pad=0.4", "fc": colour, "alpha": 0.25, "ec": colour}
+            ax.text(0.5, i + 0.4, text, ha="center", va="center", fontsize=8, bbox=box)
+            if i:
+                ax.annotate("", (0.5, i + 0.1), (0.5, i - 0.3), arrowprops={"arrowstyle": "->"})
     return fig
 
 
 @styled
 def subtree(wnids: list[str]) -> Figure:
     """The classes' shortest paths from "entity", merged into one tree, leaves in colour."""
-    children: dict[str, set] = {}
-    for path in (imagenet.paths(w)[0] for w in wnids):
-        for a, b in pairwise(path):
-            children.setdefault(a, set()).add(b)
-    lines, place = [], {}
+    whole = [imagenet.paths(w)[0] for w in wnids]
+    paths = sorted({path[:n] for path in whole for n in range(1, len(path) + 1)})  # depth first
+    place = {path[-1]: (len(path) - 1, y) for y, path in enumerate(paths)}
+    fig, ax = plt.subplots(figsize=(8, 0.2 * len(paths) + 0.4), layout="constrained")
     curated = dict(zip((c.wnid for c in imagenet.classes()), imagenet.class_names()))
-
-    def visit(wnid: str, depth: int) -> None:
-        place[wnid] = (depth, len(lines))
-        lines.append(wnid)
-        for child in sorted(children.get(wnid, ())):
-            visit(child, depth + 1)
-
-    visit(imagenet.paths(wnids[0])[0][0], 0)
-    fig, ax = plt.subplots(figsize=(8, 0.2 * len(lines) + 0.4), layout="constrained")
-    for a, below in children.items():
-        for b in below:
-            (xa, ya), (xb, yb) = place[a], place[b]
-            ax.plot([xa, xa, xb], [ya, yb, yb], color=GREY, lw=0.8, zorder=0)
+    for *_, above, wnid in paths[1:]:
+        (xa, ya), (xb, yb) = place[above], place[wnid]
+        ax.plot([xa, xa, xb], [ya, yb, yb], color=GREY, lw=0.8, zorder=0)
     for w, (x, y) in place.items():
-        look = {"va": "center", "color": BLUE if w in wnids else "black"}
-        box = {"fc": "white", "ec": "none", "pad": 1}
+        look = {"va": "center", "color": BLUE if w in wnids else "black", "fontsize": 8}
         name = curated.get(w, imagenet.synsets()[w].lemmas[0])
-        ax.text(x, y, name, fontsize=8, bbox=box, **look)
-    ax.set(xlim=(-0.3, max(x for x, _ in place.values()) + 3), ylim=(len(lines), -1))
+        ax.text(x, y, name, bbox={"fc": "white", "ec": "none", "pad": 1}, **look)
+    ax.set(xlim=(-0.3, max(map(len, paths)) + 2), ylim=(len(paths), -1))
     ax.axis("off")
     return fig
 
@@ -129,10 +111,8 @@ def moved(models: dict[str, dict], meanings: dict[str, str]) -> Figure:
             ax.hlines(y, low, high, color=PAIR[i])
             ax.plot(mean, y, "o", ms=4, color=PAIR[i], label=label)
     rate.set_yticks(range(len(meanings)), meanings.values())
-    rate.set(
-        xlabel="change of the top-5 rate [points, 95 % over classes]",
-        ylim=(len(meanings) - 0.5, -0.5),
-    )
+    rate.set_ylim(len(meanings) - 0.5, -0.5)
+    rate.set_xlabel("change of the top-5 rate [points, 95 % over classes]")
     rank.set(xlabel="the right class's rank is multiplied by [95 %]", xscale="log")
     rank.xaxis.set_major_locator(LogLocator(2))
     rank.xaxis.set_major_formatter(lambda x, _: f"{x:g}" if x >= 1 else f"1/{1 / x:g}")
@@ -154,62 +134,59 @@ def answers(pictures: list, tops: dict[str, list], strips: list[dict] | None = N
     """
     if hidden := [p.path.name for p in pictures if not p.may_be_shown]:
         raise ValueError(f"these pictures may not be in a committed figure: {hidden}")
-    side, names, first, head = (1.25, 1.72, 1.4, 0.4) if strips else (0.95, 1.7, 1.2, 0.4)  # inches
-    columns = 1 if strips else 2
+    side, names, first = (1.25, 1.72, 1.4) if strips else (0.95, 1.7, 1.2)  # inches
+    head, columns = 0.4, 1 if strips else 2
     heights = [2.25 if len(s) > 7 else 1.65 for s in strips] if strips else [1.3] * len(pictures)
     heights = heights[::columns]
     total = sum(heights) + head
     fig, colours = plt.figure(figsize=(9.5, total), layout="none"), (*PAIR, GREY)
 
-    def write(x: float, y: float, text: str, size: float = 7, colour: str = "black", **more):
-        fig.text(x / 9.5, 1 - y / total, text, color=colour, fontsize=size, **more)
+    def write(x: float, y: float, text: str, colour: str = "black", **more) -> None:
+        """Text at x inches from the left and y from the top."""
+        fig.text(x / 9.5, 1 - y / total, text, color=colour, fontsize=7, **more)
 
-    def picture(x: float, y: float, side: float, image, title: str, size: float, cut=None) -> None:
-        """In a square whose corner lies x inches from the left and y from the top; `cut` is a
-        rectangle (left, top, right, bottom in shares)."""
+    def picture(x: float, y: float, side: float, image, title: str, cut=()) -> None:
+        """In a square with this corner; `cut` is a window (left, top, right, bottom in shares)."""
         ax = fig.add_axes((x / 9.5, 1 - (y + side) / total, side / 9.5, side / total))
         image = image.copy()
         image.thumbnail((160, 160))
         ax.imshow(image, interpolation="antialiased")
         ax.axis("off")
-        write(x + side / 2, y - 0.03, title.replace("_", " "), size, ha="center", va="bottom")
+        write(x + side / 2, y - 0.03, title.replace("_", " "), ha="center", va="bottom")
         if cut:
-            ends = (cut[:2], cut[2:])
-            (u, v), (w, z) = ([s * n for s, n in zip(end, image.size)] for end in ends)
-            ax.add_patch(
-                Rectangle((u, v), w - u, z - v, fill=False, ec="red", lw=1.5, clip_on=False)
-            )
+            left, top, right, bottom = (share * n for share, n in zip(cut, image.size * 2))
+            look = {"fill": False, "ec": "red", "lw": 1.5, "clip_on": False}
+            ax.add_patch(Rectangle((left, top), right - left, bottom - top, **look))
 
     for i, model in enumerate(tops):
         for left in range(columns):
             x = 4.75 * left + first + names * i
             write(x, head, textwrap.fill(model, 26), colour=colours[i], weight="bold")
+    beside = first + names * len(tops)  # where the strips begin
     if strips:
-        said = "the right class's rank after each change, bold in the top five"
-        write(first + names * len(tops), head - 0.19, said)
+        about = "the right class's rank after each change, bold in the top five"
+        write(beside, head - 0.19, about)
         for i, (word, model) in enumerate(zip(("left", "right"), tops)):
-            x = first + names * len(tops) + 1.8 * i
-            write(x, head - 0.05, f"{word}: {model}", colour=colours[i])
+            write(beside + 1.8 * i, head - 0.05, f"{word}: {model}", colour=colours[i])
     for r, p in enumerate(pictures):
         left, y = 4.75 * (r % columns), head + sum(heights[: r // columns])
-        title, cut = f"{p.class_name}\n{p.style}", p.cropped and p.cropped[1]
-        picture(left + 0.05, y + 0.3, side, open_rgb(p.path), title, 7, cut)
+        cut = p.cropped[1] if p.cropped else ()
+        picture(left + 0.05, y + 0.3, side, open_rgb(p.path), f"{p.class_name}\n{p.style}", cut)
         right = {imagenet.class_names()[k] for k in p.accept} | {p.class_name}
         for i, top in enumerate(tops.values()):
+            x = left + first + names * i
             for k, (name, probability) in enumerate(top[r]):
-                x, line = left + first + names * i, y + 0.25 + 0.18 * k
-                own = name == p.class_name
                 look = {"colour": GREEN if name in right else "black"}
-                look["weight"] = "bold" if own else "normal"
-                write(x, line, f"{k + 1}  {name if len(name) < 21 else f'{name[:19]}…'}", **look)
+                look["weight"] = "bold" if name == p.class_name else "normal"
+                line, short = y + 0.25 + 0.18 * k, name if len(name) < 21 else f"{name[:19]}…"
+                write(x, line, f"{k + 1}  {short}", **look)
                 write(x + names - 0.12, line, f"{probability:.2f}", ha="right", **look)
         for k, (change, (image, ranks)) in enumerate(strips[r].items() if strips else ()):
-            x, above = first + names * len(tops) + 0.65 * (k % 7), y + 0.33 + 1.03 * (k // 7)
-            change = textwrap.fill(change, 9, break_long_words=False)
-            picture(x, above, 0.6, image, change, 7)
+            x, above = beside + 0.65 * (k % 7), y + 0.33 + 1.03 * (k // 7)
+            picture(x, above, 0.6, image, textwrap.fill(change, 9, break_long_words=False))
             for i, rank in enumerate(ranks.values()):
                 look = {"ha": ("right", "left")[i], "weight": "bold" if rank <= 5 else "normal"}
-                write(x + 0.27 + 0.06 * i, above + 0.72, str(rank), 7, PAIR[i], **look)
+                write(x + 0.27 + 0.06 * i, above + 0.72, str(rank), colour=PAIR[i], **look)
     return fig
 
 

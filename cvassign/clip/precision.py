@@ -4,8 +4,8 @@
     python -m cvassign.clip.precision --out results/precision [--device D] [--batch-sizes 1,16,64]
 
 writes `precision_<device>.json` for CLIP's RN50 image encoder. Every function takes any `nn.Module`
-and an example batch (B, 3, H, W).
-Memory is told by category, as in "Understanding GPU Memory 1" (PyTorch blog, 2023).
+and an example batch (B, 3, H, W). Memory is told by category, as in "Understanding GPU Memory 1"
+(PyTorch blog, 2023).
 """
 
 import contextlib
@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections import Counter
 from functools import partial
+from itertools import accumulate
 from operator import itemgetter
 from pathlib import Path
 from statistics import mean, stdev
@@ -24,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from cvassign.clip.zero_shot import PRECISIONS, convert, read_state, rn50
+from cvassign.clip.zero_shot import DTYPES, PRECISIONS, convert, read_state, rn50
 from cvassign.command import Parser
 from cvassign.device import describe, pick_device
 from cvassign.files import replacing
@@ -82,9 +83,6 @@ def compare(reference: Tensor, other: Tensor, top: int = 5) -> dict:
         `max_abs`, `relative` (L2 norm of the difference over the reference's, over the batch),
         `max_rank_change` (of the reference's `top` entries of an image).
     """
-    if reference.shape != other.shape:
-        shapes = f"{tuple(reference.shape)} and {tuple(other.shape)}"
-        raise ValueError(f"expected equal shapes, got {shapes}")
     a, b = reference.detach().double().cpu(), other.detach().double().cpu()
     rank_a, rank_b = (x.argsort(dim=-1, descending=True, stable=True) for x in (a, b))
     position = rank_b.argsort(-1).gather(-1, rank_a[:, :top])  # where the top entries went (B, k)
@@ -97,8 +95,8 @@ def compare(reference: Tensor, other: Tensor, top: int = 5) -> dict:
 
 @torch.inference_mode()
 def error_by_layer(reference: nn.Module, other: nn.Module, batch: Tensor) -> list[dict]:
-    """Where in the network the difference grows: the two encoders side by side on one batch (B, 3,
-    H, W), each in its own type.
+    """Where in the network the difference grows: two encoders on one batch (B, 3, H, W), each in
+    its own type.
 
     Returns:
         One entry for each child and each block of a stage, in the order of the forward pass:
@@ -109,30 +107,19 @@ def error_by_layer(reference: nn.Module, other: nn.Module, batch: Tensor) -> lis
     def keep(outputs: dict, name: str, _module, _inputs, out: Tensor) -> None:
         outputs[name] = out.clone()  # the in-place ReLU after it would overwrite the tensor
 
-    def trace(encoder: nn.Module) -> dict[str, Tensor]:
-        outputs, handles = {}, []
-        for name, module in encoder.named_modules():
-            if name.count(".") == (1 if name.startswith("layer") else 0) and name:
-                if not isinstance(module, (nn.Sequential, nn.Identity)):
-                    handles.append(module.register_forward_hook(partial(keep, outputs, name)))
-        encoder(batch.to(dtype_of(encoder)))
-        for handle in handles:
-            handle.remove()
-        return outputs
-
-    with numerics("fp32"):
-        a, b = trace(reference), trace(other)
+    a, b = {}, {}
+    with numerics("fp32"), contextlib.ExitStack() as hooks:
+        for encoder, outputs in ((reference, a), (other, b)):
+            for name, module in encoder.named_modules():
+                if name and name.count(".") == name.startswith("layer"):
+                    hook = module.register_forward_hook(partial(keep, outputs, name))
+                    hooks.enter_context(hook)
+            encoder(batch.to(next(encoder.parameters()).dtype))
     entries = []
     for name, out in a.items():
         relative = ((out.float() - b[name].float()).norm() / out.norm()).item()
-        largest = out.abs().max().item()
-        entries.append({"layer": name, "relative": relative, "max_value": largest})
+        entries.append({"layer": name, "relative": relative, "max_value": out.abs().max().item()})
     return entries
-
-
-def dtype_of(encoder: nn.Module) -> torch.dtype:
-    """The type of the images that the encoder wants: its first convolution's."""
-    return next(encoder.parameters()).dtype
 
 
 def weight_bytes(encoder: nn.Module) -> dict[str, int]:
@@ -165,7 +152,7 @@ def memory(encoder: nn.Module, batch: Tensor) -> dict:
         torch.cuda.synchronize()
         out["peak_allocated"] = torch.cuda.max_memory_allocated()
         out["peak_reserved"] = torch.cuda.max_memory_reserved()
-        out["nvidia_smi"] = nvidia_smi()
+        out["nvidia_smi"] = subprocess.getoutput("nvidia-smi")
     line = timeline(encoder, batch)
     moving = line["activations"], line["workspace"]
     out |= {"output": output.nbytes, "timeline": line}
@@ -177,14 +164,12 @@ def memory(encoder: nn.Module, batch: Tensor) -> dict:
 def timeline(encoder: nn.Module, batch: Tensor) -> dict:
     """Memory during one forward pass by category, from the events of `torch.profiler`.
 
-    The profiler notes every allocation with its address and every operator with start and end.
     What an operator allocates and frees before it returns was *workspace* (cuDNN's buffers for a
     convolution); what outlives it is an *activation*. Weights and input exist before the pass.
     Buffers that a CPU library allocates for itself, past PyTorch's allocator, are not seen.
 
     Returns:
-        `ms` (T times); bytes: `weights` and `input` (constant), `activations`
-        and `workspace` (T values each).
+        `ms` (T times); bytes: `weights`, `input`, and T values of `activations` and `workspace`.
     """
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * batch.is_cuda
     encoder(batch)
@@ -199,40 +184,32 @@ def timeline(encoder: nn.Module, batch: Tensor) -> dict:
     del output  # alive until here: its memory is an activation to the end
 
     operators = sorted((e["ts"], e["ts"] + e["dur"]) for e in events if e.get("cat") == "cpu_op")
-    outermost, end = [], -1.0
-    for op in operators:  # sorted by start, so an operator inside another starts before its end
-        if op[0] >= end:
-            outermost.append(op)
-            end = op[1]
+    outermost = [(-1.0, -1.0)]
+    for start, end in operators:
+        if start >= outermost[-1][1]:  # an operator inside another starts before its end
+            outermost.append((start, end))
     kind = int(batch.is_cuda)  # the profiler's numbers of the device types
-    of_kind = [e for e in events if e.get("name") == "[memory]"]
-    of_kind = sorted(
-        (e for e in of_kind if e["args"].get("Device Type") == kind), key=itemgetter("ts")
-    )
-    changes = [(e["ts"], e["args"]["Bytes"], e["args"]["Addr"]) for e in of_kind]
+    args = [(e["ts"], e["args"]) for e in events if e.get("name") == "[memory]"]
+    of_kind = ((ts, a["Bytes"], a["Addr"]) for ts, a in args if a.get("Device Type") == kind)
+    changes = sorted(of_kind, key=itemgetter(0))
 
     def operator_at(ts: float) -> int:
         return next((i for i, (a, b) in enumerate(outermost) if a <= ts <= b), -1)
 
-    category, alive, at = {}, {}, [operator_at(ts) for ts, _, _ in changes]
-    for i, (_, size, address) in enumerate(changes):
+    category, alive = {}, {}  # of changes; of addresses: where they were allocated
+    for i, (ts, size, address) in enumerate(changes):
         if size > 0:
-            alive[address] = i
+            alive[address], category[i] = (i, operator_at(ts)), "activations"
+        elif address in alive:  # else it was allocated before the profiler started
+            born, operator = alive.pop(address)
             category[i] = "activations"
-        elif address in alive:
-            born = alive.pop(address)
-            same = at[born] == at[i] != -1
-            category[born] = category[i] = "workspace" if same else "activations"
-    now = {"activations": 0, "workspace": 0}
+            if operator == operator_at(ts) != -1:
+                category[born] = category[i] = "workspace"
     out = {"weights": sum(weight_bytes(encoder).values()), "input": batch.nbytes}
-    out |= {"ms": [0.0], "activations": [0], "workspace": [0]}
-    for i, (ts, size, _) in enumerate(changes):
-        if i not in category:  # freed here, but allocated before the profiler started
-            continue
-        now[category[i]] += size
-        out["ms"].append(round((ts - changes[0][0]) / 1000, 3))
-        for name, value in now.items():
-            out[name].append(value)
+    out["ms"] = [0.0] + [round((changes[i][0] - changes[0][0]) / 1000, 3) for i in category]
+    for name in ("activations", "workspace"):
+        sizes = (changes[i][1] * (found == name) for i, found in category.items())
+        out[name] = list(accumulate(sizes, initial=0))
     return out
 
 
@@ -242,12 +219,13 @@ def memory_table(precisions: dict[str, dict]) -> dict[str, dict[str, str]]:
     for name, found in precisions.items():
         m = found["memory"][-1]
         line, before = m["timeline"], m["allocated_before"]
-        live = [*zip(line["activations"], line["workspace"])]
+        activations, workspace = max(zip(line["activations"], line["workspace"]), key=sum)
         smi = 2**20 * int(re.findall(r"(\d+)MiB", m["nvidia_smi"])[-1])
-        row = {"weights": line["weights"], "input": line["input"]}
-        at_peak = max(live, key=sum)
-        row |= zip(("activations, at the peak of both", "workspace, at the peak of both"), at_peak)
-        row |= {
+        row = {
+            "weights": line["weights"],
+            "input": line["input"],
+            "activations, at the peak of both": activations,
+            "workspace, at the peak of both": workspace,
             "activations, own peak": m["activation_peak"],
             "workspace, own peak": m["workspace_peak"],
             "sum, by the profiler": m["peak"],
@@ -263,21 +241,8 @@ def memory_table(precisions: dict[str, dict]) -> dict[str, dict[str, str]]:
     return table
 
 
-def nvidia_smi() -> str:
-    """What `nvidia-smi` prints, or why it did not."""
-    try:
-        done = subprocess.run(["nvidia-smi"], capture_output=True, text=True, timeout=20)
-        return done.stdout or done.stderr
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"nvidia-smi did not run: {error}"
-
-
 def measure(
-    encoder: nn.Module,
-    batch: Tensor,
-    batch_sizes: list[int],
-    runs: int = 100,
-    limit_s: float = 60.0,
+    encoder: nn.Module, batch: Tensor, batch_sizes: list[int], runs: int = 100, limit_s: float = 60
 ) -> dict:
     """All measurements of this module for one encoder.
 
@@ -297,25 +262,24 @@ def measure(
         entry = out[precision] = {"time": [], "memory": []}
         try:
             model = convert(encoder, precision).to(batch.device)
+            dtype = DTYPES.get(precision, torch.float32)
             with numerics(precision), torch.inference_mode():
-                result = model(batch.to(dtype_of(model)))
+                result = model(batch.to(dtype))
             if precision == "fp32":
                 reference = result
             if reference is None:
                 raise RuntimeError("nothing to compare with: fp32 did not run")
             entry["output"] = compare(reference, result)
             for n in batch_sizes:
-                images = batch.repeat(-(-n // len(batch)), 1, 1, 1)[:n].to(dtype_of(model))
+                images = batch[torch.arange(n) % len(batch)].to(dtype)
                 with numerics(precision):
-                    entry["time"].append(time_forward(model, images, runs, limit_s=limit_s))
-                    entry["memory"].append(memory(model, images))
+                    entry["time"].append(t := time_forward(model, images, runs, limit_s=limit_s))
+                    entry["memory"].append(m := memory(model, images))
                 if n != batch_sizes[-1]:
-                    del entry["memory"][-1]["timeline"]
-                t, m = entry["time"][-1], entry["memory"][-1]
-                took = f"{t['mean_ms']:9.3f} ± {t['std_ms']:.3f} ms"
-                peak = f"{m['peak'] / 2**20:8.1f} MiB"
-                print(f"{precision:>10}  batch {n:4d}  {took}  peak {peak}", flush=True)
-            if precision not in ("fp32", "tf32"):
+                    del m["timeline"]
+                took, peak = f"{t['mean_ms']:9.3f} ± {t['std_ms']:.3f} ms", m["peak"] / 2**20
+                print(f"{precision:>10}  batch {n:4d}  {took}  peak {peak:8.1f} MiB", flush=True)
+            if precision in DTYPES:
                 entry["layers"] = error_by_layer(encoder.to(batch.device).eval(), model, batch)
         except (RuntimeError, NotImplementedError) as error:  # out of memory included
             entry["error"] = f"{type(error).__name__}: {error}"[:500]
@@ -331,19 +295,17 @@ def measure(
 def image_encoder(file: str | None) -> tuple[nn.Module, str]:
     """CLIP's RN50 image encoder and the words for its weights: OpenAI's archive or a state dict, of
     the whole or of this tower, else ValueError; None for random weights."""
-    torch.manual_seed(0)
-    visual = rn50().visual
     if not file:
-        return visual, "random initialisation, seed 0"
+        torch.manual_seed(0)
+        return rn50().visual, "random initialisation, seed 0"
     state = read_state(Path(file))
     tower = {k.removeprefix("visual."): v for k, v in state.items() if k.startswith("visual.")}
-    tower, own = tower or state, visual.state_dict()
-    shapes, expected = ({k: v.shape for k, v in s.items()} for s in (tower, own))
-    if wrong := [k for k in expected | shapes if expected.get(k) != shapes.get(k)]:
-        what = f"{len(wrong)} tensors are missing, foreign or of another shape"
-        expected = "expected CLIP RN50 or its image tower"
-        raise ValueError(f"{file}: {expected}; {what}, the first is {wrong[0]}")
-    visual.load_state_dict({k: v.float() for k, v in tower.items()})
+    visual = rn50().visual
+    try:
+        visual.load_state_dict(tower or state)
+    except RuntimeError as error:
+        got = " ".join(str(error).split())[:300]
+        raise ValueError(f"{file}: expected CLIP RN50 or its image tower, got {got}") from error
     return visual, f"from {Path(file).name}"
 
 
@@ -371,10 +333,10 @@ def main(arguments: list[str] | None = None) -> Path:
     # because convolution weights answer to smooth patches, not to white noise.
     noise = torch.randn(5, 3, 28, 28, generator=torch.Generator().manual_seed(0))
     batch = nn.functional.interpolate(noise, size=224, mode="bicubic")
-    started, about = time.perf_counter(), describe(device)
-    print(f"weights: {words}, on {about['device']}", flush=True)
-    what = "five smooth noise images 224 x 224, repeated to the batch size"
-    out = {"format": 2} | about | {"input": what, "weights": words}
+    started = time.perf_counter()
+    out = {"format": 2, **describe(device), "weights": words}
+    out["input"] = "five smooth noise images 224 x 224, repeated to the batch size"
+    print(f"weights: {words}, on {out['device']}", flush=True)
     out["precisions"] = measure(model, batch.to(device), sizes, args.runs, args.limit)
     out["seconds"] = round(time.perf_counter() - started, 1)
     path = args.out / f"precision_{device.type}.json"

@@ -2,16 +2,12 @@
 """CLIP as a classifier over words ("Learning Transferable Visual Models From Natural Language
 Supervision", arXiv 2103.00020): an image and a text encoder into one space, and zero-shot
 classification by the cosine between a picture and the sentence "a photo of a tench."
-
-`Encoder` is the interface; `load` gives OpenAI's RN50 in it. Anything else with these five members
-works in `ZeroShot` as well.
 """
 
 import copy
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 import huggingface_hub
 import open_clip
@@ -22,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from cvassign import assets
 from cvassign.clip import imagenet, kept
@@ -33,8 +30,6 @@ TEMPLATES = {
     "seven": open_clip.SIMPLE_IMAGENET_TEMPLATES,  # found by OpenAI as good as all eighty
     "eighty": open_clip.OPENAI_IMAGENET_TEMPLATES,
 }
-
-
 # fp32 and tf32 have the same tensors: TF32 rounds the *inputs* of a matrix product to 10 mantissa
 # bits inside the tensor cores. fp16 and bf16: convolutions and linear layers, not BatchNorm.
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -51,83 +46,59 @@ def convert(encoder: nn.Module, precision: str) -> nn.Module:
     return encoder
 
 
-class Encoder(Protocol):
-    """Images and texts into one space of E dimensions; both sides come with length 1."""
-
-    name: str  # which weights these are, for every table and figure
-    logit_scale: float  # the factor on cosines before the softmax
-    preprocess: object  # PIL image -> (3, H, W)
-
-    def encode_image(self, images: list) -> Tensor:
-        """Pictures or their files to (n, E), fp32, on the CPU."""
-
-    def encode_text(self, texts: list[str]) -> Tensor:
-        """Sentences to (n, E), fp32, on the CPU."""
-
-
 @dataclass(frozen=True)
 class OpenClip:
-    """`Encoder` by a model of open_clip."""
+    """Images and texts into one space of E dimensions, by a model of open_clip; vectors have length
+    1, in fp32, on the CPU."""
 
-    name: str
+    name: str  # which weights these are, for every table and figure
     model: nn.Module  # open_clip.CLIP, in eval mode
-    preprocess: object
+    preprocess: object  # PIL image -> (3, H, W)
     tokenizer: object
 
     @property
     def logit_scale(self) -> float:
-        """exp of the learned parameter; OpenAI clipped it at 100 in training."""
+        """The factor on cosines before the softmax; OpenAI clipped it at 100 in training."""
         return self.model.logit_scale.exp().item()
 
     @torch.inference_mode()
     def encode_image(self, images: list, batch_size: int = 16) -> Tensor:
-        """See `Encoder`."""
-        found = []
-        for i in range(0, len(images), batch_size):
-            some = images[i : i + batch_size]
-            batch = imagenet.stack(some, self.preprocess, self.model.visual)
-            found.append(F.normalize(self.model.encode_image(batch).float(), dim=-1).cpu())
-        return torch.cat(found)
+        """Pictures or their files to (n, E)."""
+        parts = (images[i : i + batch_size] for i in range(0, len(images), batch_size))
+        batches = (imagenet.stack(part, self.preprocess, self.model.visual) for part in parts)
+        found = [self.model.encode_image(batch).float().cpu() for batch in batches]
+        return F.normalize(torch.cat(found), dim=-1)
 
     @torch.inference_mode()
     def encode_text(self, texts: list[str], batch_size: int = 64) -> Tensor:
-        """See `Encoder`; warns of texts that CLIP's 77 tokens cut off."""
-        _warn_of_cut(texts, self.tokenizer)
+        """Sentences to (n, E); warns of those that are longer than CLIP's 77 tokens."""
+        n = self.tokenizer.context_length
+        if long := [t for t in texts if len(self.tokenizer.encode(t)) + 2 > n]:
+            some = "; ".join(f"{t[:60]} …" for t in long[:3])  # two of them could get equal vectors
+            what = f"{len(long)} texts are longer than {n} tokens and are cut: {some}"
+            warnings.warn(what, stacklevel=3)
         tokens = self.tokenizer(texts).to(self.model.logit_scale.device)  # (n, 77)
-        order = tokens.argmax(-1).argsort()  # sentences of about one length share a batch
-        found = [self._encode_tokens(tokens[rows]) for rows in order.split(batch_size)]
+        ends = tokens.argmax(-1)  # the end's token has the highest number
+        order = ends.argsort()  # sentences of about one length share a batch
+        # Attention is causal and a sentence's vector is read at its end, so what stands behind has
+        # no part in it and is cut: of 77 tokens of a sentence that is 68 on average, of the seven.
+        found = []
+        for rows in order.split(batch_size):
+            n = int(ends[rows].max()) + 1
+            cut = {"positional_embedding": self.model.positional_embedding[:n]}
+            cut["attn_mask"] = self.model.attn_mask[:n, :n]
+            found.append(functional_call(self.model, cut, kwargs={"text": tokens[rows, :n]})[1])
         return F.normalize(torch.cat(found)[order.argsort()].float(), dim=-1).cpu()
-
-    def _encode_tokens(self, tokens: Tensor) -> Tensor:
-        """open_clip's text tower on (B, 77) tokens, cut after the longest sentence.
-
-        Attention is causal and a sentence's vector is read at its end (`argmax`: the end's token
-        has the highest number), so what stands behind has no part in it: seven templates have nine
-        tokens on average, and the other 68 are most of the cost.
-        """
-        n = int(tokens.argmax(-1).max()) + 1
-        model, mask = self.model, self.model.attn_mask[:n, :n]
-        cut = {"positional_embedding": model.positional_embedding[:n], "attn_mask": mask}
-        return functional_call(model, cut, kwargs={"text": tokens[:, :n]})[1]
 
     def to(self, precision: str) -> "OpenClip":
         """The same encoder in another of `PRECISIONS`, as a copy."""
-        model = convert(self.model, precision)
-        return replace(self, name=f"{self.name}, {precision}", model=model)
-
-
-def _warn_of_cut(texts: list[str], tokenizer) -> None:
-    """Names the texts that are too long: cut alike, two of them could get equal vectors."""
-    length = getattr(tokenizer, "context_length", None)
-    if length and (long := [t for t in texts if len(tokenizer.encode(t)) + 2 > length]):
-        some = "; ".join(f"{t[:60]} …" for t in long[:3])
-        what = f"{len(long)} texts are longer than {length} tokens and are cut"
-        warnings.warn(f"{what}: {some}", stacklevel=3)
+        name = f"{self.name}, {precision}"
+        return replace(self, name=name, model=convert(self.model, precision))
 
 
 def rn50() -> nn.Module:
-    """CLIP RN50 with random weights, both towers, QuickGELU in the text tower as OpenAI trained it:
-    with plain GELU the weights load without a word, and the embeddings are wrong."""
+    """CLIP RN50 with random weights, QuickGELU in the text tower as OpenAI trained it: with plain
+    GELU the weights load without a word, and the embeddings are wrong."""
     return open_clip.CLIP(**open_clip.get_model_config("RN50"), quick_gelu=True).eval()
 
 
@@ -143,14 +114,10 @@ def load(path: Path | str | None = None, precision: str = "fp32", device: str = 
     path = path or assets.named("CVASSIGN_CLIP")
     model, file = rn50(), Path(path or _published())
     try:
-        state = read_state(file)
-        missing, unexpected = model.load_state_dict(state, strict=False)
+        model.load_state_dict(read_state(file))
     except Exception as error:
         expected = f"{file}: expected OpenAI's RN50.pt or a state dict of open_clip's RN50"
         raise ValueError(f"{expected}, got {type(error).__name__}: {str(error)[:200]}") from error
-    if missing or unexpected:
-        wrong = f"missing: {missing[:3]}, unexpected: {unexpected[:3]}"
-        raise ValueError(f"{file}: expected the tensors of CLIP RN50; {wrong}")
     openais = path is None or assets.sha256_of(file) == assets.ASSETS["clip-rn50"].sources[0].sha256
     name = "OpenAI CLIP RN50" if openais else f"CLIP RN50 ({file.name})"
     model = convert(model.to(device), precision)
@@ -160,8 +127,7 @@ def load(path: Path | str | None = None, precision: str = "fp32", device: str = 
 
 def with_transforms(name: str, model: nn.Module) -> OpenClip:
     """The model with the preprocessing and the tokenizer that OpenAI trained it with."""
-    moments = dict(mean=open_clip.OPENAI_DATASET_MEAN, std=open_clip.OPENAI_DATASET_STD)
-    preprocess = open_clip.image_transform(224, is_train=False, **moments)
+    preprocess = open_clip.image_transform(224, is_train=False)
     return OpenClip(name, model, preprocess, open_clip.get_tokenizer("RN50"))
 
 
@@ -196,50 +162,40 @@ def read_state(file: Path) -> dict[str, Tensor]:
     return {k.removeprefix("module."): v for k, v in state.items() if k not in settings}
 
 
+@dataclass
 class ZeroShot:
     """The 1000 ImageNet classes (or any other names) as a classifier made of sentences.
 
     A class's weight vector is the mean of its sentences' embeddings, scaled back to length 1; the
     logit of a picture is logit_scale x cosine, its probability the softmax over the names.
-
-    Args:
-        encoder: anything with the members of `Encoder`.
-        templates: a key of `TEMPLATES`.
-        names: default the 1000 curated class names of ImageNet.
-        cache: folder where the vectors of classes and pictures are kept; None to encode each time.
-        weights: (K, E) the class vectors, where they are stored: then no sentence is encoded.
-        progress: show a bar while sentences or pictures are encoded: minutes on a few cores.
     """
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        templates: str = "seven",
-        names: list[str] | None = None,
-        cache: Path | None = None,
-        weights: Tensor | None = None,
-        progress: bool = False,
-    ):
-        if templates not in TEMPLATES:
-            raise ValueError(f"templates must be one of {', '.join(TEMPLATES)}, got {templates!r}")
-        self.encoder, self.templates = encoder, TEMPLATES[templates]
-        self.names = imagenet.class_names() if names is None else names
-        self.name = f"{encoder.name}, {len(self.templates)} templates"
-        how = encoder.encode_image, kept.pixels, kept.PROBE, cache
-        self._pictures = kept.Kept(*how, f"pictures {encoder.name}", progress)
-        if weights is None:
-            how = self._encode_names, self._sentences, "tench", cache
-            words = kept.Kept(*how, f"classes {self.name}", progress)
-            weights = words(self.names, "class names", max(1, 512 // len(self.templates)))
-        self.weights = weights  # (K, E)
+    encoder: OpenClip  # or what has its name, logit_scale, encode_image and encode_text
+    templates: str = "seven"  # a key of TEMPLATES
+    names: list[str] = field(default_factory=imagenet.class_names)
+    cache: Path | None = None  # folder where vectors of names and pictures are kept; None: nowhere
+    weights: Tensor | None = None  # (K, E), a vector a class; None: the sentences are encoded
+    progress: bool = False  # show a bar: encoding takes minutes on a few cores
 
-    def _sentences(self, name: str) -> bytes:
-        return "\n".join(t(name) for t in self.templates).encode()
+    def __post_init__(self):
+        if self.templates not in TEMPLATES:
+            known = ", ".join(TEMPLATES)
+            raise ValueError(f"templates must be one of {known}, got {self.templates!r}")
+        n = len(TEMPLATES[self.templates])
+        self.name = f"{self.encoder.name}, {n} templates"
+        how = self.encoder.encode_image, kept.pixels, kept.PROBE, self.cache
+        self._pictures = kept.Kept(*how, f"pictures {self.encoder.name}", self.progress)
+        if self.weights is None:
+            how = self._encode_names, lambda name: repr(self._sentences(name)).encode(), "tench"
+            words = kept.Kept(*how, self.cache, f"classes {self.name}", self.progress)
+            self.weights = words(self.names, "class names", 512 // n)
+
+    def _sentences(self, name: str) -> list[str]:
+        return [template(name) for template in TEMPLATES[self.templates]]
 
     def _encode_names(self, names: list[str]) -> Tensor:
-        each = self.encoder.encode_text([t(name) for name in names for t in self.templates])
-        mean = each.unflatten(0, (len(names), len(self.templates))).mean(dim=1)
-        return F.normalize(mean, dim=-1)
+        each = self.encoder.encode_text([s for name in names for s in self._sentences(name)])
+        return F.normalize(each.unflatten(0, (len(names), -1)).mean(dim=1), dim=-1)
 
     def logits(self, images: list[Image.Image | Path | str]) -> Tensor:
         """Logits (n, K): logit_scale x cosine."""
@@ -256,10 +212,10 @@ PARTS = ("stem", "layer1", "layer2", "layer3", "layer4", "head")
 
 def _by_part(amounts: dict[str, int]) -> dict[str, int]:
     """Amounts by the name of a child of an image encoder, summed to `PARTS` and "all"."""
+    heads = dict.fromkeys(("attnpool", "avgpool", "fc"), "head")
     count = dict.fromkeys(PARTS, 0)
     for name, amount in amounts.items():
-        head = name in ("attnpool", "avgpool", "fc") and "head"
-        count[name if name in count else head or "stem"] += amount
+        count[name if name in PARTS else heads.get(name, "stem")] += amount
     return count | {"all": sum(count.values())}
 
 
@@ -272,10 +228,8 @@ def parts(model: nn.Module) -> dict[str, int]:
 @torch.inference_mode()
 def flops(model: nn.Module) -> dict[str, int]:
     """Floating-point operations of one picture's forward pass, by part; a multiply-add is two."""
-    from torch.utils.flop_counter import FlopCounterMode
-
     with FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, 3, 224, 224))
-    found = counter.get_flop_counts()
-    names = {name: f"{type(model).__name__}.{name}" for name, _ in model.named_children()}
-    return _by_part({name: sum(found.get(path, {}).values()) for name, path in names.items()})
+    found, kind = counter.get_flop_counts(), type(model).__name__
+    names = (name for name, _ in model.named_children())
+    return _by_part({n: sum(found.get(f"{kind}.{n}", {}).values()) for n in names})

@@ -20,113 +20,104 @@ from cvassign.study import twin
 spec = importlib.util.spec_from_file_location("make", gallery.BUNDLED / "make.py")
 make = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(make)
+WIDE, CLOSE = (0.1, 0.1, 0.9, 0.9), (0.3, 0.3, 0.7, 0.7)
 
 
-def picture(index: int, style="clipart", shown=True, kind="rendition", path="x.png", box=None):
+def picture(index: int, style="clipart", kind="rendition", path="x.png", box=None, shown=True):
     rest = (kind, "s", "CC0", "a", shown, box and (Path(path), box))
     return gallery.Picture(Path(path), index, (index, 5), style, *rest)
 
 
-def write_manifest(folder: Path, *rows: dict) -> None:
-    with (folder / "manifest.csv").open("w", newline="", encoding="utf-8") as stream:
+def window(index: int, box: tuple, path: str = "0.jpg") -> gallery.Picture:
+    return picture(index, "close-up", "photo", path, box)
+
+
+def drawn(index: int, *names: str) -> list[gallery.Picture]:
+    return [picture(index, path=f"{index}-{name}.png") for name in names]
+
+
+def selected(pictures: list, losses: list, **options) -> dict:
+    """What is selected where all but the losses are the first model's alone."""
+    wins = torch.tensor([p not in losses for p in pictures])
+    return gallery.select(pictures, wins, ~wins, **options)
+
+
+class Model:
+    """Gives the own class a logit, the others 0, 0.001, …, 0.999; it knows what it has seen."""
+
+    name = "model"
+
+    def __init__(self, own):
+        self.own, self.seen = own, []
+
+    def logits(self, pictures):
+        self.seen += pictures
+        rows = torch.arange(1000).div(1000).repeat(len(pictures), 1)
+        for row, p in zip(rows, pictures):
+            row[p.index] = self.own(p)
+        return rows
+
+
+def write_csv(file: Path, *rows: dict) -> None:
+    with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, rows[0])
         writer.writeheader()
         writer.writerows(rows)
 
 
 def test_select_follows_the_rule():
-    pictures, first, second = [], [], []
-    for index in range(0, 1000, 7):  # three that only the first gets, one the other way, one both
-        for i, style in enumerate(("clipart", "clipart", "emoji_flat", "icon", "icon")):
-            pictures.append(picture(index, style, path=f"{index}-{i}.png"))
-        first += [True, True, True, False, True]
-        second += [False, False, False, True, True]
-    first, second = torch.tensor(first), torch.tensor(second)
-    chosen = gallery.select(pictures, first, second)
-    assert len(chosen) == 10
-    branches = [imagenet.branch(imagenet.classes()[i].wnid) for i in chosen]
-    assert len(set(branches)) == 10  # there are more than ten branches: one class each
-    few = gallery.select(pictures[:50], first[:50], second[:50])  # classes 0 to 63: few branches
-    several = [imagenet.branch(imagenet.classes()[i].wnid) for i in few]
-    assert max(map(several.count, several)) == 3
+    pictures, losses = [], []
+    for index in range(0, 1000, 7):
+        styles = enumerate(("clipart", "clipart", "emoji_flat", "icon"))
+        pictures += (mine := [picture(index, s, path=f"{index}-{i}.png") for i, s in styles])
+        losses.append(mine[-1])
+    chosen = selected(pictures, losses)
+    branches = {loss.branch for _, loss in chosen.values()}
+    assert len(chosen) == len(branches) == 10  # there are more branches than ten: one class each
+    few = selected(pictures[:40], losses)  # classes 0 to 63: few branches
+    assert max(Counter(loss.branch for _, loss in few.values()).values()) == 3
     for index, (wins, loss) in chosen.items():
         assert [p.index for p in (*wins, loss)] == [index] * 3
         assert [p.style for p in wins] == ["clipart", "emoji_flat"] and loss.style == "icon"
-    assert gallery.select(pictures, first, first) == {}
-    second[3::5] = False  # no picture that only the second gets
-    assert gallery.select(pictures, first, second) == {}
+    both = torch.ones(len(pictures), dtype=torch.bool)
+    assert gallery.select(pictures, both, both) == selected(pictures, []) == {}
 
 
 def test_select_takes_whole_photos_then_renditions_then_the_widest_close_ups():
-    wide, close = (0.1, 0.1, 0.9, 0.9), (0.3, 0.3, 0.7, 0.7)
-
-    def of_class(index: int, *losses: gallery.Picture, wins: int = 2) -> list[gallery.Picture]:
-        drawn = [picture(index, path=f"{index}-{i}.png") for i in range(wins)]
-        return [*drawn, window(index, close, f"{index}-p.jpg"), *losses]
-
-    def window(index: int, box: tuple, path: str = "0.jpg") -> gallery.Picture:
-        return picture(index, "close-up", kind="photo", path=path, box=box)
-
-    whole = picture(0, "photo", kind="photo", path="0.jpg")
-    losses = [window(0, close), picture(0, path="d.png"), window(0, wide), whole]
-    for last in (3, 1, 2, 0):  # without a better one the next is taken
-        pictures = of_class(0, *losses)
-        first = torch.tensor([True] * 3 + [False] * len(losses))
-        wins, loss = gallery.select(pictures, first, ~first)[0]
-        assert loss == losses[last] and wins == pictures[:2]
-        losses[last] = picture(0, shown=False)
-    one = of_class(0, picture(0, path="l.png"), wins=1)  # needs a close-up: after all others
-    whole = of_class(1, picture(1, path="l.png"))
-    pictures = [*one, *whole]
-    first = torch.tensor([True, True, False] + [True] * 3 + [False])
-    assert list(gallery.select(pictures, first, ~first)) == [1, 0]
-    assert list(gallery.select(pictures, first, ~first, per_branch=1)) == [1]
-    two = [window(0, box) for box in (wide, close)]
-    first = torch.tensor([True, True, False])  # two windows of one photo are no two pictures
-    assert gallery.select([*two, picture(0)], first, ~first) == {}
+    photo = picture(0, "photo", "photo", "0.jpg")
+    losses = [photo, *drawn(0, "d"), window(0, WIDE), window(0, CLOSE)]
+    wins = [*drawn(0, "a", "b"), window(0, CLOSE, "p.jpg")]
+    while losses:  # without a better one the next is taken
+        assert selected([*wins, *losses[::-1]], losses)[0] == (wins[:2], losses.pop(0))
+    one = [*drawn(0, "a", "l"), window(0, CLOSE)]  # needs a close-up: after all others
+    two, losses = drawn(1, "a", "b", "l"), [*drawn(0, "l"), *drawn(1, "l")]
+    assert list(selected([*one, *two], losses)) == [1, 0]
+    assert list(selected([*one, *two], losses, per_branch=1)) == [1]
+    windows = [window(0, WIDE), window(0, CLOSE)]  # of one photo are no two pictures
+    assert selected([*windows, photo], [photo]) == {}
 
 
 def test_select_takes_only_what_may_be_shown():
     shown = (False, True, False, True, False, True)  # of a class: four wins, two losses
-    wins = torch.tensor([True] * 4 + [False] * 2)
-    pictures = [picture(292, "clipart", s, path=f"{i}") for i, s in enumerate(shown)]
-    two, loss = gallery.select(pictures, wins, ~wins)[292]
-    assert [*two, loss] == [pictures[1], pictures[3], pictures[5]]
-    assert gallery.select([*pictures[:5], picture(292, shown=False)], wins, ~wins) == {}
+    pictures = [picture(292, shown=s, path=f"{i}") for i, s in enumerate(shown)]
+    assert selected(pictures, pictures[4:])[292] == (pictures[1:4:2], pictures[5])
+    assert selected(pictures[:5], pictures[4:]) == {}
 
 
 def test_a_contest_scores_close_ups_only_where_they_can_matter(tmp_path):
-    def made(index: int, name: str, kind: str = "rendition") -> gallery.Picture:
-        Image.new("RGB", (50, 50), "white").save(tmp_path / name)
-        return picture(index, name, kind=kind, path=tmp_path / name)
-
-    pictures = [made(1, "a.png"), made(1, "b.png")]
-    pictures += [made(1, "c.png", "photo"), made(2, "e.png", "photo")]
-    seen = []
-
-    class Knows:
-        def __init__(self, right):
-            self.right = right
-
-        def logits(self, some):
-            seen.extend(some)
-            rows = torch.rand(len(some), 1000)
-            for row, p in zip(rows, some):
-                row[p.index] = 2 if self.right(p) else -1
-            return rows
-
-    found = gallery.contest(pictures, Knows(lambda p: not p.cropped), Knows(lambda p: p.cropped))
+    pictures = [*drawn(1, "a", "b"), *(picture(i, "photo", "photo", f"{i}.jpg") for i in (1, 2))]
+    models = [Model(lambda p: -1 if p.cropped else 1), Model(lambda p: 1 if p.cropped else -1)]
+    found = gallery.contest(pictures, *models)
     assert list(found) == [1] and found[1][1].cropped and found[1][1].style == "close-up 80%"
-    assert {p.index for p in seen if p.cropped} == {1}
+    assert {p.index for m in models for p in m.seen if p.cropped} == {1}
 
 
 def test_close_ups_are_windows_of_photos(tmp_path):
     y, x = np.mgrid[:50, :200]
     Image.fromarray(np.stack([x, y, x], axis=-1).astype(np.uint8)).save(tmp_path / "p.png")
-    photo = picture(292, "photo", kind="photo", path=str(tmp_path / "p.png"))
+    photo = picture(292, "photo", "photo", tmp_path / "p.png")
     found = gallery.close_ups([picture(1), photo])
     assert len(found) == len({p.cropped for p in found}) == 15
-    assert [p.source_order for p in (photo, picture(2), *found[::5])] == [0, 1, 2.2, 2.4, 2.6]
     sizes = [p.image.size for p in (photo, *found[::5])]
     assert sizes == [(200, 50), (160, 40), (120, 30), (80, 20)]
     for p in found:
@@ -149,26 +140,22 @@ def test_bundled_gallery_is_open_and_small():
     names = {n for p in pictures for n in (p.path.stem, f"{p.path.parts[-3]}/{p.path.stem}")}
     assert not names & set(make.MISLABELLED)
     kinds = Counter((p.index, p.kind) for p in pictures)
-    both = [i for i, kind in kinds if kind == "photo" and kinds[i, "rendition"] > 1]
-    assert len({imagenet.branch(imagenet.classes()[i].wnid) for i in both}) >= 6
+    both = {p.branch for p in pictures if p.kind == "photo" and kinds[p.index, "rendition"] > 1}
+    assert len(both) >= 6
 
 
 def test_bundle_goes_by_the_rule(tmp_path, monkeypatch):
-    def row(name: str, index: int = 292, **changes: str) -> dict:
+    def row(name: str, index: int = 292, source="tuxpaint", shown="yes", **changes: str) -> dict:
         Image.new("RGB", (64, 64)).save(tmp_path / f"{name}.png")
-        known = dict.fromkeys(gallery.COLUMNS, "x") | {"path": f"{name}.png", "style": "clipart"}
-        known |= {
-            "kind": "rendition",
-            "source_repo": "debian:tuxpaint 1",
-            "may_be_committed": "yes",
-        }
-        of_class = dict.fromkeys(("imagenet_class_index", "accept_indices"), str(index))
-        return known | of_class | {"synset": imagenet.classes()[index].wnid} | changes
+        known = dict.fromkeys(gallery.COLUMNS, str(index)) | {"path": f"{name}.png"}
+        known |= {"source_repo": f"debian:{source} 1", "may_be_committed": shown}
+        known |= {"style": "clipart", "kind": "rendition", "synset": imagenet.classes()[index].wnid}
+        return known | changes
 
     rows = [row("tiger0"), row("tiger1"), row("tiger2", style="emoji_3d"), row("fish", 0)]
-    rows += [row("tiger3", style="photo", kind="photo"), row("trained", source_repo="openclipart")]
-    rows += [row("secret", may_be_committed="no"), row("seal")]  # listed as not of its class
-    write_manifest(tmp_path, *rows)
+    rows += [row("tiger3", style="photo", kind="photo"), row("trained", source="openclipart")]
+    rows += [row("secret", shown="no"), row("seal")]  # listed as not of its class
+    write_csv(tmp_path / "manifest.csv", *rows)
     assert make.bundle(tmp_path, tmp_path / "out") == 6
     names = {p.path.stem for p in gallery.read(tmp_path / "out")}
     assert names == {"tiger0", "tiger1", "tiger2", "tiger3", "fish", "trained"}
@@ -187,14 +174,10 @@ def test_more_pictures_are_counted_apart(tmp_path, monkeypatch):
     (tmp_path / "images/manifest.csv").write_bytes("\n".join([*lines[:2], other]).encode())
     (new,) = gallery.more()  # the one that both have is the gallery's
     assert new.path == tmp_path / "images/other.png"
-    monkeypatch.setenv("CVASSIGN_DATA", str(tmp_path / "none"))
-    with pytest.raises(ValueError, match="CVASSIGN_DATA=.*none: expected a folder"):
-        gallery.more()
 
 
 def test_own_label_decides_and_close_ups_of_a_photo_are_one_sample():
-    box = (0.0, 0.0, 0.5, 0.5)
-    windows = [picture(3, "close-up", path=f"{i // 5}", box=box) for i in range(10)]
+    windows = [window(3, CLOSE, f"{i // 5}") for i in range(10)]
     pictures = [picture(1), picture(2), *windows]
     logits = torch.zeros(12, 1000)
     logits[0, 1] = logits[1, 5] = logits[2:7, 3] = 1  # 5 is accepted for all, nobody's own class
@@ -211,51 +194,44 @@ def test_own_label_decides_and_close_ups_of_a_photo_are_one_sample():
 
 
 def test_rates_are_of_the_own_class_and_empty_groups_are_left_out():
-    class Second:  # says class 1, then class 0
-        name = "second"
-
-        def logits(self, pictures):
-            return torch.tensor([[1.0, 2.0] + [0.0] * 998] * len(pictures))
-
-    table = gallery.rates({"some": [picture(1), picture(0)], "none": []}, [Second()])
-    said = {"pictures": "2", "second, top-1 %": "50.0", "second, top-5 %": "100.0"}
-    assert table == {"some": said}
+    groups = {"some": [picture(1), picture(0)], "none": []}
+    said = {"pictures": "2", "model, top-1 %": "50.0", "model, top-5 %": "100.0"}
+    assert gallery.rates(groups, [Model(lambda p: 1 if p.index else 0.9975)]) == {"some": said}
 
 
-def test_load_checks_the_manifest(tmp_path):
-    with pytest.raises(FileNotFoundError, match="expected manifest.csv"):
-        gallery.read(tmp_path)
+def test_the_manifest_is_checked(tmp_path):
     row = dict.fromkeys(gallery.COLUMNS, "") | {"path": "t.png", "may_be_committed": "yes"}
     row |= {"imagenet_class_index": "292", "accept_indices": "292|293", "synset": "n02129604"}
-    write_manifest(tmp_path, row)
+    write_csv(tmp_path / "manifest.csv", row)
     (p,) = gallery.read(tmp_path)
     assert p.accept == (292, 293) and p.may_be_shown and p.class_name == "tiger"
-    write_manifest(tmp_path, row | {"synset": "n01440764"})
-    with pytest.raises(ValueError, match="class 292 is n02129604"):
-        gallery.read(tmp_path)
-    del row["style"]
-    write_manifest(tmp_path, row)
-    with pytest.raises(ValueError, match="columns missing: style"):
-        gallery.read(tmp_path)
+    wrong = row | {"synset": "n01440764"}
+    short = {k: v for k, v in row.items() if k != "style"}
+    for bad, words in ((wrong, "class 292 is n02129604"), (short, "columns missing: style")):
+        write_csv(tmp_path / "manifest.csv", bad)
+        with pytest.raises(ValueError, match=words):
+            gallery.read(tmp_path)
+    with pytest.raises(FileNotFoundError, match="none/manifest.csv"):
+        gallery.read(tmp_path / "none")
 
 
 @pytest.fixture
-def photos(server, cache, tmp_path, monkeypatch):
-    """Three of the public photos on a server of this machine, and an empty cache."""
+def tiger(server, cache, tmp_path, monkeypatch) -> str:
+    """Three of the public photos on a server of this machine, and an empty cache; the last's name
+    on the server."""
     rows = []
     for index in (0, 1, 292):
         name = f"{imagenet.classes()[index].wnid}_x.JPEG"
         Image.effect_noise((40, 40), index).save(content := io.BytesIO(), "JPEG")
         server.files[f"/{name}"] = content.getvalue()
-        rows.append([name[:9], name, 0, hashlib.sha256(content.getvalue()).hexdigest()])
-    with (tmp_path / "imagenet_samples.csv").open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows([["synset", "file", "bytes", "sha256"], *rows])
+        rows.append({"file": name, "sha256": hashlib.sha256(content.getvalue()).hexdigest()})
+    write_csv(tmp_path / "imagenet_samples.csv", *rows)
     monkeypatch.setattr(gallery, "SAMPLES", tmp_path / "imagenet_samples.csv")
     monkeypatch.setattr(gallery, "ADDRESS", server.address)
+    return f"/{name}"
 
 
-def test_get_downloads_verifies_and_goes_on(photos, server, cache, capsys):
-    tiger = f"/{imagenet.classes()[292].wnid}_x.JPEG"
+def test_get_downloads_verifies_and_goes_on(tiger, server, cache, capsys):
     right = server.files[tiger]
     assert gallery.samples() == []
     server.files[tiger] = right[:-1] + b"x"  # another file under its name

@@ -9,29 +9,28 @@ import torch
 from PIL import Image
 
 from cvassign.clip import kept
+from cvassign.pictures import open_rgb
 
 
 class Mean:
     """The mean colour, times a factor for its weights; counts what it encodes."""
 
-    def __init__(self, factor: float = 1.0):
+    def __init__(self, factor: float):
         self.factor, self.n = factor, 0
 
     def __call__(self, pictures: list) -> torch.Tensor:
         self.n += len(pictures)
-        images = [p if isinstance(p, Image.Image) else Image.open(p) for p in pictures]
-        return self.factor * torch.tensor(np.array([np.asarray(i).mean((0, 1)) for i in images]))
+        means = [np.asarray(open_rgb(p)).mean((0, 1)) for p in pictures]
+        return self.factor * torch.tensor(np.array(means))
 
 
 def encoded(pictures: list, folder, factor: float = 1.0, progress: bool = False) -> int:
     """How many pictures a new kernel encodes, the probe left out; the vectors are checked."""
     encode = Mean(factor)
     keep = kept.Kept(encode, kept.pixels, kept.PROBE, folder, "some encoder (fp32)", progress)
-    assert torch.allclose(keep(pictures, "pictures", 2), Mean(factor)(pictures), rtol=1e-5)
-    n = encode.n
-    assert torch.allclose(keep(pictures, "pictures", 2), Mean(factor)(pictures), rtol=1e-5)
-    assert encode.n == (n if folder else 2 * n)
-    return n - (folder is not None)
+    for _ in range(2):
+        assert torch.allclose(keep(pictures, "pictures", 2), Mean(factor)(pictures), rtol=1e-5)
+    return encode.n - 1 if folder else encode.n // 2
 
 
 @pytest.fixture
@@ -67,20 +66,24 @@ def test_a_folder_that_cannot_be_used_is_no_error(files, tmp_path):
 
 
 def test_what_an_interrupted_call_has_encoded_is_kept(files, tmp_path):
-    keep = kept.Kept(Mean(), kept.pixels, kept.PROBE, tmp_path, "some encoder (fp32)")
+    (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(OSError):
-        keep([*files[:4], files[0].parent], "pictures", 2)
-    broken = files[0].parent / "broken.png"
-    broken.write_bytes(b"no picture")
-    with pytest.raises(OSError):
-        keep([*files[:4], broken], "pictures", 2)
+        encoded([*files[:4], tmp_path / "broken.png"], tmp_path)
     assert encoded(files, tmp_path) == 1
+
+
+def test_of_two_kernels_at_once_each_keeps_the_others_vectors(files, tmp_path):
+    how = Mean(1.0), kept.pixels, kept.PROBE, tmp_path, "some encoder (fp32)"
+    one, other = kept.Kept(*how), kept.Kept(*how)
+    for keep, some in ((one, files[:1]), (other, files[:1]), (one, files[:3]), (other, files[3:])):
+        keep(some, "pictures", 2)
+    assert encoded(files, tmp_path) == 0
 
 
 def test_the_bar_estimates_and_leaves_nothing(files, capsys, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     encoded(files, None, progress=True)
-    lines = capsys.readouterr().err.split("\r")
-    assert re.search(r"pictures: +0%.*0/5 \[00:00<\?", lines[1]) and not "".join(lines[-2:]).strip()
+    _, first, *_, last, end = capsys.readouterr().err.split("\r")
+    assert re.search(r"pictures: +0%.*0/5 \[00:00<\?", first) and not (last + end).strip()
     encoded(files, None, progress=False)
     assert not capsys.readouterr().err

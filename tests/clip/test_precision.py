@@ -13,48 +13,42 @@ from cvassign.clip import precision
 from cvassign.results import RESULTS
 
 torch.set_num_threads(1)
+BATCH = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+N_CONV, N_BN, N_LINEAR = 3 * 4 * 9, 4 * 4, 256 * 5 + 5  # BatchNorm: weight, bias, mean, variance
 
 
-def small_encoder() -> nn.Module:
+@pytest.fixture
+def encoder() -> nn.Module:
     torch.manual_seed(0)
     first = nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(inplace=True)
     return nn.Sequential(*first, nn.Flatten(), nn.Linear(4 * 8 * 8, 5)).eval()
 
 
-BATCH = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-N_CONV, N_BN, N_LINEAR = 3 * 4 * 9, 4 * 4, 256 * 5 + 5  # BatchNorm: weight, bias, mean, variance
+def test_conversion_counts_to_the_byte(encoder):
+    found = {p: precision.weight_bytes(precision.convert(encoder, p)) for p in precision.PRECISIONS}
+    full = {"float32": 4 * (N_CONV + N_BN + N_LINEAR), "int64": 8}
+    assert found["fp32"] == found["tf32"] == precision.weight_bytes(encoder) == full
+    low, rest = 2 * (N_CONV + N_LINEAR), {"float32": 4 * N_BN, "int64": 8}
+    assert found["fp16"] == {"float16": low, **rest} and found["bf16"] == {"bfloat16": low, **rest}
+    with pytest.raises(ValueError, match="fp32, tf32.*got 'int8'"):
+        precision.convert(encoder, "int8")
 
 
-@pytest.mark.parametrize(
-    "name, expected",
-    (
-        ("fp32", {"float32": 4 * (N_CONV + N_BN + N_LINEAR), "int64": 8}),
-        ("fp16", {"float16": 2 * (N_CONV + N_LINEAR), "float32": 4 * N_BN, "int64": 8}),
-        ("bf16", {"bfloat16": 2 * (N_CONV + N_LINEAR), "float32": 4 * N_BN, "int64": 8}),
-    ),
-)
-def test_conversion_counts_to_the_byte(name, expected):
-    encoder = small_encoder()
-    assert precision.weight_bytes(precision.convert(encoder, name)) == expected
-    assert precision.dtype_of(encoder) == torch.float32  # the original is untouched
-
-
-def test_fp16_is_open_clips_fp16():
-    ours = precision.convert(precision.image_encoder(None)[0], "fp16")
+def test_fp16_is_open_clips_fp16(random_clip):
+    ours = precision.convert(random_clip.visual, "fp16")
     theirs = open_clip.create_model("RN50", precision="fp16", pretrained_image=False).visual
     types = {k: v.dtype for k, v in theirs.state_dict().items()}
     assert {k: v.dtype for k, v in ours.state_dict().items()} == types
     assert types["bn1.weight"] == torch.float32 and types["conv1.weight"] == torch.float16
 
 
-def test_impossible_measurements_are_refused():
-    for act, arguments, words in (
-        (precision.convert, (small_encoder(), "int8"), "fp32, tf32.*got 'int8'"),
-        (precision.time_forward, (small_encoder(), BATCH, 1), "at least 2, got 1"),
-        (precision.compare, (BATCH, BATCH[:1]), r"\(2, 3, 8, 8\) and \(1, 3, 8, 8\)"),
+def test_foreign_weights_are_refused_in_one_line(random_clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "rn50", lambda: random_clip)  # what they are not loaded into
+    torch.save({"visual.foreign": torch.zeros(1)}, tmp_path / "x.pt")
+    with pytest.raises(
+        ValueError, match="x.pt: expected CLIP RN50 or its .*, got .*Missing key.*$"
     ):
-        with pytest.raises(ValueError, match=words):
-            act(*arguments)
+        precision.image_encoder(tmp_path / "x.pt")
 
 
 def test_numerics_restores_the_switch():
@@ -66,36 +60,32 @@ def test_numerics_restores_the_switch():
 
 
 def test_time_is_wall_clock():
-    class Sleeper(nn.Module):
-        def forward(self, x):
-            time.sleep(0.01)
-            return x
+    def sleeper(x):
+        time.sleep(0.01)
 
-    t = precision.time_forward(Sleeper(), BATCH, runs=5, warmup=1)
+    t = precision.time_forward(sleeper, BATCH, runs=5, warmup=1)
     assert t["runs"] == 5 and 10 <= t["mean_ms"] < 30
     assert t["mean_ms"] == pytest.approx(sum(t["runs_ms"]) / 5, rel=1e-3)
-    assert precision.time_forward(Sleeper(), BATCH, limit_s=0.05)["runs"] < 10
+    assert precision.time_forward(sleeper, BATCH, limit_s=0.05)["runs"] < 10
+    with pytest.raises(ValueError, match="at least 2, got 1"):
+        precision.time_forward(sleeper, BATCH, 1)
 
 
 def test_without_fp32_the_others_say_so():
-    class Half(nn.Module):  # as a device that runs out of memory in single precision
-        def __init__(self):
-            super().__init__()
-            self.layer = nn.Linear(4, 4)
-
+    class Half(nn.Linear):  # as on a device that runs out of memory in single precision
         def forward(self, x):
-            if self.layer.weight.dtype == torch.float32:
+            if self.weight.dtype == torch.float32:
                 raise RuntimeError("out of memory")
-            return self.layer(x)
+            return super().forward(x)
 
-    out = precision.measure(Half(), torch.ones(2, 4), [1], runs=2)
+    out = precision.measure(Half(4, 4), torch.ones(2, 4), [1], runs=2)
     assert out["fp32"]["error"] == "RuntimeError: out of memory"
     assert out["bf16"]["error"].endswith("nothing to compare with: fp32 did not run")
 
 
-def test_an_error_leaves_no_encoder_on_the_device(monkeypatch):
+def test_an_error_leaves_no_encoder_on_the_device(encoder, monkeypatch):
     """Else the next precision is measured beside it."""
-    encoder, moved = small_encoder(), []
+    moved = []
 
     def fails(*args):
         moved.clear()  # what was moved before the error does not count
@@ -115,8 +105,7 @@ def test_compare():
     assert c["relative"] == pytest.approx((2.25 / 28) ** 0.5)
 
 
-def test_error_by_layer_sees_rounding_and_order():
-    encoder = small_encoder()
+def test_error_by_layer_sees_rounding_and_order(encoder):
     layers = precision.error_by_layer(encoder, precision.convert(encoder, "bf16"), BATCH)
     assert [e["layer"] for e in layers] == ["0", "1", "2", "3", "4"]
     assert all(2**-12 < e["relative"] < 2**-6 for e in layers)  # bfloat16 rounds at 2^-9
@@ -144,19 +133,16 @@ def test_timeline_categories():
     assert m["peak"] == 12 + line["input"] + 12_000
 
 
-def test_command_writes_one_json(tmp_path, monkeypatch):
-    small = nn.Sequential(nn.AdaptiveAvgPool2d(8), small_encoder())
+def test_command_writes_one_json(encoder, tmp_path, monkeypatch):
+    small = nn.Sequential(nn.AdaptiveAvgPool2d(8), encoder)
     monkeypatch.setattr(precision, "image_encoder", lambda _: (small, "random"))
     command = "--device cpu --batch-sizes 1,2 --runs 4 --out".split()
     path = precision.main([*command, str(tmp_path)])
     assert [p.name for p in tmp_path.iterdir()] == ["precision_cpu.json"]
-    out = json.loads(path.read_bytes())
-    fp32 = out["precisions"]["fp32"]
+    fp32, bf16 = (json.loads(path.read_bytes())["precisions"][p] for p in ("fp32", "bf16"))
     assert [t["batch_size"] for t in fp32["time"]] == [1, 2]
     assert "timeline" in fp32["memory"][1] and "timeline" not in fp32["memory"][0]
-    assert fp32["output"]["max_abs"] == 0
-    bf16 = out["precisions"]["bf16"]
-    assert 0 < bf16["output"]["relative"] < 0.02
+    assert fp32["output"]["max_abs"] == 0 < bf16["output"]["relative"] < 0.02
 
 
 def test_memory_table_adds_up():
@@ -172,9 +158,8 @@ def test_memory_table_adds_up():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_gpu_counters_agree():
-    encoder = small_encoder().cuda()
-    m = precision.memory(encoder, BATCH.cuda())
+def test_gpu_counters_agree(encoder):
+    m = precision.memory(encoder.cuda(), BATCH.cuda())
     assert m["peak_allocated"] >= m["allocated_before"] >= sum(m["weights"].values())
     assert m["peak_reserved"] >= m["peak_allocated"] >= sum(m["weights"].values()) + m["input"]
     assert "MiB" in m["nvidia_smi"]
