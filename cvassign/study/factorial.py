@@ -9,7 +9,6 @@ not from pairs of seeds: some cells were trained on a GPU and some on a CPU, whi
 numbers for the same seed.
 """
 
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import product
@@ -17,7 +16,7 @@ from statistics import fmean
 
 from cvassign.experiments import MODELS, experiment_runs
 from cvassign.results import RESULTS, Result, by_label, load_all, write_json
-from cvassign.stats import Noise, pooled
+from cvassign.stats import pooled
 
 WIDE, WIDE_NORM = "8 heads of width 16", "8 heads, norm"
 FOUR, FOUR_NORM = "4 heads of width 32", "4 heads, norm"
@@ -52,37 +51,31 @@ EFFECTS = {
 CELLS = (WIDE, WIDE_NORM, FOUR, FOUR_NORM, PAIRS, PAIRS_NORM)
 
 
-def difference(cells: dict[str, list[float]], contrast: Contrast, noise: Noise) -> dict:
-    """The contrast of the cells' means, in points, with its 95 % interval."""
-    weights: dict[str, float] = defaultdict(float)
-    for weight, first, second in contrast:
-        weights[first] += weight
-        weights[second] -= weight
-    mean = sum(w * fmean(cells[k]) for k, w in weights.items())
-    half = noise.half_width(sum(w**2 / len(cells[k]) for k, w in weights.items()))
-    return {"mean": mean, "low": mean - half, "high": mean + half}
-
-
 def effects(results: Sequence[Result]) -> dict:
-    """Cells and effects, on validation and on test.
+    """Cells and effects (points, with their 95 % intervals), on validation and on test.
 
     Returns:
         {"cells": {label: {"val", "test": accuracies, "cpu": how many on a CPU}}, "noise": {"val",
-        "test"}, "effects": {label: {"kind", "seeds": fewest of a cell, by split `difference`}}},
-        without the effects of cells that have no run.
+        "test"}, "effects": {label: {"kind", "seeds": fewest of a cell, "val", "test": {"mean",
+        "low", "high"}}}}, without the effects of cells that have no run.
     """
-    groups = by_label(results)
-    cells, found = {}, {}
-    for split in ("val", "test"):
-        cells[split] = {k: [getattr(r, split) for r in g] for k, g in groups.items()}
-    noise = {split: pooled(list(of.values())) for split, of in cells.items()}
+    groups, found = by_label(results), {}
+    cells = {s: {k: [getattr(r, s) for r in g] for k, g in groups.items()} for s in ("val", "test")}
+    noise = {split: pooled([*of.values()]) for split, of in cells.items()}
     variants = {k: ("variant", _mean((k, PAIRS_NORM))) for k in groups if k not in CELLS}
     for label, (kind, contrast) in (EFFECTS | variants).items():
-        used = {cell for _, *pair in contrast for cell in pair}
-        if used <= groups.keys():
-            found[label] = {"kind": kind, "seeds": min(len(groups[cell]) for cell in used)}
-            for split, of in cells.items():
-                found[label][split] = difference(of, contrast, noise[split])
+        weights: dict[str, float] = defaultdict(float)
+        for weight, first, second in contrast:
+            weights[first] += weight
+            weights[second] -= weight
+        if not weights.keys() <= groups.keys():
+            continue
+        found[label] = {"kind": kind, "seeds": min(len(groups[k]) for k in weights)}
+        for split, of in cells.items():
+            mean = sum(w * fmean(of[k]) for k, w in weights.items())
+            variance = sum(w**2 / len(of[k]) for k, w in weights.items())
+            half = noise[split].half_width(variance)
+            found[label][split] = {"mean": mean, "low": mean - half, "high": mean + half}
     by_cell = {k: {split: of[k] for split, of in cells.items()} for k in groups}
     for k, group in groups.items():
         by_cell[k]["cpu"] = sum(r.on_cpu for r in group)
@@ -90,12 +83,11 @@ def effects(results: Sequence[Result]) -> dict:
     return {"cells": by_cell, "noise": noise, "effects": found}
 
 
-def main() -> int:
+def main() -> None:
     tables = product(("factorial", "variants"), MODELS)
     runs = [run for experiment, m in tables for run in experiment_runs(experiment, m, "full")]
     write_json(effects(load_all(runs)), RESULTS / "study" / "factorial.json")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -18,6 +18,7 @@ import re
 import tarfile
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, replace
+from itertools import compress
 from pathlib import Path
 from statistics import mean, stdev
 from zipfile import ZipFile
@@ -156,10 +157,10 @@ def draw(icon: dict) -> Image.Image:
     return Image.open(io.BytesIO(bytes(png))).convert("RGB")
 
 
-def collect(classifier: twin.Features) -> Data:
+def collect(classifier: imagenet.Classifier) -> Data:
     """Reads the pictures, computes features and sentences, and drops duplicates from training.
     ValueError for a source that not exactly one part names: it must be decided, not guessed."""
-    pictures = defaultdict(list)
+    pictures, x = defaultdict(list), {}
     if (data := assets.named("CVASSIGN_DATA")) is None:
         raise ValueError("expected a folder with images/ that CVASSIGN_DATA names, got none")
     for p in gallery.read(data / "images"):
@@ -168,17 +169,22 @@ def collect(classifier: twin.Features) -> Data:
         pictures[found[0]].append(p)
     for part, some in icons(pictures["train"]).items():
         pictures[part] += some
-    x = {}
+    layers = [*classifier.model.children()][:-1]
+    trunk = nn.Sequential(*layers, nn.Flatten()).to(memory_format=torch.channels_last)
+    trunk = replace(classifier, model=trunk, progress=True)  # its logits are the 2048 features
     for part, some in pictures.items():
         print(f"features of {len(some)} pictures: {part}", flush=True)
-        x[part] = classifier.features([p.path for p in some])
+        x[part] = trunk.logits([p.path for p in some])
+
+    def keep(mask: list[bool]) -> int:
+        """Leaves the others out of training, and says how many they are."""
+        x["train"], pictures["train"] = x["train"][mask], [*compress(pictures["train"], mask)]
+        return mask.count(False)
+
     measured = F.normalize(torch.cat([x["validation"], x["test"]]), dim=-1)
-    new = (F.normalize(x["train"], dim=-1) @ measured.T).max(dim=1).values <= DUPLICATE
-    pictures["train"] = [p for p, n in zip(pictures["train"], new.tolist()) if n]
-    first = originals(x["train"][new], pictures["train"])
-    left_out = {"measured elsewhere": int((~new).sum()), "near copies": first.count(False)}
-    x["train"] = x["train"][new][first]
-    pictures["train"] = [p for p, f in zip(pictures["train"], first) if f]
+    nearest = (F.normalize(x["train"], dim=-1) @ measured.T).max(dim=1).values
+    left_out = {"measured elsewhere": keep((nearest <= DUPLICATE).tolist())}
+    left_out["near copies"] = keep(originals(x["train"], pictures["train"]))
     texts = [t(n) for n in imagenet.class_names() for t in zero_shot.TEMPLATES["seven"]]
     return Data(pictures, x, encode(texts).unflatten(0, (1000, -1)), classifier.model.fc, left_out)
 
@@ -203,47 +209,37 @@ def rates(pictures: list[gallery.Picture], logits: Tensor, k: int = 5) -> dict[s
 
 def study(data: Data, name: str, seeds: int, folder: Path) -> dict:
     """Trains and measures; writes the first seed's head into `folder`. Returns the content of
-    twin.json: top-5 rates on the test sources. `name` is the trunk's."""
-    classes = F.normalize(data.sentences.mean(1), dim=-1)
-    test, validation = (data.pictures[p] for p in ("test", "validation"))
+    twin.json: top-5 rates on the test sources. `name` is the classifier's."""
+    classes, train = F.normalize(data.sentences.mean(1), dim=-1), data.pictures["train"]
 
-    def logits(head: twin.Head, part: str) -> Tensor:
-        with torch.inference_mode():
-            return head.scale * head(data.features[part]) @ classes.T
+    @torch.inference_mode()
+    def measured(last: nn.Module, part: str = "test") -> dict[str, float]:
+        return rates(data.pictures[part], last(data.features[part]))
 
     def score(head: twin.Head) -> float:
-        return mean(rates(validation, logits(head, "validation")).values())
+        return mean(measured(head, "validation").values())
 
-    def new(config: twin.TwinConfig) -> twin.Head:
-        return twin.Head(data.fc, twin.put_into_words(classes, config.ridge), config.temperature)
-
-    with torch.inference_mode():
-        own = data.fc(data.features["test"])
     counts = {part: dict(Counter(p.kind for p in some)) for part, some in data.pictures.items()}
     out = {"program": twin.PROGRAM, "trunk": name, "left_out": data.left_out, "pictures": counts}
-    untrained = rates(test, logits(new(twin.TwinConfig()), "test"))
-    out |= {"classifier": rates(test, own), "untrained": untrained, "variants": {}}
+    untrained = measured(twin.Head(data.fc, classes, twin.TwinConfig()))
+    out |= {"classifier": measured(data.fc), "untrained": untrained, "variants": {}}
     for label, config in VARIANTS.items():
-        train, rows = data.pictures["train"], []
-        for i, p in enumerate(train):
-            left_out = any(word in p.source for word in config.without)
-            if (config.renditions or p.kind == "photo") and not left_out:
-                rows.append(i)
-        labels = torch.tensor([train[i].index for i in rows])
-        found = {kind: [] for kind in KINDS}
+        rows = [i for i, p in enumerate(train) if config.renditions or p.kind == "photo"]
+        rows = [i for i in rows if not any(word in train[i].source for word in config.without)]
+        labels, found = torch.tensor([train[i].index for i in rows]), []
         for seed in range(seeds):
-            head = new(config)
+            head = twin.Head(data.fc, classes, config)
             pairs = data.features["train"][rows], labels, data.sentences
-            history = twin.train(head, *pairs, score, config, seed)
+            history = twin.train(head, pairs, score, config, seed)
             best = f"epoch {history['best_epoch']}, validation {max(history['score']):.3f}"
             print(f"{label}, seed {seed}: {best}", flush=True)
-            for kind, rate in rates(test, logits(head, "test")).items():
-                found[kind].append(rate)
-            if label == next(iter(VARIANTS)) and seed == 0:
-                twin.save(head, config, classes, name, folder)
-                out["parameters"] = sum(p.numel() for p in head.trained().values())
-        of = {k: {"mean": mean(v), "std": stdev(v), "values": v} for k, v in found.items()}
-        out["variants"][label] = {"config": asdict(config), "pairs": len(rows)} | of
+            found.append(measured(head))
+            if label == "with renditions" and seed == 0:
+                twin.save(head, config, name, folder)
+        row = out["variants"][label] = {"config": asdict(config), "pairs": len(rows)}
+        for kind in KINDS:
+            values = [of[kind] for of in found]
+            row[kind] = {"mean": mean(values), "std": stdev(values), "values": values}
     return out
 
 
@@ -253,7 +249,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=twin.FOLDER)
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args(arguments)
-    classifier = twin.Features.of(imagenet.load_resnet50())
+    classifier = imagenet.load_resnet50()
     found = study(collect(classifier), classifier.name, args.seeds, args.out)
     results.write_json(found, args.out / "twin.json")
     print(args.out / "twin.json")

@@ -22,9 +22,8 @@ class Random:
 
     def logits(self, pictures: list) -> torch.Tensor:
         seeds = [zlib.crc32(p.image.tobytes()) for p in pictures]
-        return 3 * torch.stack(
-            [torch.randn(1000, generator=torch.Generator().manual_seed(s)) for s in seeds]
-        )
+        makers = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return 3 * torch.stack([torch.randn(1000, generator=maker) for maker in makers])
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +37,7 @@ def test_what_is_read_is_what_the_model_says(some, tmp_path):
         answers.write(dict.fromkeys(answers.MODELS, Random()), some, tmp_path / name)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     stored = answers.load("twin", tmp_path / "a.npz")
-    assert stored.name == "random" and len(stored.rows) == len(some) == 48
+    assert stored.name == "random" and len(stored.keys) == len(some) == 48
     chosen = [some[9], some[2], some[17]]
     logits, found = Random().logits(chosen), stored.of(chosen)
     assert torch.equal(found.indices, logits.topk(10).indices)
@@ -59,8 +58,6 @@ def test_keys_are_paths_and_windows(some, tmp_path):
     answers.write(dict.fromkeys(answers.MODELS, Random()), some[:2], tmp_path / "a.npz")
     with pytest.raises(KeyError, match=f"{photo}#10-.* and 44 more: run `python -m"):
         answers.load("imagenet", tmp_path / "a.npz").of(some[:2] + some[3:])
-    with pytest.raises(ValueError, match="a model of imagenet, twin, got 'clip'"):
-        answers.load("clip")
     with pytest.raises(FileNotFoundError, match="python -m cvassign.study.answers"):
         answers.load("twin", tmp_path / "none.npz")
 

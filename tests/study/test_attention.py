@@ -32,37 +32,23 @@ def test_parts_give_what_the_whole_gives(attention, images):
     found = study.attention_of(model, images, batch_size=3)
     with torch.no_grad():
         _, maps = model(normalise(images), return_attention=True)
-    torch.testing.assert_close(found.cls, rollout.cls_attention(maps))
-    torch.testing.assert_close(found.entropy, rollout.attention_entropy(maps))
-    torch.testing.assert_close(found.negative, rollout.negative_share(maps))
-    assert (found.negative > 0).all() == (attention != "standard")
-    names = (
-        {"rollout": "error"}
-        if attention == "standard"
-        else {"rollout, normalised": "normalise", "rollout, clamped": "clamp"}
-    )
-    last = list(names)[-1]
-    assert list(found.rollouts) == [*names, f"{last}, no identity"]
+        x = model.embed(normalise(images))
+        second = model.layers[0](x)
+    torch.testing.assert_close(found["cls"], rollout.cls_attention(maps))
+    torch.testing.assert_close(found["entropy"].mean(1), rollout.attention_entropy(maps))
+    torch.testing.assert_close(found["negative"].mean(1), rollout.negative_share(maps))
+    assert (found["negative"] > 0).all() == (attention != "standard")
+    diff = {"rollout, normalised": "normalise", "rollout, clamped": "clamp"}
+    names = {"rollout": "error"} if attention == "standard" else diff
+    plain = list(names)[-1]
+    assert len(found) == 4 + len(names) + 1
     for name, signed in names.items():
-        expected = rollout.rollout_map(rollout.attention_rollout(maps, signed=signed))
-        torch.testing.assert_close(found.rollouts[name], expected)
-    plain = rollout.attention_rollout(maps, signed=names[last], residual=False)
-    torch.testing.assert_close(found.rollouts[f"{last}, no identity"], rollout.rollout_map(plain))
-    x = model.embed(normalise(images))
-    torch.testing.assert_close(found.norms[0], x[:, 1:].norm(dim=-1))
-    torch.testing.assert_close(found.norms[1], model.layers[0](x)[:, 1:].norm(dim=-1))
-    assert found.messages == []
-
-
-def test_a_warning_is_a_message_once_and_no_warning(images, recwarn):
-    model = made("diff")
-    for layer in model.layers:  # λ is exactly 1: all rows of all images sum to zero
-        layer.attention.lambda_init.fill_(1.0)
-        layer.attention.lambda_q1.data.zero_()
-        layer.attention.lambda_q2.data.zero_()
-    found = study.attention_of(model, images, batch_size=2)
-    assert len(found.messages) == 1 and "layers [1, 2, 3]" in found.messages[0]
-    assert not [w for w in recwarn if "rollout" in str(w.message)]
+        whole = rollout.attention_rollout(maps, signed=signed)
+        torch.testing.assert_close(found[name][0], rollout.rollout_map(whole))
+    whole = rollout.attention_rollout(maps, signed=names[plain], residual=False)
+    torch.testing.assert_close(found[f"{plain}, no identity"][0], rollout.rollout_map(whole))
+    for tokens, norms in zip((x, second), found["norms"]):
+        torch.testing.assert_close(norms, tokens[:, 1:].norm(dim=-1))
     with pytest.raises(ValueError, match="at least one"):
         study.attention_of(model, images[:0])
 
@@ -72,7 +58,7 @@ def test_the_pair_of_maps_is_what_the_model_subtracts(layer, images):
     model = made("diff")
     pair = study.noise_pair(model, images, layer)
     assert list(pair) == ["A1", "λA2", "A1 − λA2"]
-    signed = study.attention_of(model, images).cls[layer]
+    signed = study.attention_of(model, images)["cls"][layer]
     torch.testing.assert_close(pair["A1 − λA2"][0], signed)
     torch.testing.assert_close(pair["A1"] - pair["λA2"], pair["A1 − λA2"])
     assert pair["A1"].min() >= 0 and pair["λA2"].min() >= 0
@@ -80,17 +66,17 @@ def test_the_pair_of_maps_is_what_the_model_subtracts(layer, images):
 
 def test_there_is_no_pair_without_differential_attention(images):
     for f in (study.noise_pair, study.cancelled):
-        with pytest.raises(ValueError, match="standard"):
+        with pytest.raises(ValueError, match="expected attention 'diff', got 'standard'"):
             f(made(), images)
 
 
 def test_what_is_cancelled_is_the_common_part(images):
     model = made("diff")
     found = study.cancelled(model, images, batch_size=3)  # parts of 3, 2 and 2
+    layer = model.layers[0]
     with torch.no_grad():
-        a1, a2, lam = model.layers[0].attention.attention_maps(
-            model.layers[0].norm1(model.embed(normalise(images)))
-        )
+        x = layer.norm1(model.embed(normalise(images)))
+        a1, a2, lam = layer.attention.attention_maps(x)
     others = a2[[2, 0, 1, 4, 3, 6, 5]]  # each image's neighbour in its part, never itself
     for name, second in (("overlap", a2), ("overlap with another image", others)):
         pairs = zip(a1[0].flatten().tolist(), second[0].flatten().tolist())
@@ -123,7 +109,7 @@ def test_long_tokens_are_found_where_they_are():
     norms = 1 + 0.1 * torch.rand(2, 5, 16, generator=rng)  # 2 layers, 5 images
     norms[..., study.places(4)["corner"]] *= 3
     cls = torch.stack([norms[0], -1 / norms[1]]).unsqueeze(2)  # one head; only the size counts
-    found = study.tokens(study.Attention(cls, norms, {}, norms, norms, []))
+    found = study.tokens(norms, cls)
     relative = norms / norms.mean(-1, keepdim=True)
     mean, low, high = found["length"]["corner"][1]
     values = relative[1][:, [0, 3, 12, 15]].mean(1)
@@ -137,7 +123,7 @@ def test_long_tokens_are_found_where_they_are():
 @pytest.mark.filterwarnings("ignore:Mismatch dtype")  # torch's RMSNorm under autocast
 def test_curves_are_those_of_the_map(images):
     model = made()
-    maps = {"a map": study.attention_of(model, images).rollouts["rollout"]}
+    maps = {"a map": study.attention_of(model, images)["rollout"][0]}
     found = study.perturb(model, images, maps, steps=4)
     assert list(found) == ["a map", "random order"]
     x = normalise(images)
@@ -170,15 +156,9 @@ def test_gains_are_positive_for_the_better_map():
 def test_a_study_has_a_number_for_every_layer_and_map(images):
     found = study.study(made("diff"), images, steps=2)
     assert all(len(values) == 3 for values in found["layers"].values())
-    assert {"entropy", "overlap, own minus other", "lambda"} <= found["layers"].keys()
-    assert found["scores"].keys() == {
-        "CLS, last layer",
-        "CLS, last layer, |weight|",
-        "rollout, normalised",
-        "rollout, clamped",
-        "rollout, clamped, no identity",
-        "random order",
-    }
+    assert {"entropy", "concentration", "overlap"} <= found["layers"].keys()
+    rolled = study.ROLLOUTS["Diff-ViT"]
+    assert [*found["scores"]] == [study.CLS, f"{study.CLS}, |weight|", *rolled, study.RANDOM]
     assert all(len(of_layers) == 3 for of_layers in found["tokens"]["length"].values())
 
 

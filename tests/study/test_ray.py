@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cvassign.experiments import all_runs, experiment_runs
-from cvassign.results import load, load_model, run_or_load
+from cvassign.results import load, run_or_load
 from cvassign.study import ray as ray_engine
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,28 +60,25 @@ def test_impossible_demands_are_named():
 def test_without_ray_the_message_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)  # import ray: ImportError
     with pytest.raises(RuntimeError, match="pip install ray"):
-        ray_engine.run_all(two_runs(), tmp_path)
+        ray_engine.run_all(two_runs(), tmp_path, 1, None, tmp_path)
 
 
 def test_the_command_hands_its_runs_to_ray(monkeypatch, tmp_path):
-    asked, before = [], signal.getsignal(signal.SIGTERM)
+    asked = []
     monkeypatch.setattr(ray_engine, "run_all", lambda *args: asked.append(args) or 0)
     command = ["run", "--preset", "smoke", "--section", "1.3", "--jobs", "2", "--device", "cpu"]
     assert ray_engine.main([*command, "--out", str(tmp_path)]) == 0
-    assert asked == [(all_runs("smoke", "1.3"), tmp_path, 2, "cpu")]
-    signal.signal(signal.SIGTERM, before)
+    assert asked == [(all_runs("smoke", "1.3"), tmp_path, 2, "cpu", tmp_path / "checkpoints")]
 
 
 def test_a_result_that_came_over_the_network_is_written(tmp_path):
-    run = replace(two_runs()[0], train=replace(two_runs()[0].train, epochs=1))
+    (run,) = experiment_runs("best", "vit", "smoke")[:1]  # keeps weights and logits
+    run = replace(run, train=replace(run.train, epochs=1, warmup_epochs=0))
     there, here = tmp_path / "there", tmp_path / "here"
-    result, weights = ray_engine.train(run, str(there), str(tmp_path / "state"), "cpu")
-    assert weights
-    ray_engine.keep(run, result, weights, here)
-    assert load(run, here).test == load(run, there).test
-    assert (here / run.file_name).read_bytes() == (there / run.file_name).read_bytes()
-    load_model(run, here)
-    assert not list(tmp_path.rglob("*.tmp"))
+    ray_engine.keep(*ray_engine.train(run, str(there), str(tmp_path / "state"), "cpu"), here)
+    files = {f.relative_to(there) for f in there.rglob("*") if f.is_file()}
+    assert len(files) == 3 and {f.relative_to(here) for f in here.rglob("*.*")} == files
+    assert all((here / f).read_bytes() == (there / f).read_bytes() for f in files)
 
 
 def test_a_killed_worker_is_replaced_and_goes_on(tmp_path):
