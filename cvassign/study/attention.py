@@ -10,7 +10,7 @@ reduced to what is asked for before the next is taken. The formulas are in `roll
 Shapes: L layers, B images, H heads (of a Diff-ViT half as many), N patches, K steps of a curve.
 """
 
-from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -38,13 +38,27 @@ ROLLOUTS = {
 }
 
 
-def _in_parts(look: Callable[[Tensor], dict], images: Tensor, size: int) -> dict[str, Tensor]:
-    """`look` at equal parts of at most `size` images, its tensors (L, b, ...) joined to (L, B,
-    ...). No part is of one image, unless there is no other."""
-    if not len(images):
-        raise ValueError("expected at least one image, got none")
-    found = [look(part) for part in images.tensor_split(-(-len(images) // size))]
-    return {name: torch.cat([of[name] for of in found], dim=1) for name in found[0]}
+def cancelled(first: Tensor, second: Tensor, lam: Tensor) -> dict[str, Tensor]:
+    """What the second map takes from the first in a layer of a Diff-ViT: of A1, A2 (B, H, N+1, N+1)
+    and λ, means over rows and heads.
+
+    Returns:
+        (B,) each. "overlap": Σ min(A1, λA2), the share of A1's mass that is cancelled, 0 where
+        λ < 0 (a correlation would not see a background that both maps share); "overlap with
+        another image": the same with A2 of the next image, what is in common whatever is seen;
+        "entropy of A1" and "entropy of the positive part" of A1 - λA2, normalised to sum to 1,
+        in nats.
+    """
+    positive = (first - lam * second).clamp(min=0)
+    positive = positive / positive.sum(-1, keepdim=True).clamp(min=1e-9)
+    taken = lam.clamp(min=0) * second
+    found = {
+        "overlap": torch.minimum(first, taken),
+        "overlap with another image": torch.minimum(first, taken.roll(1, 0)),
+        "entropy of A1": torch.special.entr(first),
+        "entropy of the positive part": torch.special.entr(positive),
+    }
+    return {name: value.sum(-1).mean((1, 2)) for name, value in found.items()}
 
 
 @torch.no_grad()
@@ -53,27 +67,32 @@ def attention_of(model: VisionTransformer, images: Tensor, batch_size: int = 50)
 
     Returns:
         "cls": (L, B, H, N) from CLS to the patches, signed for differential attention; "norms":
-        (L, B, N) lengths of the patches' tokens, as the layer reads them; "entropy", "negative":
-        (L, B) in nats, and the share of weights below zero; `ROLLOUTS` by name: (1, B, N).
+        (L, B, N) lengths of the patches' tokens, as the layer reads them; (L, B) each, "entropy"
+        in nats, "negative", the share of weights below zero, and of a Diff-ViT what is
+        `cancelled`; `ROLLOUTS` by name: (1, B, N).
     """
-    model.eval()
-
-    def look(part: Tensor) -> dict[str, Tensor]:
-        x, maps, norms = model.embed(normalise(part)), [], []
+    if not len(images):
+        raise ValueError("expected at least one image, got none")
+    parts = []
+    # Equal parts: none is of one image, unless there is no other.
+    for part in images.tensor_split(-(-len(images) // batch_size)):
+        x, maps, layers = model.eval().embed(normalise(part)), [], []
         for layer in model.layers:
-            norms.append(x[:, 1:].norm(dim=-1))
+            layers.append({"norms": x[:, 1:].norm(dim=-1)})
+            if model.config.attention == "diff":
+                layers[-1] |= cancelled(*layer.attention.attention_maps(layer.norm1(x)))
             x, weights = layer(x, return_attention=True)
             maps.append(weights)
+        found = {name: torch.stack([of[name] for of in layers]) for name in layers[0]}
         maps = torch.stack(maps)  # (L, b, H, N+1, N+1)
-        found = {"cls": rollout.cls_attention(maps), "norms": torch.stack(norms)}
+        found["cls"] = rollout.cls_attention(maps)
         of_each = {"entropy": rollout.attention_entropy, "negative": rollout.negative_share}
         for name, f in of_each.items():
             found[name] = torch.stack([f(m) for m in maps.split(1, dim=1)], dim=1)
         for name, options in ROLLOUTS[model.config.kind].items():
             found[name] = rollout.rollout_map(rollout.attention_rollout(maps, **options))[None]
-        return found
-
-    return _in_parts(look, images, batch_size)
+        parts.append(found)
+    return {name: torch.cat([of[name] for of in parts], dim=1) for name in parts[0]}
 
 
 def peak_share(maps: Tensor) -> Tensor:
@@ -119,51 +138,16 @@ def tokens(norms: Tensor, cls: Tensor) -> dict:
     }
 
 
-def _pairs(model: VisionTransformer, images: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """A1, A2 (B, H, N+1, N+1) and λ of every layer of a Diff-ViT; ValueError for another model."""
-    if model.config.attention != "diff":
-        raise ValueError(f"expected attention 'diff', got {model.config.attention!r}")
-    x = model.eval().embed(normalise(images))
-    for layer in model.layers:
-        yield layer.attention.attention_maps(layer.norm1(x))
-        x = layer(x)
-
-
-@torch.no_grad()
-def cancelled(model: VisionTransformer, images: Tensor, batch_size: int = 50) -> dict[str, Tensor]:
-    """What the second map takes from the first, by layer and image, means over rows and heads.
-
-    Returns:
-        (L, B) each. "overlap": Σ min(A1, λA2), the share of A1's mass that is cancelled, 0 where
-        λ < 0 (a correlation would not see a background that both maps share); "overlap with
-        another image": the same with A2 of the next image, what is in common whatever is seen;
-        "entropy of A1" and "entropy of the positive part" of A1 - λA2, normalised to sum to 1,
-        in nats.
-    """
-
-    def look(part: Tensor) -> dict[str, Tensor]:
-        layers = []
-        for first, second, lam in _pairs(model, part):
-            positive = (first - lam * second).clamp(min=0)
-            positive = positive / positive.sum(-1, keepdim=True).clamp(min=1e-9)
-            taken = lam.clamp(min=0) * second
-            found = {
-                "overlap": torch.minimum(first, taken),
-                "overlap with another image": torch.minimum(first, taken.roll(1, 0)),
-                "entropy of A1": torch.special.entr(first),
-                "entropy of the positive part": torch.special.entr(positive),
-            }
-            layers.append({name: value.sum(-1).mean((1, 2)) for name, value in found.items()})
-        return {name: torch.stack([of[name] for of in layers]) for name in layers[0]}
-
-    return _in_parts(look, images, batch_size)
-
-
 @torch.no_grad()
 def noise_pair(model: VisionTransformer, images: Tensor, layer: int = -1) -> dict[str, Tensor]:
     """What differential attention subtracts: CLS attention of A1, λA2 and A1 - λA2 in one layer of
     a Diff-ViT, {name: (1, B, H, N)}, as `maps.head_maps` wants them."""
-    first, second, lam = list(_pairs(model, images))[layer]
+    if model.config.attention != "diff":
+        raise ValueError(f"expected attention 'diff', got {model.config.attention!r}")
+    x, own = model.eval().embed(normalise(images)), model.layers[layer]
+    for before in model.layers[:layer]:
+        x = before(x)
+    first, second, lam = own.attention.attention_maps(own.norm1(x))
     maps = {"A1": first, "λA2": lam * second, "A1 − λA2": first - lam * second}
     return {name: rollout.cls_attention(m[None]) for name, m in maps.items()}
 
@@ -177,11 +161,9 @@ def perturb(model: VisionTransformer, images: Tensor, maps: dict[str, Tensor], s
         with autocast(x.device):
             return model(x)
 
-    def curve(m: Tensor, insert: bool) -> Tensor:
-        return rollout.perturbation_curve(answer, normalise(images), m, insert, steps=steps)[1]
-
     maps = maps | {RANDOM: rollout.random_maps(next(iter(maps.values())))}
-    return {name: (curve(m, False), curve(m, True)) for name, m in maps.items()}
+    curve = partial(rollout.perturbation_curve, answer, normalise(images), steps=steps)
+    return {name: [curve(m, insert=i)[1] for i in (False, True)] for name, m in maps.items()}
 
 
 def scores(curves: dict[str, tuple[Tensor, Tensor]]) -> dict:
@@ -207,16 +189,15 @@ def study(model: VisionTransformer, images: Tensor, steps: int = 8) -> dict:
     the strongest tenth of the patches holds of CLS's attention; of a Diff-ViT what is cancelled),
     its `tokens`, and the `scores` of its maps."""
     found = attention_of(model, images)
-    cls, by_layer = found["cls"], {k: found[k] for k in ("entropy", "negative")}
-    by_layer["concentration"] = peak_share(cls).mean(2)
+    cls, norms = found.pop("cls"), found.pop("norms")
     maps = {CLS: cls[-1].mean(1)}
     if model.config.attention == "diff":
         maps[f"{CLS}, |weight|"] = cls[-1].abs().mean(1)
-        by_layer |= cancelled(model, images)
-    maps |= {name: found[name][0] for name in ROLLOUTS[model.config.kind]}
-    layers = {name: value.mean(1).tolist() for name, value in by_layer.items()}
+    maps |= {name: found.pop(name)[0] for name in ROLLOUTS[model.config.kind]}
+    found["concentration"] = peak_share(cls).mean(2)
+    layers = {name: value.mean(1).tolist() for name, value in found.items()}
     gained = scores(perturb(model, images, maps, steps))
-    return {"layers": layers, "tokens": tokens(found["norms"], cls), "scores": gained}
+    return {"layers": layers, "tokens": tokens(norms, cls), "scores": gained}
 
 
 def clean_accuracy(model: VisionTransformer, dataset: Dataset) -> dict:
