@@ -19,9 +19,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -39,23 +40,16 @@ from cvassign.vit import ViTConfig
 
 USUAL, OURS = "usual loop, timm's model", "our loop, AdamW"
 OURS_MUON, OURS_DIFF = "our loop, Muon", "our loop, Muon, Diff-ViT"
-LEAST_ROUNDS = 3  # a median of fewer says nothing
 
 
-@dataclass(frozen=True)
-class Size:
+class Size(NamedTuple):
     """How much is measured."""
 
-    rounds: int  # at most, of each comparison
-    seconds: float  # after which a comparison starts no further round
+    rounds: int  # of each comparison, beside a first one
     steps: int  # optimizer steps a round
 
 
-SIZES = {
-    "cpu": Size(rounds=15, seconds=60, steps=6),
-    "cuda": Size(rounds=9, seconds=25, steps=60),
-    "quick": Size(rounds=3, seconds=1, steps=2),
-}
+SIZES = {"cpu": Size(rounds=9, steps=6), "cuda": Size(rounds=9, steps=60), "quick": Size(3, 2)}
 
 
 def timed(f: Callable[[], object], device: torch.device) -> Callable[[], float]:
@@ -74,15 +68,12 @@ def timed(f: Callable[[], object], device: torch.device) -> Callable[[], float]:
     return once
 
 
-def alternate(candidates: dict[str, Callable[[], float]], size: Size) -> dict[str, list[float]]:
+def alternate(candidates: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
     """The seconds of each candidate, see `timed`, in every round but a first one."""
     for candidate in candidates.values():
         candidate()  # compiles, fills caches, starts workers
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    started = time.perf_counter()
-    for turn in range(size.rounds):
-        if turn >= LEAST_ROUNDS and time.perf_counter() - started > size.seconds:
-            break
+    for turn in range(rounds):
         # To and fro, so that nobody always comes after the same one.
         for name in candidates if turn % 2 == 0 else reversed(candidates):
             seconds[name].append(candidates[name]())
@@ -163,12 +154,12 @@ def training(
         candidates = {USUAL: partial(usual, size.steps)}
         for name, pair in ours.items():
             candidates[name] = our_loop(*pair, data, size.steps, compiled)
-        seconds = alternate(candidates, size)
+        seconds = alternate(candidates, size.rounds)
     images = size.steps * train.batch_size
     speeds = {name: summary([images / s for s in of]) for name, of in seconds.items()}
     found = {"images_per_second": speeds, "compiled": compiled, "workers": workers}
-    found |= {"ours_to_usual": ratio(seconds, USUAL, OURS)}
-    found |= {"muon_to_usual": ratio(seconds, USUAL, OURS_MUON)}
+    found["ours_to_usual"] = ratio(seconds, USUAL, OURS)
+    found["muon_to_usual"] = ratio(seconds, USUAL, OURS_MUON)
     return {"training": found, "diff_to_vit": ratio(seconds, OURS_DIFF, OURS_MUON)}
 
 
@@ -187,7 +178,7 @@ def attention_kernels(config: ViTConfig, batch: int, size: Size, device: torch.d
     for tokens in (17, 65, 257):
         qkv = [torch.randn(batch, H, tokens, d, **like, requires_grad=True) for _ in range(3)]
         steps = {name: timed(partial(step, f, qkv), device) for name, f in kernels.items()}
-        found[str(tokens)] = ratio(alternate(steps, size), "sdpa", "formula")
+        found[str(tokens)] = ratio(alternate(steps, size.rounds), "sdpa", "formula")
     return found
 
 
@@ -203,11 +194,7 @@ def bench(device: torch.device, quick: bool = False) -> dict:
     workers = 0 if quick else min(4, cores())
     compiled = not quick and should_compile(device, 10**6)  # as a long run is
     found = describe(device) | {"quick": quick, "cores": cores(), "preset": preset}
-    found |= {
-        "model": asdict(config),
-        "batch_size": train.batch_size,
-        "steps_per_round": size.steps,
-    }
+    found |= {"model": asdict(config), "batch_size": train.batch_size} | size._asdict()
     data = DATASETS[run.dataset]().to(device)
     found |= training(config, train, data, size, workers, compiled)
     found["attention"] = attention_kernels(config, train.batch_size, size, device)
