@@ -12,7 +12,6 @@ Epochs and settings were chosen on the validation sources alone, with the test s
 four times on the way: each time sources joined training or validation, never a setting.
 """
 
-import io
 import json
 import re
 import tarfile
@@ -24,7 +23,6 @@ from statistics import mean, stdev
 from zipfile import ZipFile
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -62,7 +60,6 @@ class Data:
     features: dict[str, Tensor]  # by part, (n, 2048), row by row of `pictures`
     sentences: Tensor  # (1000, T, E), each of a class's sentences by itself
     fc: nn.Linear  # the classifier's last layer
-    left_out: dict[str, int]  # training pictures that are measured elsewhere, or near copies
 
 
 def encode(sentences: list[str]) -> Tensor:
@@ -138,13 +135,14 @@ def icon_set(content: dict, prefix: str, wanted: dict, folder: Path) -> list[gal
         path = folder / prefix / f"{name}.png"
         if not path.exists():
             with replacing(path) as temporary:
-                draw({**content, **icon}).save(temporary, "png")
+                temporary.write_bytes(draw(content | icon))
         pictures.append(replace(wanted[name], path=path, kind="rendition", source=ICONS + prefix))
     return pictures
 
 
-def draw(icon: dict) -> Image.Image:
-    """An icon's `body` (SVG elements) in its view box on white; one without a colour is black."""
+def draw(icon: dict) -> bytes:
+    """A PNG of an icon: its `body` (SVG elements) in its view box on white, black where it has no
+    colour of its own."""
     import resvg_py
 
     left, top = icon.get("left", 0), icon.get("top", 0)
@@ -153,8 +151,7 @@ def draw(icon: dict) -> Image.Image:
     names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     box = f'viewBox="{left - m} {top - m} {width + 2 * m} {height + 2 * m}"'
     svg = f'<svg {names} {box} width="{SIZE}" height="{SIZE}" color="#000">{icon["body"]}</svg>'
-    png = resvg_py.svg_to_bytes(svg_string=svg, background="#ffffff")
-    return Image.open(io.BytesIO(bytes(png))).convert("RGB")
+    return bytes(resvg_py.svg_to_bytes(svg_string=svg, background="#ffffff"))
 
 
 def collect(classifier: imagenet.Classifier) -> Data:
@@ -183,10 +180,10 @@ def collect(classifier: imagenet.Classifier) -> Data:
 
     measured = F.normalize(torch.cat([x["validation"], x["test"]]), dim=-1)
     nearest = (F.normalize(x["train"], dim=-1) @ measured.T).max(dim=1).values
-    left_out = {"measured elsewhere": keep((nearest <= DUPLICATE).tolist())}
-    left_out["near copies"] = keep(originals(x["train"], pictures["train"]))
+    print(f"left out: {keep((nearest <= DUPLICATE).tolist())} that are measured elsewhere")
+    print(f"left out: {keep(originals(x['train'], pictures['train']))} near copies")
     texts = [t(n) for n in imagenet.class_names() for t in zero_shot.TEMPLATES["seven"]]
-    return Data(pictures, x, encode(texts).unflatten(0, (1000, -1)), classifier.model.fc, left_out)
+    return Data(pictures, x, encode(texts).unflatten(0, (1000, -1)), classifier.model.fc)
 
 
 def originals(features: Tensor, pictures: list[gallery.Picture]) -> list[bool]:
@@ -220,9 +217,9 @@ def study(data: Data, name: str, seeds: int, folder: Path) -> dict:
         return mean(measured(head, "validation").values())
 
     counts = {part: dict(Counter(p.kind for p in some)) for part, some in data.pictures.items()}
-    out = {"program": twin.PROGRAM, "trunk": name, "left_out": data.left_out, "pictures": counts}
-    untrained = measured(twin.Head(data.fc, classes, twin.TwinConfig()))
-    out |= {"classifier": measured(data.fc), "untrained": untrained, "variants": {}}
+    out = {"program": twin.PROGRAM, "trunk": name, "pictures": counts, "variants": {}}
+    out["untrained"] = measured(twin.Head(data.fc, classes, twin.TwinConfig()))
+    out["classifier"] = measured(data.fc)
     for label, config in VARIANTS.items():
         rows = [i for i, p in enumerate(train) if config.renditions or p.kind == "photo"]
         rows = [i for i in rows if not any(word in train[i].source for word in config.without)]

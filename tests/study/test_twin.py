@@ -179,7 +179,7 @@ def test_study_trains_every_variant(tmp_path):
         pixels = torch.stack([centres[p.index] for p in pictures[part]])
         features[part] = pixels + 0.1 * torch.rand(pixels.shape)
     sentences = F.normalize(torch.randn(1000, 7, 16), dim=-1)
-    data = twin_study.Data(pictures, features, sentences, nn.Linear(64, 1000), {})
+    data = twin_study.Data(pictures, features, sentences, nn.Linear(64, 1000))
     out = twin_study.study(data, "small", 2, tmp_path)
     assert [v["pairs"] for v in out["variants"].values()] == [72, 36, 60]
     trained = out["variants"]["with renditions"]["photo"]
