@@ -41,20 +41,17 @@ def two_runs():
     return [replace(run, train=replace(run.train, epochs=EPOCHS)) for run in runs]
 
 
-def test_a_run_asks_for_its_fraction():
+def test_a_run_asks_for_its_fraction_and_impossible_demands_are_named():
     nodes = [{"CPU": 16.0, "GPU": 1.0}, {"CPU": 4.0}]
     of_gpu = ray_engine.resources(3, None, {"CPU": 20.0, "GPU": 1.0}, nodes)
     assert of_gpu == {"num_gpus": 1 / 3, "num_cpus": 1}
     # On CPUs as many as fit the smallest machine: a task never spans two.
     assert ray_engine.resources(2, "cpu", {"CPU": 20.0, "GPU": 1.0}, nodes) == {"num_cpus": 2}
     assert ray_engine.resources(9, None, {"CPU": 4.0}, [{"CPU": 4.0}]) == {"num_cpus": 1}
-
-
-def test_impossible_demands_are_named():
     with pytest.raises(ValueError, match="jobs must be positive, got 0"):
-        ray_engine.resources(0, None, {"CPU": 2.0}, [{"CPU": 2.0}])
+        ray_engine.resources(0, None, {"CPU": 4.0}, nodes)
     with pytest.raises(ValueError, match="'cuda' was asked for, but the cluster has no GPU"):
-        ray_engine.resources(1, "cuda", {"CPU": 2.0}, [{"CPU": 2.0}])
+        ray_engine.resources(1, "cuda", {"CPU": 4.0}, nodes)
 
 
 def test_without_ray_the_message_says_what_to_install(monkeypatch, tmp_path):
