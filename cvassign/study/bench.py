@@ -7,8 +7,7 @@ Who is compared takes turns, several rounds long: a machine's clock and its othe
 ratio of two things that were measured a second apart does not. Stored are the seconds of every
 round; a ratio is the median of the rounds' ratios.
 
-The loop "as usually written" (torchvision's CIFAR10 and transforms, a DataLoader, timm's model,
-fp32) is `usual_loop.py`, in a process of its own, as its user would run it.
+The loop "as usually written" is `usual_loop.py`, in a process of its own.
 """
 
 import os

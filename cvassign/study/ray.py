@@ -1,11 +1,11 @@
 # LLM-assisted: prompts P6, P8, P15, see report.md
-"""The runs of `cvassign.experiments` on a Ray cluster, one task a run.
+"""The runs of `cvassign.experiments` on a Ray cluster, for a sweep that outgrows one machine.
 
     python -m cvassign.study.ray run [--preset P] [--section S] [--model M] [--jobs J] [--out DIR]
 
-For a sweep that outgrows one machine. A run is one Ray task on a fraction of a GPU; Ray places
-the tasks and repeats that of a worker that died. A task leaves its result in the same files as a
-local run and gives it back as well: the machine that asked may share no disk with it.
+A run is one task on a fraction of a GPU; Ray places the tasks and repeats that of a worker that
+died. A task leaves its result in the same files as a local run and gives it back as well: the
+machine that asked may share no disk with it.
 
 Ray is an optional dependency: `pip install ray`. The cluster is the one that RAY_ADDRESS names,
 else one of this machine's cores and GPUs that lives as long as the command.
