@@ -29,7 +29,7 @@ from cvassign.device import describe, pick_device
 from cvassign.experiments import MODELS, PRESETS, experiment_runs
 from cvassign.progress import bar
 from cvassign.results import RESULTS, Run, load_model, weights_path, write_json
-from cvassign.stats import over_seeds, paired_bootstrap
+from cvassign.stats import paired_bootstrap
 from cvassign.train import predict
 from cvassign.vit import VisionTransformer
 
@@ -131,15 +131,15 @@ def hits(models: Sequence[VisionTransformer], images: Tensor, labels: Tensor) ->
     return (torch.stack(logits).argmax(-1) == labels).numpy()
 
 
-def best_runs(preset: str, results: Path = RESULTS) -> list[Run]:
-    """The runs of the best recipe, of both models and all seeds, whose weights are stored."""
-    runs = [run for model in MODELS for run in experiment_runs("best", model, preset)]
-    return [run for run in runs if weights_path(run, results).exists()]
-
-
 def study(runs: Sequence[Run], results: Path, images: int | None, device: str | None) -> dict:
-    """Accuracy (percent) of the stored models of `runs`, of one preset and dataset, under every
-    corruption and severity, on the first `images` test images, and the paired differences.
+    """The stored models of two runs, a ViT and a Diff-ViT of one preset, under every corruption and
+    severity, on the first `images` test images.
+
+    Returns:
+        "runs": accuracies (percent); "differences": Diff-ViT minus ViT, in points over the test
+        images, clean, by corruption, over all, and of the losses of accuracy (clean minus damaged)
+        to the noises, to the rest, and to all (an image's value is the share of its severities and
+        corruptions that a model gets right); "by severity": {corruption: five differences}.
 
     Raises:
         ValueError: if there are no so many images.
@@ -159,42 +159,17 @@ def study(runs: Sequence[Run], results: Path, images: int | None, device: str | 
         row = {"name": run.name, "seed": run.seed, "attention": run.model.attention}
         accuracy = {name: (100 * of[:, i].mean(-1)).tolist() for name, of in right.items()}
         rows.append(row | {"clean": 100 * clean[i].mean(), "accuracy": accuracy})
-    about = {"preset": runs[0].preset, "images": len(labels), "severities": SEVERITIES}
-    return about | {"runs": rows} | _differences(runs, clean, right) | describe(where)
-
-
-def _differences(runs: Sequence[Run], clean: np.ndarray, right: dict[str, np.ndarray]) -> dict:
-    """Diff-ViT minus ViT, in points, from which images are right: `clean` (runs, B), and by
-    corruption (severities, runs, B).
-
-    Over seeds when there are two or more of both models, else over the test images: an image's
-    value is then the share of its severities (and corruptions) that the model gets right.
-
-    Returns:
-        "differences": clean, by corruption, over all, and of the losses of accuracy (clean minus
-        damaged) to the noises, to the rest, and to all; "by severity": {corruption: five}.
-    """
-    of = {(run.model.attention, run.seed): i for i, run in enumerate(runs)}
-    seeds = sorted(s for a, s in of if a == "standard" and ("diff", s) in of)
-    if not seeds:
-        return {"differences": {}, "by severity": {}}
-
-    def gap(value: np.ndarray) -> dict:  # (runs, B)
-        vit, diff = (value[[of[a, s] for s in seeds]] for a in ("standard", "diff"))
-        if len(seeds) > 1:
-            return vars(over_seeds(100 * vit.mean(1), 100 * diff.mean(1)))
-        return vars(paired_bootstrap(vit[0], diff[0]))
-
-    share = {name: of_runs.mean(0) for name, of_runs in right.items()}  # (runs, B) each
+    share = {name: of.mean(0) for name, of in right.items()}  # (2, B) each
     values = {"clean": clean} | share | {"all corruptions": np.mean([*share.values()], axis=0)}
     # What matters for the paper's claim: a model that starts higher also ends higher.
     rest = [name for name in share if name not in NOISES]
     for what, names in {"noise": NOISES, "the rest": rest, "corruption": share}.items():
         values[f"lost to {what}"] = clean - np.mean([share[name] for name in names], axis=0)
-    return {
-        "differences": {name: gap(value) for name, value in values.items()},
-        "by severity": {name: [*map(gap, of_runs)] for name, of_runs in right.items()},
-    }
+    found = {"preset": runs[0].preset, "images": len(labels), "severities": SEVERITIES}
+    found |= {"runs": rows} | describe(where)
+    found["differences"] = {name: vars(paired_bootstrap(*v)) for name, v in values.items()}
+    found["by severity"] = {n: [vars(paired_bootstrap(*v)) for v in of] for n, of in right.items()}
+    return found
 
 
 def curves(stored: dict) -> dict[str, np.ndarray]:
@@ -211,8 +186,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
     given = parser.parse_args(arguments)
-    runs = best_runs(given.preset, given.results)
-    if not runs:
+    runs = [experiment_runs("best", model, given.preset)[0] for model in MODELS]
+    if not all(weights_path(run, given.results).exists() for run in runs):
         first = f"python -m cvassign.experiments run --preset {given.preset}"
         parser.exit(1, f"no stored weights of the best recipe; first: {first}\n")
     try:
