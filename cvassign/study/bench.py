@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -38,16 +37,8 @@ from cvassign.vit import ViTConfig
 
 USUAL, OURS = "usual loop, timm's model", "our loop, AdamW"
 OURS_MUON, OURS_DIFF = "our loop, Muon", "our loop, Muon, Diff-ViT"
-
-
-class Size(NamedTuple):
-    """How much is measured."""
-
-    rounds: int  # of each comparison, beside a first one
-    steps: int  # optimizer steps a round
-
-
-SIZES = {"cpu": Size(rounds=9, steps=6), "cuda": Size(rounds=9, steps=60), "quick": Size(3, 2)}
+# Rounds of each comparison, beside a first one, and optimizer steps a round.
+SIZES = {"cpu": (9, 6), "cuda": (9, 60), "quick": (3, 2)}
 
 
 def timed(f: Callable[[], object], device: torch.device) -> Callable[[], float]:
@@ -135,33 +126,7 @@ def our_loop(
     return timed(trainer.train_epoch, data.train.images.device)
 
 
-def training(
-    config: ViTConfig, train: TrainConfig, data: Dataset, size: Size, workers: int, compiled: bool
-) -> dict:
-    """The loops: {"training": images a second of the usual one, of ours with its optimizer, and of
-    ours with Muon, which has a Diff-ViT beside it; "diff_to_vit": how many times as long a step of
-    the Diff-ViT takes}."""
-    muon = replace(train, optimizer="muon")
-    ours = {
-        OURS: (config, replace(train, optimizer="adamw")),
-        OURS_MUON: (config, muon),
-        OURS_DIFF: (replace(config, attention="diff"), muon),
-    }
-    device = data.train.images.device
-    with usual_loop(config, train.batch_size, data.train, device, workers) as usual:
-        candidates = {USUAL: partial(usual, size.steps)}
-        for name, pair in ours.items():
-            candidates[name] = our_loop(*pair, data, size.steps, compiled)
-        seconds = alternate(candidates, size.rounds)
-    images = size.steps * train.batch_size
-    speeds = {name: summary([images / s for s in of]) for name, of in seconds.items()}
-    found = {"images_per_second": speeds, "compiled": compiled, "workers": workers}
-    found["ours_to_usual"] = ratio(seconds, USUAL, OURS)
-    found["muon_to_usual"] = ratio(seconds, USUAL, OURS_MUON)
-    return {"training": found, "diff_to_vit": ratio(seconds, OURS_DIFF, OURS_MUON)}
-
-
-def attention_kernels(config: ViTConfig, batch: int, size: Size, device: torch.device) -> dict:
+def attention_kernels(config: ViTConfig, batch: int, rounds: int, device: torch.device) -> dict:
     """How many times as long as the formula PyTorch's fused attention (SDPA) takes, forward and
     backward together, by tokens (patch 8, 4 and 2), in the precision of training."""
     H, d = config.num_heads, config.embed_dim // config.num_heads
@@ -176,14 +141,15 @@ def attention_kernels(config: ViTConfig, batch: int, size: Size, device: torch.d
     for tokens in (17, 65, 257):
         qkv = [torch.randn(batch, H, tokens, d, **like, requires_grad=True) for _ in range(3)]
         steps = {name: timed(partial(step, f, qkv), device) for name, f in kernels.items()}
-        found[str(tokens)] = ratio(alternate(steps, size.rounds), "sdpa", "formula")
+        found[str(tokens)] = ratio(alternate(steps, rounds), "sdpa", "formula")
     return found
 
 
 def bench(device: torch.device, quick: bool = False) -> dict:
-    """Every measurement of this module on one device, as the file has it."""
+    """Every measurement of this module on one device, as the file has it: of the loops images a
+    second and ratios of their seconds, "diff_to_vit" those of a step, and `attention_kernels`."""
     started = time.perf_counter()
-    size = SIZES["quick" if quick else device.type]
+    rounds, steps = SIZES["quick" if quick else device.type]
     preset = "smoke" if quick else "full" if device.type == "cuda" else "cpu"
     run = experiment_runs("reference", "vit", preset)[0]
     config, train = run.model, replace(run.train, label_smoothing=0.0, augment="crop+flip")
@@ -191,12 +157,36 @@ def bench(device: torch.device, quick: bool = False) -> dict:
         train = replace(train, batch_size=8)
     workers = 0 if quick else min(4, cores())
     compiled = not quick and should_compile(device, 10**6)  # as a long run is
-    found = describe(device) | {"quick": quick, "cores": cores(), "preset": preset}
-    found |= {"model": asdict(config), "batch_size": train.batch_size} | size._asdict()
-    data = DATASETS[run.dataset]().to(device)
-    found |= training(config, train, data, size, workers, compiled)
-    found["attention"] = attention_kernels(config, train.batch_size, size, device)
-    return found | {"seconds": time.perf_counter() - started}
+    data, muon = DATASETS[run.dataset]().to(device), replace(train, optimizer="muon")
+    ours = {
+        OURS: (config, replace(train, optimizer="adamw")),
+        OURS_MUON: (config, muon),
+        OURS_DIFF: (replace(config, attention="diff"), muon),
+    }
+    with usual_loop(config, train.batch_size, data.train, device, workers) as usual:
+        candidates = {USUAL: partial(usual, steps)}
+        for name, pair in ours.items():
+            candidates[name] = our_loop(*pair, data, steps, compiled)
+        seconds = alternate(candidates, rounds)
+    images = steps * train.batch_size
+    return describe(device) | {
+        "quick": quick,
+        "cores": cores(),
+        "preset": preset,
+        "model": asdict(config),
+        "batch_size": train.batch_size,
+        "steps_per_round": steps,
+        "training": {
+            "images_per_second": {k: summary([images / s for s in v]) for k, v in seconds.items()},
+            "compiled": compiled,
+            "ours_to_usual": ratio(seconds, USUAL, OURS),
+            "muon_to_usual": ratio(seconds, USUAL, OURS_MUON),
+            "workers": workers,
+        },
+        "diff_to_vit": ratio(seconds, OURS_DIFF, OURS_MUON),
+        "attention": attention_kernels(config, train.batch_size, rounds, device),
+        "seconds": time.perf_counter() - started,
+    }
 
 
 def main(arguments: list[str] | None = None) -> None:

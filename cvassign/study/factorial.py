@@ -22,31 +22,25 @@ WIDE, WIDE_NORM = "8 heads of width 16", "8 heads, norm"
 FOUR, FOUR_NORM = "4 heads of width 32", "4 heads, norm"
 PAIRS, PAIRS_NORM = "4 pairs, no norm", "4 pairs, norm"
 
-Contrast = list[tuple[float, str, str]]  # weight x (mean of the first cell - mean of the second)
-
-
-def _mean(*pairs: tuple[str, str]) -> Contrast:
-    return [(1 / len(pairs), first, second) for first, second in pairs]
-
-
-HALVE = _mean((FOUR, WIDE), (FOUR_NORM, WIDE_NORM))
-NORM = _mean((WIDE_NORM, WIDE), (FOUR_NORM, FOUR), (PAIRS_NORM, PAIRS))
-SUBTRACT = _mean((PAIRS, FOUR), (PAIRS_NORM, FOUR_NORM))
-# label -> the kind of row it is in the figure, and what is subtracted from what.
+HALVE = [(FOUR, WIDE), (FOUR_NORM, WIDE_NORM)]
+NORM = [(WIDE_NORM, WIDE), (FOUR_NORM, FOUR), (PAIRS_NORM, PAIRS)]
+SUBTRACT = [(PAIRS, FOUR), (PAIRS_NORM, FOUR_NORM)]
+# label -> the kind of row it is in the figure, and lists of pairs of cells. The effect is the sum of
+# the lists' mean differences, first minus second.
 EFFECTS = {
     "halve the heads (mean of 2)": ("step", HALVE),
     "add the norm (mean of 3)": ("step", NORM),
     "subtract the second map (mean of 2)": ("step", SUBTRACT),
-    "sum of the three": ("sum", HALVE + NORM + SUBTRACT),
-    "measured: Diff-ViT − ViT": ("whole", _mean((PAIRS_NORM, WIDE))),
-    "halve the heads, no norm": ("detail", _mean((FOUR, WIDE))),
-    "halve the heads, norm": ("detail", _mean((FOUR_NORM, WIDE_NORM))),
-    "add the norm, 8 heads": ("detail", _mean((WIDE_NORM, WIDE))),
-    "add the norm, 4 heads": ("detail", _mean((FOUR_NORM, FOUR))),
-    "add the norm, 4 pairs": ("detail", _mean((PAIRS_NORM, PAIRS))),
-    "subtract, no norm": ("detail", _mean((PAIRS, FOUR))),
-    "subtract, norm": ("detail", _mean((PAIRS_NORM, FOUR_NORM))),
-    "Diff-ViT without norm − ViT": ("detail", _mean((PAIRS, WIDE))),
+    "sum of the three": ("sum", HALVE, NORM, SUBTRACT),
+    "measured: Diff-ViT − ViT": ("whole", [(PAIRS_NORM, WIDE)]),
+    "halve the heads, no norm": ("detail", HALVE[:1]),
+    "halve the heads, norm": ("detail", HALVE[1:]),
+    "add the norm, 8 heads": ("detail", NORM[:1]),
+    "add the norm, 4 heads": ("detail", NORM[1:2]),
+    "add the norm, 4 pairs": ("detail", NORM[2:]),
+    "subtract, no norm": ("detail", SUBTRACT[:1]),
+    "subtract, norm": ("detail", SUBTRACT[1:]),
+    "Diff-ViT without norm − ViT": ("detail", [(PAIRS, WIDE)]),
 }
 CELLS = (WIDE, WIDE_NORM, FOUR, FOUR_NORM, PAIRS, PAIRS_NORM)
 
@@ -62,12 +56,12 @@ def effects(results: Sequence[Result]) -> dict:
     groups, found = by_label(results), {}
     cells = {s: {k: [getattr(r, s) for r in g] for k, g in groups.items()} for s in ("val", "test")}
     noise = {split: pooled([*of.values()]) for split, of in cells.items()}
-    variants = {k: ("variant", _mean((k, PAIRS_NORM))) for k in groups if k not in CELLS}
-    for label, (kind, contrast) in (EFFECTS | variants).items():
+    variants = {k: ("variant", [(k, PAIRS_NORM)]) for k in groups if k not in CELLS}
+    for label, (kind, *lists) in (EFFECTS | variants).items():
         weights: dict[str, float] = defaultdict(float)
-        for weight, first, second in contrast:
-            weights[first] += weight
-            weights[second] -= weight
+        for pairs, (first, second) in ((of, pair) for of in lists for pair in of):
+            weights[first] += 1 / len(pairs)
+            weights[second] -= 1 / len(pairs)
         if not weights.keys() <= groups.keys():
             continue
         found[label] = {"kind": kind, "seeds": min(len(groups[k]) for k in weights)}

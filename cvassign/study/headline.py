@@ -20,18 +20,6 @@ from cvassign.stats import over_seeds, paired_bootstrap, pooled
 COMPARED = {"one and three": (1, 3), "one and one": (1, 1), "three and three": (3, 3)}
 
 
-def headline(right: dict[str, torch.Tensor]) -> dict:
-    """Accuracies by seed (percent), from {"vit", "diff": (seeds, images) 1.0 where the model is
-    right}; Diff-ViT minus ViT over seeds, and over test images (each image counted with the share
-    of seeds that get it right)."""
-    accuracy = {m: (100 * r.mean(1)).tolist() for m, r in right.items()}
-    return {
-        "accuracy": accuracy,
-        "over seeds": vars(over_seeds(*accuracy.values())),
-        "over images": vars(paired_bootstrap(*(r.mean(0) for r in right.values()))),
-    }
-
-
 def noise(results: Sequence[Result]) -> dict:
     """What another seed does, by length of training and split, from all recipes with several seeds.
 
@@ -56,8 +44,12 @@ def main() -> None:
     labels, right = DATASETS["cifar10"]().test.labels, {}
     for m in MODELS:
         logits = [load_logits(run) for run in experiment_runs("best", m, "full")]
-        right[m] = (torch.stack(logits).argmax(2) == labels).float()
-    found = headline(right) | {"noise": noise(load_all(all_runs("full")))}
+        right[m] = (torch.stack(logits).argmax(2) == labels).float()  # (seeds, images)
+    accuracy = {m: (100 * r.mean(1)).tolist() for m, r in right.items()}
+    found = {"accuracy": accuracy, "over seeds": vars(over_seeds(*accuracy.values()))}
+    # Each image is counted with the share of seeds that get it right.
+    found["over images"] = vars(paired_bootstrap(*(r.mean(0) for r in right.values())))
+    found["noise"] = noise(load_all(all_runs("full")))
     write_json(found, RESULTS / "study" / "headline.json")
 
 

@@ -20,8 +20,6 @@ from cvassign.experiments import all_runs, parser_of, said
 from cvassign.files import replacing
 from cvassign.results import Result, Run
 
-RETRIES = 3  # of a run whose worker died; it goes on from its last epoch
-
 
 def train(run: Run, results: str, state: str, device: str | None) -> tuple[Result, dict]:
     """The task: trains one run where Ray has placed it; its result, and the files of weights and
@@ -84,8 +82,8 @@ def run_all(runs: list[Run], results: Path, jobs: int, device: str | None, state
     try:
         nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
         need = resources(jobs, device, ray.cluster_resources(), nodes)
-        # max_retries is for workers that die; an error of the run itself would come again.
-        task = ray.remote(max_retries=RETRIES, **need)(train)
+        # A run whose worker died goes on from its last epoch; its own errors would come again.
+        task = ray.remote(max_retries=3, **need)(train)
         folders = str(results.resolve()), str(state.resolve())
         waiting = {task.remote(run, *folders, device): run for run in todo}
         while waiting:

@@ -236,7 +236,8 @@ def study(data: Data, name: str, seeds: int, folder: Path) -> dict:
         row = out["variants"][label] = {"config": asdict(config), "pairs": len(rows)}
         for kind in KINDS:
             values = [of[kind] for of in found]
-            row[kind] = {"mean": mean(values), "std": stdev(values), "values": values}
+            spread = stdev(values) if seeds > 1 else None
+            row[kind] = {"mean": mean(values), "std": spread, "values": values}
     return out
 
 
