@@ -25,8 +25,8 @@ PAIRS, PAIRS_NORM = "4 pairs, no norm", "4 pairs, norm"
 HALVE = [(FOUR, WIDE), (FOUR_NORM, WIDE_NORM)]
 NORM = [(WIDE_NORM, WIDE), (FOUR_NORM, FOUR), (PAIRS_NORM, PAIRS)]
 SUBTRACT = [(PAIRS, FOUR), (PAIRS_NORM, FOUR_NORM)]
-# label -> the kind of row it is in the figure, and lists of pairs of cells. The effect is the sum of
-# the lists' mean differences, first minus second.
+# label -> the kind of row it is in the figure, and lists of pairs of cells. The effect is the sum
+# of the lists' mean differences, first minus second.
 EFFECTS = {
     "halve the heads (mean of 2)": ("step", HALVE),
     "add the norm (mean of 3)": ("step", NORM),
