@@ -130,9 +130,8 @@ def test_stored_twin_is_the_trained_one(tmp_path):
     low = half.lower(loaded, "bf16")
     assert low.model.fc.project.weight.dtype == torch.bfloat16
     assert torch.allclose(low.logits([image]), found, atol=0.5)
-    other = replace(trunk, name="another")
     with pytest.raises(ValueError, match="belongs to some ResNet-50, the network here is another"):
-        twin.load(other, tmp_path)
+        twin.load(replace(trunk, name="another"), tmp_path)
     with safe_open(tmp_path / twin.HEAD, "pt") as file:
         state, made = {k: file.get_tensor(k) for k in file.keys()}, file.metadata()
     save_file({k: v for k, v in state.items() if k != "log_scale"}, tmp_path / twin.HEAD, made)
@@ -221,16 +220,13 @@ def test_aliases_are_followed_and_one_drawing_counts_once(tmp_path):
     assert drawn.any(1).sum() == pytest.approx(twin_study.SIZE / (1 + 2 * twin_study.MARGIN), abs=2)
 
 
-@pytest.mark.parametrize(
-    "prefix, category, licence, part",
-    (
+def test_a_set_has_a_part_by_its_hand_its_kind_and_its_licence():
+    for prefix, category, licence, part in (
         ("mdi", "Material", "Apache-2.0", "train"),
         ("lucide", "UI 24px", "ISC", "validation"),
         ("lucide-lab", "UI 24px", "ISC", None),
         ("simple-icons", "Logos", "CC0-1.0", None),
         ("ps", "General", "CC-BY-NC-4.0", None),
-    ),
-)
-def test_a_set_has_a_part_by_its_hand_its_kind_and_its_licence(prefix, category, licence, part):
-    info = {"license": {"spdx": licence}, "category": category}
-    assert twin_study.icon_part(prefix, info) == part
+    ):
+        info = {"license": {"spdx": licence}, "category": category}
+        assert twin_study.icon_part(prefix, info) == part, prefix
