@@ -156,14 +156,10 @@ def perturb(model: VisionTransformer, images: Tensor, maps: dict[str, Tensor], s
     """Deletion and insertion by each map (B, N), and by a random order, for the class the model
     says of images (B, 3, S, S) uint8: the probabilities of `rollout.perturbation_curve`, {name:
     (deletion, insertion), each (B, K)}."""
-
-    def answer(x: Tensor) -> Tensor:
-        with autocast(x.device):
-            return model(x)
-
     maps = maps | {RANDOM: rollout.random_maps(next(iter(maps.values())))}
-    curve = partial(rollout.perturbation_curve, answer, normalise(images), steps=steps)
-    return {name: [curve(m, insert=i)[1] for i in (False, True)] for name, m in maps.items()}
+    curve = partial(rollout.perturbation_curve, model, normalise(images), steps=steps)
+    with autocast(images.device):
+        return {name: [curve(m, insert=i)[1] for i in (False, True)] for name, m in maps.items()}
 
 
 def scores(curves: dict[str, tuple[Tensor, Tensor]]) -> dict:

@@ -31,7 +31,6 @@ from cvassign.progress import bar
 from cvassign.results import RESULTS, Run, load_model, weights_path, write_json
 from cvassign.stats import paired_bootstrap
 from cvassign.train import predict
-from cvassign.vit import VisionTransformer
 
 SEVERITIES = (1, 2, 3, 4, 5)
 NOISES = ("Gaussian noise", "shot noise", "impulse noise")
@@ -124,13 +123,6 @@ def corrupt(images: Tensor, name: str, severity: int, seed: int = 0) -> Tensor:
     return _to_uint8(torch.cat(parts))
 
 
-def hits(models: Sequence[VisionTransformer], images: Tensor, labels: Tensor) -> np.ndarray:
-    """Which of B images each model gets right: (models, B) bool."""
-    device = models[0].head.weight.device
-    logits = [predict(model, images.to(device)).cpu() for model in models]
-    return (torch.stack(logits).argmax(-1) == labels).numpy()
-
-
 def study(runs: Sequence[Run], results: Path, images: int | None, device: str | None) -> dict:
     """The stored models of two runs, a ViT and a Diff-ViT of one preset, under every corruption and
     severity, on the first `images` test images.
@@ -150,10 +142,14 @@ def study(runs: Sequence[Run], results: Path, images: int | None, device: str | 
         raise ValueError(f"images must be between 1 and {len(test)}, got {images}")
     pixels, labels = test.images[:images], test.labels[:images]
     models = [load_model(run, results).to(where) for run in runs]
-    clean, right = hits(models, pixels, labels), {}
+
+    def hits(images: Tensor) -> np.ndarray:
+        logits = [predict(model, images.to(where)).cpu() for model in models]
+        return (torch.stack(logits).argmax(-1) == labels).numpy()  # (2, B) bool
+
+    clean, right = hits(pixels), {}
     for name in bar("corruptions", iterable=CORRUPTIONS):
-        damaged = (corrupt(pixels, name, severity) for severity in SEVERITIES)
-        right[name] = np.stack([hits(models, images, labels) for images in damaged])
+        right[name] = np.stack([hits(corrupt(pixels, name, s)) for s in SEVERITIES])  # (5, 2, B)
     rows = []
     for i, run in enumerate(runs):
         row = {"name": run.name, "seed": run.seed, "attention": run.model.attention}

@@ -242,7 +242,6 @@ def study(data: Data, name: str, seeds: int, folder: Path) -> dict:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Trains every variant, measures, and writes twin.json and the first seed's head."""
     parser = Parser("cvassign.study.twin_study", __doc__)
     parser.add_argument("--out", type=Path, default=twin.FOLDER)
     parser.add_argument("--seeds", type=int, default=3)
