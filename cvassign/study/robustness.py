@@ -33,7 +33,6 @@ from cvassign.stats import paired_bootstrap
 from cvassign.train import predict
 
 SEVERITIES = (1, 2, 3, 4, 5)
-NOISES = ("Gaussian noise", "shot noise", "impulse noise")
 CHUNK = 1000  # images corrupted at once
 
 
@@ -147,25 +146,25 @@ def study(runs: Sequence[Run], results: Path, images: int | None, device: str | 
         logits = [predict(model, images.to(where)).cpu() for model in models]
         return (torch.stack(logits).argmax(-1) == labels).numpy()  # (2, B) bool
 
-    clean, right = hits(pixels), {}
+    clean, right = hits(pixels), []
     for name in bar("corruptions", iterable=CORRUPTIONS):
-        right[name] = np.stack([hits(corrupt(pixels, name, s)) for s in SEVERITIES])  # (5, 2, B)
+        right.append([hits(corrupt(pixels, name, severity)) for severity in SEVERITIES])
+    right = np.array(right)  # (7, 5, 2, B)
     rows = []
     for i, run in enumerate(runs):
+        accuracy = dict(zip(CORRUPTIONS, (100 * right[:, :, i].mean(-1)).tolist()))
         row = {"name": run.name, "seed": run.seed, "attention": run.model.attention}
-        accuracy = {name: (100 * of[:, i].mean(-1)).tolist() for name, of in right.items()}
         rows.append(row | {"clean": 100 * clean[i].mean(), "accuracy": accuracy})
-    share = {name: of.mean(0) for name, of in right.items()}  # (2, B) each
-    values = {"clean": clean} | share | {"all corruptions": np.mean([*share.values()], axis=0)}
+    share, noise = right.mean(1), np.array(["noise" in name for name in CORRUPTIONS])
+    values = {"clean": clean} | dict(zip(CORRUPTIONS, share)) | {"all corruptions": share.mean(0)}
     # What matters for the paper's claim: a model that starts higher also ends higher.
-    rest = [name for name in share if name not in NOISES]
-    for what, names in {"noise": NOISES, "the rest": rest, "corruption": share}.items():
-        values[f"lost to {what}"] = clean - np.mean([share[name] for name in names], axis=0)
+    kinds = {"noise": share[noise], "the rest": share[~noise], "corruption": share}
+    values |= {f"lost to {what}": clean - of.mean(0) for what, of in kinds.items()}
     found = {"preset": runs[0].preset, "images": len(labels), "severities": SEVERITIES}
     found |= {"runs": rows} | describe(where)
-    found["differences"] = {name: vars(paired_bootstrap(*v)) for name, v in values.items()}
-    found["by severity"] = {n: [vars(paired_bootstrap(*v)) for v in of] for n, of in right.items()}
-    return found
+    found["differences"] = {name: vars(paired_bootstrap(*of)) for name, of in values.items()}
+    gaps = ([vars(paired_bootstrap(*of)) for of in severities] for severities in right)
+    return found | {"by severity": dict(zip(CORRUPTIONS, gaps))}
 
 
 def curves(stored: dict) -> dict[str, np.ndarray]:
