@@ -121,7 +121,7 @@ def strips(pictures: list[gallery.Picture], lenders: list[gallery.Picture], stor
 
 
 def main() -> int:
-    """Picks, changes, scores, and writes the file: half an hour of one core, mostly ResNet-50's."""
+    """Picks, changes, scores, and writes the file: an hour of one core, mostly ResNet-50's."""
     pool, (network, words) = candidates()
     rows = gallery.select(pool, words, network).values()
     picked = [p for wins, loss in rows for p in (*wins, loss)]

@@ -1,11 +1,11 @@
 # LLM-assisted: prompts P6, P8, P15, see report.md
-"""The runs of `cvassign.experiments` on a Ray cluster, one task a run.
+"""The runs of `cvassign.experiments` on a Ray cluster, for a sweep that outgrows one machine.
 
     python -m cvassign.study.ray run [--preset P] [--section S] [--model M] [--jobs J] [--out DIR]
 
-For a sweep that outgrows one machine. A run is one Ray task on a fraction of a GPU; Ray places
-the tasks and repeats that of a worker that died. A task leaves its result in the same files as a
-local run and gives it back as well: the machine that asked may share no disk with it.
+A run is one task on a fraction of a GPU; Ray places the tasks and repeats that of a worker that
+died. A task leaves its result in the same files as a local run and gives it back as well: the
+machine that asked may share no disk with it.
 
 Ray is an optional dependency: `pip install ray`. The cluster is the one that RAY_ADDRESS names,
 else one of this machine's cores and GPUs that lives as long as the command.
@@ -15,32 +15,21 @@ import os
 import sys
 from pathlib import Path
 
+from cvassign import results as stored
 from cvassign.experiments import all_runs, parser_of, said
 from cvassign.files import replacing
-from cvassign.results import (
-    ROOT,
-    Busy,
-    Result,
-    ResultError,
-    Run,
-    load,
-    run_or_load,
-    save,
-    weights_path,
-)
-
-MISSING = "the engine 'ray' needs the package ray, which is not installed: pip install ray"
-RETRIES = 3  # of a run whose worker died; it goes on from its last epoch
+from cvassign.results import Result, Run
 
 
-def train(run: Run, results: str, state: str, device: str | None) -> tuple[Result, bytes | None]:
-    """The task: trains one run where Ray has placed it; its result, and the file of the weights if
-    the run keeps them. `results` and `state` are folders there: a repeated task finds its
-    checkpoint if it is the same machine or a shared disk, else it starts anew."""
+def train(run: Run, results: str, state: str, device: str | None) -> tuple[Result, dict]:
+    """The task: trains one run where Ray has placed it; its result, and the files of weights and
+    logits that it leaves, {path below `results`: bytes}. `results` and `state` are folders there: a
+    repeated task finds its checkpoint if it is the same machine or a shared disk, else it starts
+    anew."""
     print(f"{run.file_name}: starts in process {os.getpid()}", flush=True)
-    result = run_or_load(run, Path(results), Path(state), device, progress=False)
-    weights = weights_path(run, Path(results))
-    return result, weights.read_bytes() if run.keep_weights and weights.exists() else None
+    result = stored.run_or_load(run, Path(results), Path(state), device, progress=False)
+    files = [path_of(run, Path(results)) for path_of in (stored.weights_path, stored.logits_path)]
+    return result, {str(f.relative_to(results)): f.read_bytes() for f in files if f.exists()}
 
 
 def resources(jobs: int, device: str | None, cluster: dict, nodes: list[dict]) -> dict:
@@ -56,24 +45,20 @@ def resources(jobs: int, device: str | None, cluster: dict, nodes: list[dict]) -
     return {"num_cpus": max(1, int(smallest) // jobs)}
 
 
-def keep(run: Run, result: Result, weights: bytes | None, results: Path) -> None:
+def keep(result: Result, files: dict[str, bytes], results: Path) -> None:
     """Writes what a task gave back, unless it left its files on this very disk."""
-    if weights is not None and not weights_path(run, results).exists():
-        with replacing(weights_path(run, results)) as temporary:
-            temporary.write_bytes(weights)
-    if load(run, results) is None:
-        save(result, results)
+    for name, content in files.items():
+        if not (results / name).exists():
+            with replacing(results / name) as temporary:
+                temporary.write_bytes(content)
+    if stored.load(result.run, results) is None:
+        stored.save(result, results)
 
 
-def run_all(
-    runs: list[Run],
-    results: Path,
-    jobs: int = 1,
-    device: str | None = None,
-    state: Path | None = None,
-) -> int:
+def run_all(runs: list[Run], results: Path, jobs: int, device: str | None, state: Path) -> int:
     """Trains those of `runs` that have no result yet on a Ray cluster, in their order; returns the
-    failures. `jobs` of them share one GPU, or one machine that has none.
+    failures. `jobs` of them share one GPU, or one machine that has none; `state` is the folder of
+    their checkpoints.
 
     Raises:
         RuntimeError: if ray is not installed.
@@ -82,38 +67,38 @@ def run_all(
     try:
         import ray
     except ImportError as error:
-        raise RuntimeError(MISSING) from error
+        missing = "the engine 'ray' needs the package ray, which is not installed: pip install ray"
+        raise RuntimeError(missing) from error
     todo, failed = [], 0
     for run in runs:
         try:
-            todo += [run] if load(run, results) is None else []
-        except ResultError as error:  # one damaged file must not stop the others
+            todo += [run] if stored.load(run, results) is None else []
+        except stored.ResultError as error:  # one damaged file must not stop the others
             print(f"failed: {error}", file=sys.stderr, flush=True)
             failed += 1
-    results, state = results.resolve(), (state or results / "checkpoints").resolve()
     # The package travels to every machine; where the data is, each machine has to say itself.
-    package = {"py_modules": [str(ROOT / "cvassign")]}
+    package = {"py_modules": [str(stored.ROOT / "cvassign")]}
     ray.init(runtime_env=package, include_dashboard=False, ignore_reinit_error=True)
     try:
         nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
         need = resources(jobs, device, ray.cluster_resources(), nodes)
-        # max_retries is for workers that die; an error of the run itself would come again.
-        task = ray.remote(max_retries=RETRIES, **need)(train)
-        waiting = {task.remote(run, str(results), str(state), device): run for run in todo}
+        # A run whose worker died goes on from its last epoch; its own errors would come again.
+        task = ray.remote(max_retries=3, **need)(train)
+        folders = str(results.resolve()), str(state.resolve())
+        waiting = {task.remote(run, *folders, device): run for run in todo}
         while waiting:
             (reference, *_), _ = ray.wait(list(waiting), num_returns=1)
             run = waiting.pop(reference)
             try:
-                result, weights = ray.get(reference)
-            except ray.exceptions.RayError as error:  # its own, or its worker died too often
-                if isinstance(getattr(error, "cause", None), Busy):
-                    print(f"{run.file_name}: another process trains it", flush=True)
-                    continue
-                print(f"failed: {run.file_name}: {error}", file=sys.stderr, flush=True)
-                failed += 1
-            else:
-                keep(run, result, weights, results)
+                result, files = ray.get(reference)
+                keep(result, files, results)
                 print(said(result), flush=True)
+            except ray.exceptions.RayError as error:  # its own, or its worker died too often
+                if isinstance(getattr(error, "cause", None), stored.Busy):
+                    print(f"{run.file_name}: another process trains it", flush=True)
+                else:
+                    print(f"failed: {run.file_name}: {error}", file=sys.stderr, flush=True)
+                    failed += 1
     finally:
         ray.shutdown()
     return failed
@@ -122,9 +107,9 @@ def run_all(
 def main(arguments: list[str] | None = None) -> int:
     parser = parser_of("cvassign.study.ray", __doc__, "run")
     given = parser.parse_args(arguments)
-    runs = all_runs(given.preset, given.section, given.model)
+    runs, state = all_runs(given.preset, given.section, given.model), given.out / "checkpoints"
     try:
-        return int(run_all(runs, given.out, given.jobs, given.device) > 0)
+        return int(run_all(runs, given.out, given.jobs, given.device, state) > 0)
     except ValueError as error:
         parser.error(str(error))
     except RuntimeError as error:

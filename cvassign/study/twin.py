@@ -13,7 +13,6 @@ import copy
 import json
 import math
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -22,10 +21,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cvassign.clip import imagenet, kept, zero_shot
+from cvassign.clip import imagenet
 from cvassign.files import replacing
 
-NAME = "text-aligned twin of ResNet-50"
+NAME = "text-aligned twin of ResNet-50, 7 templates"  # its classes are sentences' means
 FOLDER = Path(__file__).resolve().parents[2] / "results" / "twin"
 HEAD, CLASSES = "head.safetensors", "classes.safetensors"
 PROGRAM = "python -m cvassign.study.twin_study"
@@ -45,9 +44,9 @@ def parts(source: str) -> list[str]:
     return [part for part, words in PARTS.items() if any(w in source for w in words)]
 
 
-def held_out(pictures: list, known: tuple[str, ...] = ("train", "validation")) -> list:
+def held_out(pictures: list) -> list:
     """The `gallery.Picture`s of sources that the twin does not know; a new source counts."""
-    return [p for p in pictures if not set(parts(p.source)) & set(known)]
+    return [p for p in pictures if not {"train", "validation"} & {*parts(p.source)}]
 
 
 @dataclass(frozen=True)
@@ -65,28 +64,41 @@ class TwinConfig:
     patience: int = 10  # epochs without a better validation score, after which training ends
 
 
+def put_into_words(classes: Tensor, ridge: float) -> Tensor:
+    """A vector a class such that a sum weighed by probabilities says these probabilities again.
+
+    Class names lie close together: in a plain mean of their unit vectors T (K, E), weighed by p,
+    near names gain from each other. V = T (TᵀT + ridge I)⁻¹ (ridge regression), which is returned,
+    makes T Vᵀ p come nearest to p. A large ridge leaves the directions of T itself.
+    """
+    t = classes - classes.mean(0)  # what all share tells no class from another
+    return torch.linalg.solve(t.T @ t + ridge * torch.eye(t.shape[1]), t.T).T.contiguous()
+
+
 class Head(nn.Module):
-    """Features (B, 2048) to unit vectors (B, E) in the sentence encoder's space.
+    """The twin's last layer: features (B, 2048) to logits (B, K) by way of unit vectors (B, E) in
+    the sentence encoder's space.
 
     The trunk's own classifier, put into words, is the start: its probabilities weigh vectors of the
     class names, as in "Zero-Shot Learning by Convex Combination of Semantic Embeddings" (arXiv
     1312.5650). A trained layer adds a correction, in the beginning none. `fc`, the classifier's
-    last layer, and `words` (K, E), by `put_into_words`, are kept fixed.
+    last layer, the unit vectors `classes` (K, E) and their words are kept fixed.
     """
 
-    def __init__(self, fc: nn.Linear, words: Tensor, temperature: float = 4.0):
+    def __init__(self, fc: nn.Linear, classes: Tensor, config: TwinConfig):
         super().__init__()
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # CLIP's start
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
-        self.project = nn.Linear(fc.in_features, words.shape[1])
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(config.temperature)))
+        self.project = nn.Linear(fc.in_features, classes.shape[1])
         nn.init.zeros_(self.project.weight)
         nn.init.zeros_(self.project.bias)
-        self.fixed = nn.ModuleList([copy.deepcopy(fc), nn.Linear(*words.shape, bias=False)])
-        self.fixed[1].weight.data.copy_(words.T)
+        self.fixed = nn.ModuleList([copy.deepcopy(fc), nn.Linear(*classes.shape, bias=False)])
+        self.fixed[1].weight.data.copy_(put_into_words(classes, config.ridge).T)
         self.fixed.requires_grad_(False)
+        self.register_buffer("classes", classes, persistent=False)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """See the class."""
+    def embed(self, features: Tensor) -> Tensor:
+        """Unit vectors (B, E)."""
         # features are what a ReLU left: never negative, with a long tail. Their root spreads them
         # evenly; length 1 takes out a picture's contrast; 45 is about √2048, so that a number's
         # root mean square is about one, what a layer expects.
@@ -96,14 +108,18 @@ class Head(nn.Module):
         start = F.normalize(words(logits.softmax(-1)), dim=-1)
         return F.normalize(self.project(spread) + start, dim=-1)
 
-    def trained(self) -> dict[str, Tensor]:
-        """The state without the fixed part, which the classifier and the class names give again."""
-        return {k: v for k, v in self.state_dict().items() if not k.startswith("fixed.")}
-
     @property
     def scale(self) -> Tensor:
         """The factor on cosines, learned, at most 100 as in CLIP."""
         return self.log_scale.exp().clamp(max=100)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """See the class; fp32 whatever the weights are."""
+        return self.scale * self.embed(features).float() @ self.classes.T
+
+    def trained(self) -> dict[str, Tensor]:
+        """The state without the fixed part, which the classifier and the class names give again."""
+        return {k: v for k, v in self.state_dict().items() if not k.startswith("fixed.")}
 
 
 def contrastive_loss(images: Tensor, texts: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
@@ -123,168 +139,81 @@ def contrastive_loss(images: Tensor, texts: Tensor, labels: Tensor, scale: Tenso
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-def train(
-    head: Head, features: Tensor, labels: Tensor, sentences: Tensor, score, config: TwinConfig, seed
-) -> dict:
-    """Trains a head with AdamW and a cosine schedule; its best state stays in it, in eval mode.
+def train(head: Head, data: tuple[Tensor, ...], score, config: TwinConfig, seed: int) -> dict:
+    """Trains a head with AdamW and a cosine schedule; its best state stays in it.
 
     Args:
-        features: (n, 2048), and `labels` (n,), a class each.
-        sentences: (K, T, E) unit vectors: T sentences a class, one of which is drawn each time.
-        score: head -> finite float on validation data, higher is better; asked after every epoch.
+        data: features (n, 2048), labels (n,), a class each, and sentences (K, T, E), unit vectors:
+            T a class, one of which is drawn each time.
+        score: head -> float on validation data, higher is better; asked after every epoch.
+            ValueError if it is not finite.
 
     Returns:
         `loss` and `score` by epoch, `best_epoch`.
     """
+    (features, labels, sentences), history = data, {"loss": [], "score": []}
     generator = torch.Generator().manual_seed(seed)
     trained = [p for p in head.parameters() if p.requires_grad]
-    matrices, rest = ([p for p in trained if (p.ndim == 2) == is_2d] for is_2d in (True, False))
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}]
-    groups.append({"params": rest, "weight_decay": 0.0})
+    groups = [dict(params=p, weight_decay=config.weight_decay * (p.ndim == 2)) for p in trained]
     optimizer = torch.optim.AdamW(groups, lr=config.lr)
     steps = config.max_epochs * math.ceil(len(labels) / config.batch_size)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    history, best_state = {"loss": [], "score": [], "best_epoch": 0}, None
     for epoch in range(config.max_epochs):
         total = 0.0
         for some in torch.randperm(len(labels), generator=generator).split(config.batch_size):
-            row = labels[some]
+            images, row = head.embed(features[some]), labels[some]
             drawn = torch.randint(sentences.shape[1], row.shape, generator=generator)
-            loss = contrastive_loss(head(features[some]), sentences[row, drawn], row, head.scale)
+            loss = contrastive_loss(images, sentences[row, drawn], row, head.scale)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             cosine.step()
             total += loss.item() * len(some)
+        history["loss"].append(total / len(labels))
         with torch.inference_mode():
             history["score"].append(float(score(head)))
-        history["loss"].append(total / len(labels))
         if not math.isfinite(history["score"][-1]):
             raise ValueError(f"expected a finite score, got {history['score'][-1]}")
-        if best_state is None or history["score"][-1] > history["score"][history["best_epoch"]]:
-            history["best_epoch"], best_state = epoch, copy.deepcopy(head.state_dict())
-        elif epoch - history["best_epoch"] >= config.patience:
+        best = history["score"].index(max(history["score"]))
+        if best == epoch:
+            best_state = copy.deepcopy(head.state_dict())
+        elif epoch - best >= config.patience:
             break
     head.load_state_dict(best_state)
-    head.eval()
-    return history
+    return history | {"best_epoch": best}
 
 
-def put_into_words(classes: Tensor, ridge: float) -> Tensor:
-    """A vector a class such that a sum weighed by probabilities says these probabilities again.
-
-    Class names lie close together: in a plain mean of their unit vectors T (K, E), weighed by p,
-    near names gain from each other. V = T (TᵀT + ridge I)⁻¹ (ridge regression), which is returned,
-    makes T Vᵀ p come nearest to p. A large ridge leaves the directions of T itself.
-    """
-    t = classes - classes.mean(0)  # what all share tells no class from another
-    return torch.linalg.solve(t.T @ t + ridge * torch.eye(t.shape[1]), t.T).T.contiguous()
-
-
-@dataclass(frozen=True)
-class Features(imagenet.Classifier):
-    """A ResNet-50 classifier that computes a picture's 2048 features once, for itself and the twin;
-    `cache` keeps the features."""
-
-    trunk: nn.Module
-
-    @classmethod
-    def of(cls, c: imagenet.Classifier, cache: Path | None = None) -> "Features":
-        """The same classifier by way of its features."""
-        trunk = nn.Sequential(*list(c.model.children())[:-1], nn.Flatten())
-        trunk.to(memory_format=torch.channels_last)  # a sixth faster on a CPU
-        return cls(c.name, c.model, c.preprocess, trunk, cache=cache, progress=True)
-
-    @cached_property
-    def _kept(self) -> kept.Kept:
-        name = f"features {self.name}"
-        return kept.Kept(self._encode, kept.pixels, kept.PROBE, self.cache, name, self.progress)
-
-    @torch.inference_mode()
-    def _encode(self, images: list) -> Tensor:
-        return self.trunk(imagenet.stack(images, self.preprocess, self.trunk)).float().cpu()
-
-    def features(self, images: list, batch_size: int = 16) -> Tensor:
-        """The features (n, 2048), fp32, on the CPU, of pictures or their files."""
-        return self._kept(images, self.name, batch_size)
-
-    @torch.inference_mode()
-    def logits(self, images: list, batch_size: int = 16) -> Tensor:
-        """See `imagenet.Classifier`."""
-        fc = self.model.fc
-        return fc(self.features(images, batch_size).to(fc.weight)).float().cpu()
-
-
-@dataclass(frozen=True)
-class Twin:
-    """`zero_shot.Encoder` by ResNet-50 with a trained head in the place of its last layer.
-
-    `encode_text` is left out: the class vectors are stored, nothing else is ever encoded.
-    """
-
-    network: nn.Module  # torchvision's ResNet-50, `fc` a `Head`: images to unit vectors
-    preprocess: object
-    classes: Tensor  # (1000, E): the class names in seven templates, encoded and stored
-    features: Features | None = None  # of the same trunk, where they are kept
-    name: str = NAME
-
-    @property
-    def logit_scale(self) -> float:
-        """See `zero_shot.Encoder`."""
-        return self.network.fc.scale.item()
-
-    @torch.inference_mode()
-    def encode_image(self, images: list, batch_size: int = 16) -> Tensor:
-        """See `zero_shot.Encoder`."""
-        if self.features is not None:
-            return self.network.fc(self.features.features(images, batch_size))
-        parts = (images[i : i + batch_size] for i in range(0, len(images), batch_size))
-        batches = (imagenet.stack(part, self.preprocess, self.network) for part in parts)
-        return torch.cat([self.network(batch).float().cpu() for batch in batches])
-
-    def zero_shot(self) -> zero_shot.ZeroShot:
-        """The 1000 classes, from the stored embeddings."""
-        return zero_shot.ZeroShot(self, "seven", weights=self.classes)
-
-    def to(self, precision: str) -> "Twin":
-        """The whole twin, trunk and head, in one of `zero_shot.PRECISIONS`, as a copy."""
-        network = zero_shot.convert(self.network, precision)
-        return replace(self, network=network, features=None, name=f"{self.name}, {precision}")
-
-
-def save(head: Head, config: TwinConfig, classes: Tensor, trunk: str, folder: Path = FOLDER):
+def save(head: Head, config: TwinConfig, trunk: str, folder: Path = FOLDER) -> None:
     """Writes the head and the class vectors in half precision, with what made them; `trunk` is the
     name of the classifier whose features the head was trained on."""
     made = {"config": json.dumps(asdict(config)), "trunk": trunk, "program": PROGRAM}
-    for name, tensors in ((HEAD, head.trained()), (CLASSES, {"seven": classes})):
+    for name, tensors in ((HEAD, head.trained()), (CLASSES, {"seven": head.classes})):
         with replacing(folder / name) as file:
             save_file({k: v.half().contiguous() for k, v in tensors.items()}, file, made)
 
 
-def about(folder: Path = FOLDER) -> dict[str, str]:
-    """What the stored head says of itself: `config` (JSON), `trunk`, `program`; FileNotFoundError
-    when it was not stored."""
+def load(classifier: imagenet.Classifier, folder: Path = FOLDER) -> imagenet.Classifier:
+    """The stored twin of this classifier.
+
+    Raises:
+        FileNotFoundError: when it was not stored.
+        ValueError: when it was trained on another trunk (features of two networks do not mix), or
+            its tensors are not a head's.
+    """
     if missing := [n for n in (HEAD, CLASSES) if not (folder / n).exists()]:
         raise FileNotFoundError(f"expected {', '.join(missing)} in {folder}: run `{PROGRAM}`")
     with safe_open(folder / HEAD, "pt") as file:
-        return file.metadata()
-
-
-def load(classifier: imagenet.Classifier, folder: Path = FOLDER) -> Twin:
-    """The stored twin of this classifier, which may be a `Features`; ValueError when it was trained
-    on another trunk (features of two networks do not mix), or its tensors are not a head's."""
-    made = about(folder)
+        made = file.metadata()
     if (trunk := made["trunk"]) != classifier.name:
         here = f"the network here is {classifier.name}: train its own by `{PROGRAM}`"
         raise ValueError(f"the stored head belongs to {trunk}, {here}")
     classes = F.normalize(load_file(folder / CLASSES)["seven"].float(), dim=-1)
-    head = Head(classifier.model.fc, put_into_words(classes, json.loads(made["config"])["ridge"]))
+    head = Head(classifier.model.fc, classes, TwinConfig(ridge=json.loads(made["config"])["ridge"]))
     state = {k: v.float() for k, v in load_file(folder / HEAD).items()}
     if set(state) != set(head.trained()):
         expected = f"expected the tensors {', '.join(head.trained())}"
         raise ValueError(f"{folder / HEAD}: {expected}, got {', '.join(state)}")
     head.load_state_dict(state, strict=False)
-    network = copy.deepcopy(classifier.model).eval().requires_grad_(False)
-    network.fc = head.requires_grad_(False).eval()
-    features = classifier if isinstance(classifier, Features) else None
-    return Twin(network, classifier.preprocess, classes, features)
+    network = copy.deepcopy(classifier.model)
+    network.fc = head
+    return replace(classifier, name=NAME, model=network.eval().requires_grad_(False))

@@ -12,18 +12,17 @@ Epochs and settings were chosen on the validation sources alone, with the test s
 four times on the way: each time sources joined training or validation, never a setting.
 """
 
-import io
 import json
 import re
 import tarfile
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, replace
+from itertools import compress
 from pathlib import Path
 from statistics import mean, stdev
 from zipfile import ZipFile
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -61,7 +60,6 @@ class Data:
     features: dict[str, Tensor]  # by part, (n, 2048), row by row of `pictures`
     sentences: Tensor  # (1000, T, E), each of a class's sentences by itself
     fc: nn.Linear  # the classifier's last layer
-    left_out: dict[str, int]  # training pictures that are measured elsewhere, or near copies
 
 
 def encode(sentences: list[str]) -> Tensor:
@@ -137,13 +135,14 @@ def icon_set(content: dict, prefix: str, wanted: dict, folder: Path) -> list[gal
         path = folder / prefix / f"{name}.png"
         if not path.exists():
             with replacing(path) as temporary:
-                draw({**content, **icon}).save(temporary, "png")
+                temporary.write_bytes(draw(content | icon))
         pictures.append(replace(wanted[name], path=path, kind="rendition", source=ICONS + prefix))
     return pictures
 
 
-def draw(icon: dict) -> Image.Image:
-    """An icon's `body` (SVG elements) in its view box on white; one without a colour is black."""
+def draw(icon: dict) -> bytes:
+    """A PNG of an icon: its `body` (SVG elements) in its view box on white, black where it has no
+    colour of its own."""
     import resvg_py
 
     left, top = icon.get("left", 0), icon.get("top", 0)
@@ -152,14 +151,13 @@ def draw(icon: dict) -> Image.Image:
     names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     box = f'viewBox="{left - m} {top - m} {width + 2 * m} {height + 2 * m}"'
     svg = f'<svg {names} {box} width="{SIZE}" height="{SIZE}" color="#000">{icon["body"]}</svg>'
-    png = resvg_py.svg_to_bytes(svg_string=svg, background="#ffffff")
-    return Image.open(io.BytesIO(bytes(png))).convert("RGB")
+    return bytes(resvg_py.svg_to_bytes(svg_string=svg, background="#ffffff"))
 
 
-def collect(classifier: twin.Features) -> Data:
+def collect(classifier: imagenet.Classifier) -> Data:
     """Reads the pictures, computes features and sentences, and drops duplicates from training.
     ValueError for a source that not exactly one part names: it must be decided, not guessed."""
-    pictures = defaultdict(list)
+    pictures, x = defaultdict(list), {}
     if (data := assets.named("CVASSIGN_DATA")) is None:
         raise ValueError("expected a folder with images/ that CVASSIGN_DATA names, got none")
     for p in gallery.read(data / "images"):
@@ -168,19 +166,24 @@ def collect(classifier: twin.Features) -> Data:
         pictures[found[0]].append(p)
     for part, some in icons(pictures["train"]).items():
         pictures[part] += some
-    x = {}
+    layers = [*classifier.model.children()][:-1]
+    trunk = nn.Sequential(*layers, nn.Flatten()).to(memory_format=torch.channels_last)
+    trunk = replace(classifier, model=trunk, progress=True)  # its logits are the 2048 features
     for part, some in pictures.items():
         print(f"features of {len(some)} pictures: {part}", flush=True)
-        x[part] = classifier.features([p.path for p in some])
+        x[part] = trunk.logits([p.path for p in some])
+
+    def keep(mask: list[bool]) -> int:
+        """Leaves the others out of training, and says how many they are."""
+        x["train"], pictures["train"] = x["train"][mask], [*compress(pictures["train"], mask)]
+        return mask.count(False)
+
     measured = F.normalize(torch.cat([x["validation"], x["test"]]), dim=-1)
-    new = (F.normalize(x["train"], dim=-1) @ measured.T).max(dim=1).values <= DUPLICATE
-    pictures["train"] = [p for p, n in zip(pictures["train"], new.tolist()) if n]
-    first = originals(x["train"][new], pictures["train"])
-    left_out = {"measured elsewhere": int((~new).sum()), "near copies": first.count(False)}
-    x["train"] = x["train"][new][first]
-    pictures["train"] = [p for p, f in zip(pictures["train"], first) if f]
+    nearest = (F.normalize(x["train"], dim=-1) @ measured.T).max(dim=1).values
+    print(f"left out: {keep((nearest <= DUPLICATE).tolist())} that are measured elsewhere")
+    print(f"left out: {keep(originals(x['train'], pictures['train']))} near copies")
     texts = [t(n) for n in imagenet.class_names() for t in zero_shot.TEMPLATES["seven"]]
-    return Data(pictures, x, encode(texts).unflatten(0, (1000, -1)), classifier.model.fc, left_out)
+    return Data(pictures, x, encode(texts).unflatten(0, (1000, -1)), classifier.model.fc)
 
 
 def originals(features: Tensor, pictures: list[gallery.Picture]) -> list[bool]:
@@ -203,57 +206,47 @@ def rates(pictures: list[gallery.Picture], logits: Tensor, k: int = 5) -> dict[s
 
 def study(data: Data, name: str, seeds: int, folder: Path) -> dict:
     """Trains and measures; writes the first seed's head into `folder`. Returns the content of
-    twin.json: top-5 rates on the test sources. `name` is the trunk's."""
-    classes = F.normalize(data.sentences.mean(1), dim=-1)
-    test, validation = (data.pictures[p] for p in ("test", "validation"))
+    twin.json: top-5 rates on the test sources. `name` is the classifier's."""
+    classes, train = F.normalize(data.sentences.mean(1), dim=-1), data.pictures["train"]
 
-    def logits(head: twin.Head, part: str) -> Tensor:
-        with torch.inference_mode():
-            return head.scale * head(data.features[part]) @ classes.T
+    @torch.inference_mode()
+    def measured(last: nn.Module, part: str = "test") -> dict[str, float]:
+        return rates(data.pictures[part], last(data.features[part]))
 
     def score(head: twin.Head) -> float:
-        return mean(rates(validation, logits(head, "validation")).values())
+        return mean(measured(head, "validation").values())
 
-    def new(config: twin.TwinConfig) -> twin.Head:
-        return twin.Head(data.fc, twin.put_into_words(classes, config.ridge), config.temperature)
-
-    with torch.inference_mode():
-        own = data.fc(data.features["test"])
     counts = {part: dict(Counter(p.kind for p in some)) for part, some in data.pictures.items()}
-    out = {"program": twin.PROGRAM, "trunk": name, "left_out": data.left_out, "pictures": counts}
-    untrained = rates(test, logits(new(twin.TwinConfig()), "test"))
-    out |= {"classifier": rates(test, own), "untrained": untrained, "variants": {}}
+    out = {"program": twin.PROGRAM, "trunk": name, "pictures": counts, "variants": {}}
+    out["untrained"] = measured(twin.Head(data.fc, classes, twin.TwinConfig()))
+    out["classifier"] = measured(data.fc)
     for label, config in VARIANTS.items():
-        train, rows = data.pictures["train"], []
-        for i, p in enumerate(train):
-            left_out = any(word in p.source for word in config.without)
-            if (config.renditions or p.kind == "photo") and not left_out:
-                rows.append(i)
-        labels = torch.tensor([train[i].index for i in rows])
-        found = {kind: [] for kind in KINDS}
+        rows = [i for i, p in enumerate(train) if config.renditions or p.kind == "photo"]
+        rows = [i for i in rows if not any(word in train[i].source for word in config.without)]
+        labels, found = torch.tensor([train[i].index for i in rows]), []
         for seed in range(seeds):
-            head = new(config)
+            head = twin.Head(data.fc, classes, config)
             pairs = data.features["train"][rows], labels, data.sentences
-            history = twin.train(head, *pairs, score, config, seed)
+            history = twin.train(head, pairs, score, config, seed)
             best = f"epoch {history['best_epoch']}, validation {max(history['score']):.3f}"
             print(f"{label}, seed {seed}: {best}", flush=True)
-            for kind, rate in rates(test, logits(head, "test")).items():
-                found[kind].append(rate)
-            if label == next(iter(VARIANTS)) and seed == 0:
-                twin.save(head, config, classes, name, folder)
-                out["parameters"] = sum(p.numel() for p in head.trained().values())
-        of = {k: {"mean": mean(v), "std": stdev(v), "values": v} for k, v in found.items()}
-        out["variants"][label] = {"config": asdict(config), "pairs": len(rows)} | of
+            found.append(measured(head))
+            if label == "with renditions" and seed == 0:
+                twin.save(head, config, name, folder)
+        row = out["variants"][label] = {"config": asdict(config), "pairs": len(rows)}
+        for kind in KINDS:
+            values = [of[kind] for of in found]
+            spread = stdev(values) if seeds > 1 else None
+            row[kind] = {"mean": mean(values), "std": spread, "values": values}
     return out
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Trains every variant, measures, and writes twin.json and the first seed's head."""
     parser = Parser("cvassign.study.twin_study", __doc__)
     parser.add_argument("--out", type=Path, default=twin.FOLDER)
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args(arguments)
-    classifier = twin.Features.of(imagenet.load_resnet50())
+    classifier = imagenet.load_resnet50()
     found = study(collect(classifier), classifier.name, args.seeds, args.out)
     results.write_json(found, args.out / "twin.json")
     print(args.out / "twin.json")

@@ -1,5 +1,5 @@
 # LLM-assisted: prompts P6, P15, see report.md
-"""Training as it is usually written: what `cvassign.bench` measures this package against.
+"""Training as it is usually written: what `cvassign.study.bench` measures this package against.
 
     python -P usual_loop.py TASK
 
@@ -20,39 +20,27 @@ from torchvision.datasets import CIFAR10
 
 
 def steps(
-    shape: dict,
-    images: Tensor,
-    labels: Tensor,
-    moments: tuple,
-    batch_size: int,
-    device: str,
-    workers: int,
-) -> Iterator[Tensor]:
+    shape: dict, images: Tensor, labels: Tensor, moments, batch_size: int, device: str, workers: int
+) -> Iterator[float]:
     """Trains timm's Vision Transformer of that shape with AdamW on images (n, 3, S, S) uint8; each
     `next` is one step and gives its loss.
 
     torchvision's CIFAR10 keeps all pixels and makes a PIL image of one when asked. Its constructor
-    wants the official archives, whichever way our pixels came; so it is passed over, and the pixels
-    are put where it would have put them.
+    wants the official archives, so it is passed over, and the pixels are put where it puts them.
     """
     dataset = CIFAR10.__new__(CIFAR10)
     dataset.data = images.permute(0, 2, 3, 1).numpy()  # (n, S, S, 3) uint8
     dataset.targets = labels.tolist()
     dataset.target_transform = None
-    random = [
-        transforms.RandomCrop(shape["img_size"], padding=4),
-        transforms.RandomHorizontalFlip(),
-    ]
-    fixed = [transforms.ToTensor(), transforms.Normalize(*moments)]
-    dataset.transform = transforms.Compose(random + fixed)
-    options = dict(shuffle=True, drop_last=True, pin_memory=device.startswith("cuda"))
-    options |= dict(num_workers=workers, persistent_workers=workers > 0)
+    random = transforms.RandomCrop(shape["img_size"], padding=4), transforms.RandomHorizontalFlip()
+    fixed = transforms.ToTensor(), transforms.Normalize(*moments)
+    dataset.transform = transforms.Compose([*random, *fixed])
+    options = dict(num_workers=workers, persistent_workers=workers > 0)
+    options |= dict(shuffle=True, drop_last=True, pin_memory=device.startswith("cuda"))
     loader = torch.utils.data.DataLoader(dataset, batch_size, **options)
     model = VisionTransformer(**shape).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
     loss_function = nn.CrossEntropyLoss()
-    model.train()
-    running_loss = 0.0
     while True:
         for images, labels in loader:
             images, labels = images.to(device), labels.to(device)
@@ -60,21 +48,19 @@ def steps(
             loss = loss_function(model(images), labels)
             loss.backward()
             optimizer.step()
-            running_loss += loss.item()
-            yield loss.detach()
+            yield loss.item()  # which waits for the device
 
 
 def main() -> None:
     task = torch.load(sys.argv[1])
     training = steps(**task)
-    # PyTorch's own default: the batches that each worker makes while others are measured.
-    queued = 2 * task["workers"]
     for line in sys.stdin:
-        for _ in range(queued + 1):
+        # Two batches (PyTorch's default) are what each worker made while others were measured.
+        for _ in range(2 * task["workers"] + 1):
             next(training)
         started = time.perf_counter()
         for _ in range(int(line)):
-            next(training)  # ends with reading the loss, which waits for the device
+            next(training)
         print(time.perf_counter() - started, flush=True)
     training.close()  # ends the workers
 

@@ -26,43 +26,36 @@ def images():
     return torch.randint(256, (7, 3, 32, 32), generator=torch.Generator().manual_seed(0)).byte()
 
 
-@pytest.mark.parametrize("attention", ("standard", "diff"))
+MAPS = {
+    "standard": {"rollout": ("error", True), "rollout, no identity": ("error", False)},
+    "diff": {
+        "rollout, normalised": ("normalise", True),
+        "rollout, clamped": ("clamp", True),
+        "rollout, clamped, no identity": ("clamp", False),
+    },
+}
+
+
+@pytest.mark.parametrize("attention", MAPS)
 def test_parts_give_what_the_whole_gives(attention, images):
     model = made(attention)
     found = study.attention_of(model, images, batch_size=3)
     with torch.no_grad():
         _, maps = model(normalise(images), return_attention=True)
-    torch.testing.assert_close(found.cls, rollout.cls_attention(maps))
-    torch.testing.assert_close(found.entropy, rollout.attention_entropy(maps))
-    torch.testing.assert_close(found.negative, rollout.negative_share(maps))
-    assert (found.negative > 0).all() == (attention != "standard")
-    names = (
-        {"rollout": "error"}
-        if attention == "standard"
-        else {"rollout, normalised": "normalise", "rollout, clamped": "clamp"}
-    )
-    last = list(names)[-1]
-    assert list(found.rollouts) == [*names, f"{last}, no identity"]
-    for name, signed in names.items():
-        expected = rollout.rollout_map(rollout.attention_rollout(maps, signed=signed))
-        torch.testing.assert_close(found.rollouts[name], expected)
-    plain = rollout.attention_rollout(maps, signed=names[last], residual=False)
-    torch.testing.assert_close(found.rollouts[f"{last}, no identity"], rollout.rollout_map(plain))
-    x = model.embed(normalise(images))
-    torch.testing.assert_close(found.norms[0], x[:, 1:].norm(dim=-1))
-    torch.testing.assert_close(found.norms[1], model.layers[0](x)[:, 1:].norm(dim=-1))
-    assert found.messages == []
-
-
-def test_a_warning_is_a_message_once_and_no_warning(images, recwarn):
-    model = made("diff")
-    for layer in model.layers:  # λ is exactly 1: all rows of all images sum to zero
-        layer.attention.lambda_init.fill_(1.0)
-        layer.attention.lambda_q1.data.zero_()
-        layer.attention.lambda_q2.data.zero_()
-    found = study.attention_of(model, images, batch_size=2)
-    assert len(found.messages) == 1 and "layers [1, 2, 3]" in found.messages[0]
-    assert not [w for w in recwarn if "rollout" in str(w.message)]
+        x = model.embed(normalise(images))
+        second = model.layers[0](x)
+    expected = {"cls": rollout.cls_attention(maps)}
+    for name, (signed, residual) in MAPS[attention].items():
+        whole = rollout.attention_rollout(maps, signed=signed, residual=residual)
+        expected[name] = rollout.rollout_map(whole)[None]
+    assert [name for name in found if "rollout" in name] == list(MAPS[attention])
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value)
+    torch.testing.assert_close(found["entropy"].mean(1), rollout.attention_entropy(maps))
+    torch.testing.assert_close(found["negative"].mean(1), rollout.negative_share(maps))
+    assert (found["negative"] > 0).all() == (attention != "standard")
+    for tokens, norms in zip((x, second), found["norms"]):
+        torch.testing.assert_close(norms, tokens[:, 1:].norm(dim=-1))
     with pytest.raises(ValueError, match="at least one"):
         study.attention_of(model, images[:0])
 
@@ -72,35 +65,27 @@ def test_the_pair_of_maps_is_what_the_model_subtracts(layer, images):
     model = made("diff")
     pair = study.noise_pair(model, images, layer)
     assert list(pair) == ["A1", "λA2", "A1 − λA2"]
-    signed = study.attention_of(model, images).cls[layer]
+    signed = study.attention_of(model, images)["cls"][layer]
     torch.testing.assert_close(pair["A1 − λA2"][0], signed)
     torch.testing.assert_close(pair["A1"] - pair["λA2"], pair["A1 − λA2"])
     assert pair["A1"].min() >= 0 and pair["λA2"].min() >= 0
-
-
-def test_there_is_no_pair_without_differential_attention(images):
-    for f in (study.noise_pair, study.cancelled):
-        with pytest.raises(ValueError, match="standard"):
-            f(made(), images)
+    with pytest.raises(ValueError, match="expected attention 'diff', got 'standard'"):
+        study.noise_pair(made(), images, layer)
 
 
 def test_what_is_cancelled_is_the_common_part(images):
     model = made("diff")
-    found = study.cancelled(model, images, batch_size=3)  # parts of 3, 2 and 2
+    found, layer = study.attention_of(model, images, batch_size=3), model.layers[0]
     with torch.no_grad():
-        a1, a2, lam = model.layers[0].attention.attention_maps(
-            model.layers[0].norm1(model.embed(normalise(images)))
-        )
-    others = a2[[2, 0, 1, 4, 3, 6, 5]]  # each image's neighbour in its part, never itself
+        x = layer.norm1(model.embed(normalise(images)))
+        a1, a2, lam = layer.attention.attention_maps(x)
+    others = a2[[2, 0, 1, 4, 3, 6, 5]]  # neighbours in parts of 3, 2 and 2, never the image itself
     for name, second in (("overlap", a2), ("overlap with another image", others)):
-        pairs = zip(a1[0].flatten().tolist(), second[0].flatten().tolist())
-        common = sum(min(x, float(lam) * y) for x, y in pairs) / a1[0, ..., 0].numel()
-        assert found[name][0, 0].item() == pytest.approx(common, rel=1e-4)
-        assert found[name].shape == (3, 7)
+        common = torch.where(a1 < lam * second, a1, lam * second).sum(-1).mean((1, 2))
+        torch.testing.assert_close(found[name][0], common)
     entropy = -(a1 * a1.log()).sum(-1).mean((1, 2))
     torch.testing.assert_close(found["entropy of A1"][0], entropy)
-    model.layers[-1].attention.lambda_init.fill_(-9.0)  # then the maps are added
-    assert (study.cancelled(model, images)["overlap"][-1] == 0).all()
+    assert (study.cancelled(a1, a2, -lam)["overlap"] == 0).all()  # then the maps are added
 
 
 def test_the_peak_share_counts_weights_of_both_signs():
@@ -119,67 +104,48 @@ def test_places_of_a_grid():
 
 
 def test_long_tokens_are_found_where_they_are():
-    rng = torch.Generator().manual_seed(0)
-    norms = 1 + 0.1 * torch.rand(2, 5, 16, generator=rng)  # 2 layers, 5 images
+    torch.manual_seed(0)
+    norms = 1 + 0.1 * torch.rand(2, 5, 16)  # 2 layers, 5 images
     norms[..., study.places(4)["corner"]] *= 3
     cls = torch.stack([norms[0], -1 / norms[1]]).unsqueeze(2)  # one head; only the size counts
-    found = study.tokens(study.Attention(cls, norms, {}, norms, norms, []))
-    relative = norms / norms.mean(-1, keepdim=True)
-    mean, low, high = found["length"]["corner"][1]
-    values = relative[1][:, [0, 3, 12, 15]].mean(1)
-    assert mean == pytest.approx(values.mean().item(), abs=1e-5) and 1.5 < mean < 3
-    assert (high - low) / 2 == pytest.approx(1.96 * values.std().item() / 5**0.5, rel=1e-3)
-    assert found["length"]["inner"][1][0] < 1 < found["longest"][1][0]
+    found = study.tokens(norms, cls)
+    values = (norms[1] / norms[1].mean(-1, keepdim=True))[:, [0, 3, 12, 15]].mean(1)
+    mean, half = values.mean().item(), 1.96 * values.std().item() / 5**0.5
+    assert found["length"]["corner"][1] == pytest.approx([mean, mean - half, mean + half])
+    assert found["length"]["inner"][1][0] < 1 < 1.5 < mean < found["longest"][1][0]
     assert found["attention"]["corner"][0][0] > 1 > found["attention"]["corner"][1][0]
     assert [r[0] for r in found["rank correlation"]] == pytest.approx([1, -1], abs=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore:Mismatch dtype")  # torch's RMSNorm under autocast
-def test_curves_are_those_of_the_map(images):
-    model = made()
-    maps = {"a map": study.attention_of(model, images).rollouts["rollout"]}
-    found = study.perturb(model, images, maps, steps=4)
-    assert list(found) == ["a map", "random order"]
-    x = normalise(images)
-    with study.autocast(x.device):
-        for insert, got in enumerate(found["a map"]):
-            _, curve = rollout.perturbation_curve(model, x, maps["a map"], bool(insert), steps=4)
-            torch.testing.assert_close(got, curve, rtol=0, atol=0.02)
-
-
 def test_gains_are_positive_for_the_better_map():
     flat = torch.full((4, 3), 0.5)
-    falling, rising = torch.tensor([0.5, 0.1, 0.5]), torch.tensor([0.5, 0.8, 0.5])
-    curves = {
-        study.CLS: (flat, flat),
-        "good": (falling.repeat(4, 1), rising.repeat(4, 1)),
-        "random order": (flat + 0.1, flat - 0.1),
-    }
-    found = study.scores(curves)
+    falling, rising = (torch.tensor([[0.5, p, 0.5]] * 4) for p in (0.1, 0.8))
+    curves = {study.CLS: (flat, flat), "good": (falling, rising)}
+    found = study.scores(curves | {study.RANDOM: (flat + 0.1, flat - 0.1)})
     good = found["good"]
     assert (good["deletion"], good["insertion"]) == pytest.approx((30, 65))  # trapezoids, percent
     assert good["curves"][0] == pytest.approx([50, 10, 50])
-    for words, deletion, insertion in (("", 30, 25), (" over CLS", 20, 15)):
-        assert good[f"deletion gain{words}"]["mean"] == pytest.approx(deletion)
-        assert good[f"insertion gain{words}"]["mean"] == pytest.approx(insertion)
+    for words, gains in (("", (30, 25)), (" over CLS", (20, 15))):
+        got = [good[f"{way} gain{words}"]["mean"] for way in ("deletion", "insertion")]
+        assert got == pytest.approx(gains)
     assert "deletion gain over CLS" not in found[study.CLS]
-    assert not [key for key in found["random order"] if "gain" in key]
+    assert not [key for key in found[study.RANDOM] if "gain" in key]
 
 
-@pytest.mark.filterwarnings("ignore:Mismatch dtype")
+@pytest.mark.filterwarnings("ignore:Mismatch dtype")  # torch's RMSNorm under autocast
 def test_a_study_has_a_number_for_every_layer_and_map(images):
-    found = study.study(made("diff"), images, steps=2)
+    model, x, rolled = made("diff"), normalise(images), study.ROLLOUTS["Diff-ViT"]
+    found = study.study(model, images, steps=2)
     assert all(len(values) == 3 for values in found["layers"].values())
-    assert {"entropy", "overlap, own minus other", "lambda"} <= found["layers"].keys()
-    assert found["scores"].keys() == {
-        "CLS, last layer",
-        "CLS, last layer, |weight|",
-        "rollout, normalised",
-        "rollout, clamped",
-        "rollout, clamped, no identity",
-        "random order",
-    }
+    assert {"entropy", "concentration", "overlap"} <= found["layers"].keys()
     assert all(len(of_layers) == 3 for of_layers in found["tokens"]["length"].values())
+    assert [*found["scores"]] == [study.CLS, f"{study.CLS}, |weight|", *rolled, study.RANDOM]
+    for name in rolled:
+        maps = study.attention_of(model, images)[name][0]
+        for insert, got in enumerate(found["scores"][name]["curves"]):
+            with study.autocast(x.device):
+                _, curve = rollout.perturbation_curve(model, x, maps, bool(insert), steps=2)
+            assert got == pytest.approx(100 * curve.mean(0).numpy(), abs=0.5)
 
 
 def test_clean_accuracy_is_that_of_each_split():

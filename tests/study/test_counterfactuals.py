@@ -21,13 +21,7 @@ def test_moved_compares_the_same_pictures_and_draws_classes():
     some[0]["blur"] = (16, 0.1)
     found = counterfactuals.moved(some, [1, 1, 2, 2])
     assert found["surface"]["top5"] == [0, 50] and found["surface"]["median"] == [24, 12]
-    assert found["surface"]["points"] == {
-        "mean": 50,
-        "low": 50,
-        "high": 50,
-        "n": 2,
-        "over": "classes",
-    }
+    assert list(found["surface"]["points"].values()) == [50, 50, 50, 2, "classes"]
     assert found["surface"]["factor"] == {"mean": 0.5, "low": 0.5, "high": 0.5}
     assert found["blur"]["n"] == 1 and found["blur"]["factor"]["mean"] == pytest.approx(2)
     by_picture = counterfactuals.moved(some, range(4))["surface"]["points"]
@@ -68,7 +62,6 @@ def test_stored_choice_keeps_the_rule():
 
 
 def test_study_changes_pictures_and_tells_two_models_apart(tmp_path, monkeypatch):
-    """A model of colour and one of size, on squares of two colours."""
     monkeypatch.setattr(gallery, "BUNDLED", tmp_path)
 
     def drawn(name: str, colour: str, size: int, kind: str, style: str) -> gallery.Picture:
@@ -77,26 +70,25 @@ def test_study_changes_pictures_and_tells_two_models_apart(tmp_path, monkeypatch
         image.save(path)
         return gallery.Picture(path, 1, (1,), style, kind, "tuxpaint", "CC0", "a", True)
 
-    class ByColour:  # class 1 is red in the middle
-        name = "colour"
+    class Model:
+        """Class 1 is red in the middle, or large."""
+
+        def __init__(self, name):
+            self.name = name
 
         def logits(self, images):
             x = [np.asarray(open_rgb(i), dtype=float) for i in images]
-            mid = [i[i.shape[0] // 2, i.shape[1] // 2] for i in x]
-            return torch.tensor([[0, m[0] - m[2] - 1, *[0] * 10] for m in mid]).float()
-
-    class BySize:  # class 1 is large
-        name = "size"
-
-        def logits(self, images):
-            dark = [(np.asarray(open_rgb(i).convert("L")) < 200).mean() for i in images]
-            return torch.tensor([[0, d - 0.3, *[0] * 10] for d in dark]).float()
+            if self.name == "colour":
+                own = [i[len(i) // 2, i.shape[1] // 2] @ (1, 0, -1) - 1 for i in x]
+            else:
+                own = [(i.mean(-1) < 200).mean() - 0.3 for i in x]
+            return torch.tensor([[0, value, *[0] * 10] for value in own]).float()
 
     pictures = [
         drawn("a", "blue", 25, "rendition", "clipart"),
         drawn("b", "red", 12, "photo", "photo_cutout"),
     ]
-    out = counterfactuals.study(pictures, pictures[:1], [ByColour(), BySize()])
+    out = counterfactuals.study(pictures, pictures[:1], [Model("colour"), Model("size")])
     points = {m: c["surface"]["points"]["mean"] for m, c in out["moved"]["drawings"].items()}
     assert points == {"colour": 100, "size": 0}
     assert list(out["ranks"]) == ["a.png"] and out["ranks"]["a.png"]["colour"]["surface"][0] == 1

@@ -42,11 +42,8 @@ def test_intervals_follow_from_the_pooled_noise():
     """Each cell has a standard deviation of 1; t at 95 % with 12 degrees of freedom is 2.179."""
     found = study.effects(made(CELLS))
     assert found["noise"]["val"] == pytest.approx({"std": 1.0, "df": 12})
-    for label, variance in (
-        ("add the norm, 8 heads", 2 / 3),
-        ("add the norm (mean of 3)", 2 / 9),
-        ("a variant", 4 / 3),
-    ):
+    variances = {"add the norm, 8 heads": 2 / 3, "add the norm (mean of 3)": 2 / 9}
+    for label, variance in (variances | {"a variant": 4 / 3}).items():
         effect = found["effects"][label]["val"]
         assert effect["high"] - effect["mean"] == pytest.approx(2.179 * variance**0.5, rel=1e-3)
         assert effect["mean"] - effect["low"] == pytest.approx(effect["high"] - effect["mean"])

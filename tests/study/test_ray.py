@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cvassign.experiments import all_runs, experiment_runs
-from cvassign.results import load, load_model, run_or_load
+from cvassign.results import load, run_or_load
 from cvassign.study import ray as ray_engine
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,47 +40,41 @@ def two_runs():
     return [replace(run, train=replace(run.train, epochs=EPOCHS)) for run in runs]
 
 
-def test_a_run_asks_for_its_fraction():
+def test_a_run_asks_for_its_fraction_and_impossible_demands_are_named():
     nodes = [{"CPU": 16.0, "GPU": 1.0}, {"CPU": 4.0}]
     of_gpu = ray_engine.resources(3, None, {"CPU": 20.0, "GPU": 1.0}, nodes)
     assert of_gpu == {"num_gpus": 1 / 3, "num_cpus": 1}
     # On CPUs as many as fit the smallest machine: a task never spans two.
     assert ray_engine.resources(2, "cpu", {"CPU": 20.0, "GPU": 1.0}, nodes) == {"num_cpus": 2}
     assert ray_engine.resources(9, None, {"CPU": 4.0}, [{"CPU": 4.0}]) == {"num_cpus": 1}
-
-
-def test_impossible_demands_are_named():
     with pytest.raises(ValueError, match="jobs must be positive, got 0"):
-        ray_engine.resources(0, None, {"CPU": 2.0}, [{"CPU": 2.0}])
+        ray_engine.resources(0, None, {"CPU": 4.0}, nodes)
     with pytest.raises(ValueError, match="'cuda' was asked for, but the cluster has no GPU"):
-        ray_engine.resources(1, "cuda", {"CPU": 2.0}, [{"CPU": 2.0}])
+        ray_engine.resources(1, "cuda", {"CPU": 4.0}, nodes)
 
 
 def test_without_ray_the_message_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)  # import ray: ImportError
     with pytest.raises(RuntimeError, match="pip install ray"):
-        ray_engine.run_all(two_runs(), tmp_path)
+        ray_engine.run_all(two_runs(), tmp_path, 1, None, tmp_path)
 
 
 def test_the_command_hands_its_runs_to_ray(monkeypatch, tmp_path):
-    asked, before = [], signal.getsignal(signal.SIGTERM)
+    asked = []
     monkeypatch.setattr(ray_engine, "run_all", lambda *args: asked.append(args) or 0)
     command = ["run", "--preset", "smoke", "--section", "1.3", "--jobs", "2", "--device", "cpu"]
     assert ray_engine.main([*command, "--out", str(tmp_path)]) == 0
-    assert asked == [(all_runs("smoke", "1.3"), tmp_path, 2, "cpu")]
-    signal.signal(signal.SIGTERM, before)
+    assert asked == [(all_runs("smoke", "1.3"), tmp_path, 2, "cpu", tmp_path / "checkpoints")]
 
 
 def test_a_result_that_came_over_the_network_is_written(tmp_path):
-    run = replace(two_runs()[0], train=replace(two_runs()[0].train, epochs=1))
+    (run,) = experiment_runs("best", "vit", "smoke")[:1]  # keeps weights and logits
+    run = replace(run, train=replace(run.train, epochs=1, warmup_epochs=0))
     there, here = tmp_path / "there", tmp_path / "here"
-    result, weights = ray_engine.train(run, str(there), str(tmp_path / "state"), "cpu")
-    assert weights
-    ray_engine.keep(run, result, weights, here)
-    assert load(run, here).test == load(run, there).test
-    assert (here / run.file_name).read_bytes() == (there / run.file_name).read_bytes()
-    load_model(run, here)
-    assert not list(tmp_path.rglob("*.tmp"))
+    ray_engine.keep(*ray_engine.train(run, str(there), str(tmp_path / "state"), "cpu"), here)
+    files = {f.relative_to(there) for f in there.rglob("*") if f.is_file()}
+    assert len(files) == 3 and {f.relative_to(here) for f in here.rglob("*.*")} == files
+    assert all((here / f).read_bytes() == (there / f).read_bytes() for f in files)
 
 
 def test_a_killed_worker_is_replaced_and_goes_on(tmp_path):
@@ -90,32 +83,27 @@ def test_a_killed_worker_is_replaced_and_goes_on(tmp_path):
     changes = dict(PYTHONPATH=str(ROOT), HOME=str(tmp_path), OMP_NUM_THREADS="1")
     changes |= dict(RAY_DEDUP_LOGS="0", RAY_ADDRESS="local", RAY_USAGE_STATS_ENABLED="0")
     changes |= dict(RAY_raylet_start_wait_time_s="200")  # a busy machine takes longer than its 30
-    pipes = dict(text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    command = [sys.executable, "-c", DRIVER, str(out), str(state)]
-    driver = subprocess.Popen(command, env=os.environ | changes, **pipes)
-    lines: list[str] = []
-    reader = threading.Thread(target=lambda: lines.extend(iter(driver.stdout.readline, "")))
-    reader.start()
+    command, log = [sys.executable, "-c", DRIVER, str(out), str(state)], tmp_path / "log"
+    with log.open("wb") as stream:
+        driver = subprocess.Popen(command, env=os.environ | changes, stdout=stream, stderr=stream)
 
     def starts(run) -> list[int]:
         begin = re.escape(run.file_name) + r": starts in process (\d+)"
-        return [int(p) for p in re.findall(begin, "".join(lines))]
+        return [int(p) for p in re.findall(begin, log.read_text(encoding="utf-8"))]
 
     try:
         victim, other = two_runs()
         checkpoint = state / victim.file_name.replace(".json", ".pt")
         deadline = time.monotonic() + 500
         while not (checkpoint.exists() and starts(victim)):  # its first epoch is done
-            assert driver.poll() is None and time.monotonic() < deadline, "".join(lines)
+            assert driver.poll() is None and time.monotonic() < deadline, log.read_bytes()
             time.sleep(0.02)
         os.kill(starts(victim)[0], signal.SIGKILL)
         assert not (out / victim.file_name).exists(), "it was done before it could be killed"
-        assert driver.wait(timeout=500) == 0, "".join(lines)
+        assert driver.wait(timeout=500) == 0, log.read_bytes()
     finally:
         driver.kill()
-        reader.join()
-    assert len(starts(victim)) == 2 and len(set(starts(victim))) == 2
-    assert len(starts(other)) == 1
+    assert len(set(starts(victim))) == len(starts(victim)) == 2 and len(starts(other)) == 1
     losses = [load(run, out).history["train_loss"] for run in (victim, other)]
     assert list(map(len, losses)) == [EPOCHS] * 2
     # Killed or not, the weights are those of a run that nobody disturbed.
