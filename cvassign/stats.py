@@ -45,25 +45,13 @@ def t_quantile(p: float, df: int) -> float:
     return float(np.sqrt(df) * np.tan(np.interp(2 * p - 1, area / area[-1], a)))
 
 
-def _paired(first, second, fewest: int) -> np.ndarray:
-    """second - first as float (n,); ValueError if they are not n >= fewest pairs."""
+def _paired(first, second) -> np.ndarray:
+    """second - first as float (n,); ValueError if they are not n >= 1 pairs."""
     first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
-    if first.shape != second.shape or first.ndim != 1 or len(first) < fewest:
+    if first.shape != second.shape or first.ndim != 1 or not len(first):
         shapes = f"{first.shape}, {second.shape}"
-        raise ValueError(f"expected two arrays (n,) of n >= {fewest} pairs, got {shapes}")
+        raise ValueError(f"expected two arrays (n,) of n >= 1 pairs, got {shapes}")
     return second - first
-
-
-def over_seeds(first, second) -> Difference:
-    """Paired t interval over seeds of two accuracies (percent), each (seeds,).
-
-    A seed gives both models the same order of images and the same augmentations, so what it does
-    to both cancels. Not a bootstrap: resampling three values gives intervals far too narrow.
-    """
-    d = _paired(first, second, 2)
-    half = t_quantile((1 + LEVEL) / 2, len(d) - 1) * d.std(ddof=1) / np.sqrt(len(d))
-    mean = float(d.mean())
-    return Difference(mean, float(mean - half), float(mean + half), len(d), "seeds")
 
 
 def paired_bootstrap(first, second, draws: int = 10_000, seed: int = 0) -> Difference:
@@ -73,7 +61,7 @@ def paired_bootstrap(first, second, draws: int = 10_000, seed: int = 0) -> Diffe
         first: (images,) 1 where the first model is right, else 0; or shares between 0 and 1.
         second: the same of the second model, on the same images.
     """
-    values, counts = np.unique(_paired(first, second, 1).round(12), return_counts=True)
+    values, counts = np.unique(_paired(first, second).round(12), return_counts=True)
     n = int(counts.sum())
     # Drawing n images with replacement and counting their values is a multinomial draw.
     drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=draws)
@@ -87,7 +75,7 @@ def clustered_bootstrap(
 ) -> Difference:
     """As `paired_bootstrap`, where pairs of one cluster are no independent samples: whole clusters
     are drawn. `over` says what they are; `n` of the result is how many there are."""
-    d = _paired(first, second, 1)
+    d = _paired(first, second)
     _, of = np.unique(clusters, return_inverse=True)
     sums, counts = np.bincount(of, d), np.bincount(of)
     drawn = np.random.default_rng(seed).integers(len(counts), size=(draws, len(counts)))

@@ -19,7 +19,7 @@ from torch import Tensor
 from cvassign.clip import counterfactual, gallery
 from cvassign.clip.counterfactual import AS_IS, CHANGES
 from cvassign.results import RESULTS, write_json
-from cvassign.stats import clustered_bootstrap, interval
+from cvassign.stats import clustered_bootstrap
 from cvassign.study import answers, twin
 
 OUT = RESULTS / "study" / "counterfactual.json"
@@ -60,24 +60,6 @@ def moved(ranks: Sequence[dict], classes: Sequence[int], base: str = AS_IS) -> d
         factor = {k: 2 ** (getattr(log, k) / 100) for k in ("mean", "low", "high")}
         out[name] = found | {"factor": factor}
     return out
-
-
-def moved_table(stored: dict) -> dict[str, dict[str, str]]:
-    """{column: {change: interval}}: of drawings, points of the top-5 rate and factor of the rank;
-    drawings that the twin was trained on are a second sample for the network alone."""
-    new, seen = (
-        stored["moved"]["drawings"],
-        stored["moved"]["drawings that the twin was trained on"],
-    )
-    (network, of_network), (words, of_words) = new.items()
-    table = {}
-    for name, found in ((network, of_network), (network, seen[network]), (words, of_words)):
-        for unit, form in (("points", "+.1f"), ("factor", ".2f")):
-            column = f"{name.split(',')[0]}, {found['surface']['n']} drawings: {unit}"
-            table[column] = {
-                CHANGES[c].meaning: interval(of[unit], form) for c, of in found.items()
-            }
-    return table
 
 
 def study(pictures: list[gallery.Picture], picked: list[gallery.Picture], models: Sequence) -> dict:

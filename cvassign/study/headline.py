@@ -9,13 +9,14 @@ From stored results and the logits of the best recipe: no forward pass.
 
 from collections import defaultdict
 from collections.abc import Sequence
+from statistics import fmean
 
 import torch
 
 from cvassign.data import DATASETS
 from cvassign.experiments import MODELS, all_runs, experiment_runs
 from cvassign.results import RESULTS, Result, by_name, load_all, load_logits, write_json
-from cvassign.stats import over_seeds, paired_bootstrap, pooled
+from cvassign.stats import Difference, paired_bootstrap, pooled
 
 COMPARED = {"one and three": (1, 3), "one and one": (1, 1), "three and three": (3, 3)}
 
@@ -40,13 +41,21 @@ def noise(results: Sequence[Result]) -> dict:
     return found
 
 
+def over_seeds(first: Sequence[float], second: Sequence[float]) -> Difference:
+    """Second minus first, of accuracies by seed (percent), by their pooled noise."""
+    mean = fmean(second) - fmean(first)
+    half = pooled([first, second]).between(len(first), len(second))
+    return Difference(mean, mean - half, mean + half, len(first), "seeds")
+
+
 def main() -> None:
     labels, right = DATASETS["cifar10"]().test.labels, {}
     for m in MODELS:
         logits = [load_logits(run) for run in experiment_runs("best", m, "full")]
         right[m] = (torch.stack(logits).argmax(2) == labels).float()  # (seeds, images)
     accuracy = {m: (100 * r.mean(1)).tolist() for m, r in right.items()}
-    found = {"accuracy": accuracy, "over seeds": vars(over_seeds(*accuracy.values()))}
+    vit, diff = accuracy.values()
+    found = {"accuracy": accuracy, "over seeds": vars(over_seeds(vit, diff))}
     # Each image is counted with the share of seeds that get it right.
     found["over images"] = vars(paired_bootstrap(*(r.mean(0) for r in right.values())))
     found["noise"] = noise(load_all(all_runs("full")))

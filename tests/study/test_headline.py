@@ -1,10 +1,12 @@
 # LLM-assisted: prompt P13, see report.md
 """Noise is taken from what has several seeds, apart for each length."""
 
+import math
+
 import pytest
 
 from cvassign.stats import Noise, pooled
-from cvassign.study.headline import noise
+from cvassign.study.headline import noise, over_seeds
 from tests.made import made_result, made_run
 
 
@@ -24,3 +26,9 @@ def test_noise_is_pooled_by_length():
     assert found["5 epochs"]["recipes"] == 2
     assert Noise(**found["9 epochs"]["val"]) == pooled([[90, 92]])
     assert found["9 epochs"]["test"]["std"] != found["9 epochs"]["val"]["std"]
+
+
+def test_a_difference_over_seeds_is_by_the_pooled_noise():
+    d = over_seeds([80.0, 81.0, 82.0], [81.0, 83.0, 85.0])  # squares 2 and 8, of 2 + 2
+    half = 2.7764 * math.sqrt(10 / 4) * math.sqrt(2 / 3)  # Student's t with four degrees: table
+    assert [d.mean, d.low, d.high] == pytest.approx([2, 2 - half, 2 + half], abs=1e-3)
