@@ -1,12 +1,9 @@
 # LLM-assisted: prompts P2, P8, P13, P14, P15, see report.md
-"""Differences with their intervals: over seeds, over test images.
+"""Differences with their 95 % intervals: over seeds, over test images.
 
-Two things make an accuracy uncertain: which images happened to be in the test set, and which random
-numbers happened to start and order the training. An interval covers the one over which it is taken,
-and no other, so each carries the name of what it is over.
-
-Most runs have one seed. How much a seed matters is then known from other runs: `pooled` takes the
-scatter within all groups of runs that have several, and is the one rule for what may be chance.
+An accuracy depends on the images of the test set and on the random numbers of the training. An
+interval covers the one over which it is taken, and no other, so it carries the name of that. Most
+runs have one seed: how much a seed matters is known from all those that have several (`pooled`).
 """
 
 import math
@@ -15,8 +12,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-
-LEVEL = 0.95  # of every interval
 
 
 @dataclass(frozen=True)
@@ -31,18 +26,16 @@ class Difference:
 
 
 @lru_cache
-def t_quantile(p: float, df: int) -> float:
-    """The p-quantile (0.5 < p < 1) of Student's t distribution with df degrees of freedom.
+def t_quantile(df: int) -> float:
+    """The 97.5 % quantile of Student's t distribution with df >= 1 degrees of freedom.
 
     By summing the density: scipy has it, but would be a dependency for one number.
     """
-    if df < 1 or not 0.5 < p < 0.999:
-        raise ValueError(f"expected df >= 1 and 0.5 < p < 0.999, got {df} and {p}")
     # With t = tan(a) √df the half line becomes 0 ... π/2, and the density cos(a)^(df-1).
     a = np.linspace(0, np.pi / 2, 200_001)
     density = np.cos(a) ** (df - 1)
     area = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2)])
-    return float(np.sqrt(df) * np.tan(np.interp(2 * p - 1, area / area[-1], a)))
+    return float(np.sqrt(df) * np.tan(np.interp(0.95, area / area[-1], a)))
 
 
 def _paired(first, second, fewest: int) -> np.ndarray:
@@ -61,9 +54,14 @@ def over_seeds(first, second) -> Difference:
     to both cancels. Not a bootstrap: resampling three values gives intervals far too narrow.
     """
     d = _paired(first, second, 2)
-    half = t_quantile((1 + LEVEL) / 2, len(d) - 1) * d.std(ddof=1) / np.sqrt(len(d))
-    mean = float(d.mean())
+    mean, half = float(d.mean()), t_quantile(len(d) - 1) * d.std(ddof=1) / math.sqrt(len(d))
     return Difference(mean, float(mean - half), float(mean + half), len(d), "seeds")
+
+
+def _percentiles(mean: float, means: np.ndarray, n: int, over: str) -> Difference:
+    """The percentile interval of a mean from the means of bootstrap draws, shares of 1."""
+    low, high = np.quantile(100 * means, [0.025, 0.975])
+    return Difference(float(100 * mean), float(low), float(high), n, over)
 
 
 def paired_bootstrap(first, second, draws: int = 10_000, seed: int = 0) -> Difference:
@@ -77,9 +75,7 @@ def paired_bootstrap(first, second, draws: int = 10_000, seed: int = 0) -> Diffe
     n = int(counts.sum())
     # Drawing n images with replacement and counting their values is a multinomial draw.
     drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=draws)
-    means = 100 * drawn @ values / n
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Difference(float(100 * values @ counts / n), float(low), float(high), n, "images")
+    return _percentiles(values @ counts / n, drawn @ values / n, n, "images")
 
 
 def clustered_bootstrap(
@@ -91,9 +87,8 @@ def clustered_bootstrap(
     _, of = np.unique(clusters, return_inverse=True)
     sums, counts = np.bincount(of, d), np.bincount(of)
     drawn = np.random.default_rng(seed).integers(len(counts), size=(draws, len(counts)))
-    means = 100 * sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Difference(float(100 * d.mean()), float(low), float(high), len(counts), over)
+    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    return _percentiles(d.mean(), means, len(counts), over)
 
 
 @dataclass(frozen=True)
@@ -110,7 +105,7 @@ class Noise:
 
     def half_width(self, variance: float) -> float:
         """Half the 95 % interval of a number whose variance is so many times that of one run."""
-        return t_quantile((1 + LEVEL) / 2, self.df) * self.std * math.sqrt(variance)
+        return t_quantile(self.df) * self.std * math.sqrt(variance)
 
 
 def pooled(groups: Sequence[Sequence[float]]) -> Noise:
@@ -128,11 +123,6 @@ def pooled(groups: Sequence[Sequence[float]]) -> Noise:
         raise ValueError(f"expected a group of two runs or more, got {len(groups)} groups of one")
     df = sum(len(g) - 1 for g in several)
     return Noise(math.sqrt(sum(((g - g.mean()) ** 2).sum() for g in several) / df), df)
-
-
-def false_alarms(comparisons: int) -> float:
-    """How many of so many comparisons fall outside their 95 % intervals by chance, on average."""
-    return comparisons * (1 - LEVEL)
 
 
 def mean_std(values: Sequence[float]) -> str:

@@ -60,7 +60,7 @@ def noise(results: Sequence[Result]) -> dict:
 def main() -> int:
     labels, right = DATASETS["cifar10"]().test.labels, {}
     for m in MODELS:
-        logits = [load_logits(run) for run in experiment_runs("best", m, "full")]
+        logits = [load_logits(run)[0] for run in experiment_runs("best", m, "full")]
         right[m] = torch.stack(logits).argmax(2) == labels
     found = headline(right) | {"noise": noise(load_all(all_runs("full")))}
     write_json(found, RESULTS / "study" / "headline.json")
