@@ -19,7 +19,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from itertools import product
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -172,11 +172,9 @@ def _run(preset: str, experiment: str, model: str, row: Row, seed: int) -> Run:
     base = row.base or table.base
     recipe = dict(attention=KINDS[model][0]) | COMMON | p.reference
     recipe |= p.long if base == "long" else {}
-    # A setting that no recipe names has its default.
-    known = {f.name: f.default for c in (TrainConfig, ViTConfig) for f in fields(c)} | recipe
+    known = vars(TrainConfig) | vars(ViTConfig) | recipe  # a class has its fields' defaults
     changes = {k: v for k, v in row.changes.items() if known[k] != v}
     slug = re.sub(r"[^a-z0-9.]+", "-", _text(changes)).strip("-")
-    of_model = {f.name for f in fields(ViTConfig)}
     recipe |= row.changes
     best = base == "long" and changes == p.winner
     return Run(
@@ -185,8 +183,8 @@ def _run(preset: str, experiment: str, model: str, row: Row, seed: int) -> Run:
         section=table.sections[MODELS.index(model)],
         preset=preset,
         seed=seed,
-        model=ViTConfig(**{k: v for k, v in recipe.items() if k in of_model}),
-        train=TrainConfig(**{k: v for k, v in recipe.items() if k not in of_model}),
+        model=ViTConfig(**{k: v for k, v in recipe.items() if hasattr(ViTConfig, k)}),
+        train=TrainConfig(**{k: v for k, v in recipe.items() if hasattr(TrainConfig, k)}),
         dataset=p.dataset,
         # What figures and studies need; the rest would fill the repository.
         keep_weights=seed == 0 and (best or (model == "vit" and base == "reference" and not slug)),

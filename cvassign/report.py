@@ -161,17 +161,15 @@ def filled_file(path: Path) -> str:
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
-def main() -> int:
+def main() -> None:
     for path in texts():
         try:
             content = filled_file(path)
         except ResultError as error:
-            print(f"{path.name}: {error}", file=sys.stderr)
-            return 1
+            sys.exit(f"{path.name}: {error}")
         with replacing(path) as temporary:
             temporary.write_text(content, encoding="utf-8")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

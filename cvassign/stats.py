@@ -59,9 +59,9 @@ def over_seeds(first, second) -> Difference:
 
 
 def _percentiles(mean: float, means: np.ndarray, n: int, over: str) -> Difference:
-    """The percentile interval of a mean from the means of bootstrap draws, shares of 1."""
-    low, high = np.quantile(100 * means, [0.025, 0.975])
-    return Difference(float(100 * mean), float(low), float(high), n, over)
+    """A mean (points) with the percentile interval of the means of bootstrap draws."""
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Difference(float(mean), float(low), float(high), n, over)
 
 
 def paired_bootstrap(first, second, draws: int = 10_000, seed: int = 0) -> Difference:
@@ -75,7 +75,7 @@ def paired_bootstrap(first, second, draws: int = 10_000, seed: int = 0) -> Diffe
     n = int(counts.sum())
     # Drawing n images with replacement and counting their values is a multinomial draw.
     drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=draws)
-    return _percentiles(values @ counts / n, drawn @ values / n, n, "images")
+    return _percentiles(100 * values @ counts / n, 100 * drawn @ values / n, n, "images")
 
 
 def clustered_bootstrap(
@@ -87,8 +87,8 @@ def clustered_bootstrap(
     _, of = np.unique(clusters, return_inverse=True)
     sums, counts = np.bincount(of, d), np.bincount(of)
     drawn = np.random.default_rng(seed).integers(len(counts), size=(draws, len(counts)))
-    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    return _percentiles(d.mean(), means, len(counts), over)
+    means = 100 * sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    return _percentiles(100 * d.mean(), means, len(counts), over)
 
 
 @dataclass(frozen=True)

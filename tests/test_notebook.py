@@ -70,6 +70,13 @@ def test_a_switch_is_yes_or_no(monkeypatch):
         settings.switch("CVASSIGN_SMOKE")
 
 
+def test_the_first_preset_that_has_results_is_shown(stored, tmp_path):
+    assert {run.preset for run in stored.runs("vit", "patch")} == {"cpu"}
+    results.save(made_result(experiment_runs("patch", "vit", "full")[0]), tmp_path)
+    assert [(r.run.preset, r.label) for r in stored("patch")] == [("full", "patch 2")]
+    assert {run.preset for run in stored.runs("vit", "flip")} == {"full"}  # none has
+
+
 def test_further_seeds_join_the_run_that_is_shown_and_no_other(stored):
     patch, reference = stored("patch"), experiment_runs("reference", "vit", "full")
     shown = made_result(experiment_runs("patch", "vit", "full")[1])  # the reference, seed 0
