@@ -226,7 +226,8 @@ def _worker(
         try:
             if load(run, results) is not None:
                 continue
-            if time.time() + pace * (cost := gflop_per_image(run.model)) > deadline:
+            cost = 1.0 if deadline == math.inf else gflop_per_image(run.model)
+            if time.time() + pace * cost > deadline:
                 continue  # not one epoch of it could be done
             result = run_or_load(run, results, None, device, progress, deadline)
             pace = result.seconds / run.train.epochs / cost
