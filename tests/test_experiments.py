@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -58,14 +59,12 @@ def test_every_vit_run_has_a_diff_twin_of_equal_parameters_that_differs_only_in_
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_assignments_experiments_are_there(preset, model):
-    of, measured = {e: experiment_runs(e, model, preset) for e in EXPERIMENTS}, preset in MEASURED
-    runs = {e: [run for run in rs if run.seed == 0] for e, rs in of.items()}
-    (reference,), hyper = runs["reference"], runs["hyper"]
+    runs = {e: [r for r in experiment_runs(e, model, preset) if r.seed == 0] for e in EXPERIMENTS}
+    (reference,), hyper, measured = runs["reference"], runs["hyper"], preset in MEASURED
     assert (reference.model.patch_size, reference.model.position) == (4, "learned_1d")
     assert sorted(run.model.patch_size for run in runs["patch"]) == [2, 4, 8]
     assert sorted(run.model.position for run in runs["position"]) == sorted(POSITIONS)
-    configurations = {repr((run.model, run.train)) for run in hyper}
-    assert len(configurations) == len(hyper) == (14 if measured else 4)
+    assert len({(r.model, r.train) for r in hyper}) == len(hyper) == (14 if measured else 4)
     if measured:
         fields = {k for part in ("model", "train") for c in changed(hyper, part) for k in c}
         assert fields == set("embed_dim depth mlp_ratio num_heads learning_rate optimizer".split())
@@ -101,17 +100,12 @@ def test_the_factorial_separates_heads_norm_and_subtraction():
 
 
 def test_a_new_experiment_is_one_entry(monkeypatch):
-    """It is listed and trained, at its place in the table."""
-    rows = [experiments.Row(dict(depth=7)), experiments.Row(label="again the reference")]
-    table = experiments.Experiment(("9.1", "9.2"), rows)
-    monkeypatch.setitem(EXPERIMENTS, "new", table)
-    new = [r for r in all_runs("full") if r.section.startswith("9.")]
-    assert [(r.name, r.label, r.section) for r in new] == [
-        ("vit-reference-depth-7", "depth 7", "9.1"),
-        ("diff-reference-depth-7", "depth 7", "9.2"),
-    ]
-    again = experiment_runs("new", "vit", "full")[1]
-    assert (again.name, again.label) == ("vit-reference", "again the reference")
+    rows = [experiments.Row(dict(depth=7)), experiments.Row(label="again")]
+    monkeypatch.setitem(EXPERIMENTS, "new", experiments.Experiment(("9.1", "9.2"), rows))
+    vit, again, diff, _ = all_runs("full", "9")
+    assert (vit.name, vit.label, vit.section) == ("vit-reference-depth-7", "depth 7", "9.1")
+    assert (diff.name, diff.label, diff.section) == ("diff-reference-depth-7", "depth 7", "9.2")
+    assert (again.name, again.label) == ("vit-reference", "again")
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -154,21 +148,14 @@ def test_sections_and_models_filter_and_the_first_seed_of_everything_comes_first
 
 def test_no_run_is_begun_that_cannot_get_one_epoch_done(tmp_path, monkeypatch, capsys):
     """The pace of the first run says what an epoch of the next ones takes."""
-    asked = []
-
-    def run_or_load(run, *args, deadline=None, **options):
-        asked.append(run.label)
-        if len(asked) == 3:
-            raise TimeUp("1 of 2 epochs are done")
-        return made_result(run, seconds=10.0 * run.train.epochs)
-
-    monkeypatch.setattr(experiments, "run_or_load", run_or_load)
+    two, four, eight = experiment_runs("patch", "vit", "cpu")  # 2 is dearer than 4, 8 is cheaper
+    made = [made_result(run, seconds=10.0 * run.train.epochs) for run in (four, eight)]
+    train = Mock(side_effect=[*made, TimeUp("1 of 2 epochs are done")])
+    monkeypatch.setattr(experiments, "run_or_load", train)
     monkeypatch.setattr(experiments.time, "time", lambda: 0.0)
-    two, *others = experiment_runs("patch", "vit", "cpu")
-    patch = [*others, two]  # patch 4; then a cheaper 8 and a dearer 2
-    assert experiments.run_all(patch, tmp_path, progress=False, deadline=15.0) == 0
-    assert asked == ["patch 4", "patch 8"]
-    assert experiments.run_all(patch, tmp_path, progress=False, deadline=1e9) == 0
+    assert experiments.run_all([four, eight, two], tmp_path, deadline=15.0) == 0
+    assert [call.args[0] for call in train.call_args_list] == [four, eight]
+    assert experiments.run_all([four, eight, two], tmp_path, deadline=1e9) == 0
     assert "stopped in time, 1 of 2 epochs" in capsys.readouterr().out
 
 
@@ -185,10 +172,6 @@ def test_unknown_names_list_the_known(asked, message):
         experiment_runs(*asked.split())
 
 
-def put(run: Run, folder: Path, accuracy: float = 50.0) -> None:
-    save(made_result(run, val=accuracy, test=accuracy), folder)
-
-
 RUNS = experiment_runs("position", "vit", "smoke")
 OF_RUNS = ["--preset", "smoke", "--section", "1.3", "--out"]
 
@@ -203,21 +186,13 @@ def main():
 def test_a_worker_takes_what_is_neither_done_nor_being_done(main, tmp_path, monkeypatch, capsys):
     """A damaged result and a broken run are failures that stop nothing."""
     damaged, busy, broken, good = RUNS
-    put(damaged, tmp_path)
+    (tmp_path / "smoke").mkdir()
     (tmp_path / damaged.file_name).write_bytes(b"{")
-    asked = []
-
-    def run_or_load(run, *args, **options):
-        asked.append(run)
-        if run == busy:
-            raise Busy
-        if run == broken:
-            raise RuntimeError("out of memory")
-        return made_result(run, val=12.0, test=34.0, seconds=5.0)
-
-    monkeypatch.setattr(experiments, "run_or_load", run_or_load)
+    done = made_result(good, val=12.0, test=34.0, seconds=5.0)
+    train = Mock(side_effect=[Busy, RuntimeError("out of memory"), done])
+    monkeypatch.setattr(experiments, "run_or_load", train)
     assert main(["run", *OF_RUNS, str(tmp_path)]) == 1
-    assert asked == [busy, broken, good]
+    assert [call.args[0] for call in train.call_args_list] == [busy, broken, good]
     out, err = capsys.readouterr()
     assert out == f"{good.file_name}: validation 12.00 %, test 34.00 %, 5 s\n"
     assert f"{damaged.file_name}: no usable" in err
@@ -228,7 +203,7 @@ def test_list_shows_what_is_done(main, tmp_path, capsys):
     command = ["list", *OF_RUNS, str(tmp_path)]
     assert main(command) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "0 of 4 runs done"
-    put(RUNS[0], tmp_path, 87.65)
+    save(made_result(RUNS[0], test=87.65), tmp_path)
     (tmp_path / RUNS[1].file_name).write_bytes(b"{")
     assert main(command) == 0
     done, damaged, missing, _, last = capsys.readouterr().out.splitlines()
@@ -267,12 +242,7 @@ def test_two_jobs_train_the_smoke_preset_once(main, tmp_path, capfd):
     assert files == {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
 
 
-def test_a_run_that_another_process_trains_has_a_code_of_its_own(
-    main, tmp_path, monkeypatch, capsys
-):
-    def busy(*args, **options):
-        raise Busy
-
-    monkeypatch.setattr(experiments, "run_or_load", busy)
+def test_a_run_that_another_process_trains_has_its_own_code(main, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(experiments, "run_or_load", Mock(side_effect=Busy))
     assert main(["run", *OF_RUNS, str(tmp_path)]) == experiments.BUSY
     assert "being trained by another process" in capsys.readouterr().err

@@ -6,9 +6,9 @@ import math
 import signal
 import subprocess
 import sys
-import warnings
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -20,9 +20,8 @@ from cvassign.train import TrainConfig, Trainer, evaluate, predict
 from cvassign.vit import ViTConfig, count_parameters, gflop_per_image
 from tests.made import made_result
 
-ROOT = Path(__file__).resolve().parents[1]
 TINY = ViTConfig(embed_dim=16, depth=2, num_heads=2, mlp_ratio=2.0, patch_size=8)
-RECIPE = TrainConfig(epochs=2, batch_size=200, augment="flip", warmup_epochs=0.5)
+RECIPE = TrainConfig(2, 200, learning_rate=0.002 / 3, augment="flip", warmup_epochs=0.5)
 RUN = Run("vit-tiny", "tiny", "1.1", "smoke", 3, TINY, RECIPE, "generated", True, True)
 
 
@@ -45,22 +44,18 @@ def by_hand() -> Trainer:
 
 @pytest.fixture
 def store(trained, tmp_path):
-    """Writes the result of RUN to a folder of its own: changed, "none" for nothing; or as text."""
+    """Writes the result of RUN to a folder of its own: changed ("none": left out) or as bytes."""
     held = json.loads((trained[0] / RUN.file_name).read_bytes())
 
-    def write(changes: dict | str | bytes, run: Run = RUN) -> Path:
+    def write(changes: dict | bytes, run: Run = RUN) -> Path:
         path = tmp_path / run.file_name
         path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(changes, dict):
-            changes = json.dumps({k: v for k, v in (held | changes).items() if v != "none"})
-        path.write_bytes(changes if isinstance(changes, bytes) else changes.encode())
+            changes = {k: v for k, v in (held | changes).items() if v != "none"}
+        path.write_bytes(changes if isinstance(changes, bytes) else json.dumps(changes).encode())
         return tmp_path
 
     return write
-
-
-def never(*args, **kwargs):
-    raise AssertionError("this must not be called")
 
 
 def test_a_result_says_what_was_run_and_what_came(trained, by_hand):
@@ -84,8 +79,8 @@ def test_the_last_epoch_is_reported_and_weights_are_kept_on_demand(by_hand, tmp_
 
 
 def test_a_stored_result_is_loaded_and_not_trained(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(results, "Trainer", never)
-    stored = results.run_or_load(RUN, trained[0], tmp_path)
+    monkeypatch.setattr(results, "Trainer", None)
+    stored = results.run_or_load(RUN, trained[0], tmp_path)  # also a rate of many digits, rounded
     assert stored == results.load(RUN, trained[0])
     assert stored.test == pytest.approx(trained[1].test, rel=1e-5)
     assert not list(tmp_path.iterdir())  # no lock either: many notebooks may read at once
@@ -94,9 +89,9 @@ def test_a_stored_result_is_loaded_and_not_trained(trained, tmp_path, monkeypatc
 @pytest.mark.parametrize(
     "content, words",
     (
-        ('{"format": 2, "name": "vit', "no usable result"),
+        (b'{"format": 2, "name": "vit', "no usable result"),
         (b"\xff\xfe\x00\x01", "no usable result"),
-        ("null", "not a result file"),
+        (b"null", "not a result file"),
         *(({"format": n}, f"expected format 2, got {n!r}") for n in ("one", 1, 3)),
         ({"history": 3}, "'history' to be dict, got 3"),
         ({"test_accuracy": None}, "'test_accuracy' to be float, got None"),
@@ -113,10 +108,7 @@ def test_a_stored_result_is_loaded_and_not_trained(trained, tmp_path, monkeypatc
         ({"data": "300 images"}, "expected data '400 .*, got '300 images'"),
         ({"preset": "full"}, "expected preset 'smoke', got 'full'; restore the file .git"),
         ({"model": {"depth": 3}}, r"another configuration .*'depth': \(3, 2\)"),
-        (
-            {"train": {"epochs": 2, "warmup_epochs": 0}},
-            r"another configuration .*'batch_size': \(256, 200\)",
-        ),
+        ({"train": {"epochs": 2, "warmup_epochs": 1}}, r"another .*'batch_size': \(256, 200\)"),
         *(({k: "none"}, f"{k}'? .*, got None") for k in ("name", "model", "train", *results.KEYS)),
     ),
 )
@@ -140,15 +132,13 @@ def test_a_full_disk_at_the_end_of_a_run_loses_nothing(tmp_path, monkeypatch):
     """The result cannot be written: the checkpoint stays, and the next call has only to write."""
     args = (RUN, tmp_path / "results", tmp_path / "state", "cpu", False)
 
-    def full(*args, **kwargs):
-        raise OSError(28, "No space left on device")
-
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", full)
+        full = OSError(28, "No space left on device")
+        patch.setattr(Path, "write_text", Mock(side_effect=full))
         with pytest.raises(OSError, match="No space left") as kept:
             results.run_or_load(*args)
     assert results.load(RUN, tmp_path / "results") is None
-    monkeypatch.setattr(Trainer, "train_epoch", never)
+    monkeypatch.setattr(Trainer, "train_epoch", None)
     assert len(results.run_or_load(*args).history["seconds"]) == 2
     del kept  # until here, as notebooks keep an exception: it does not hold the lock
 
@@ -179,7 +169,7 @@ def test_unusable_weights_are_named(trained, tmp_path):
 
 def test_load_all_relabels_leaves_out_and_warns(store, trained):
     damaged, missing = replace(RUN, seed=4), replace(RUN, seed=5)
-    store("{", damaged)
+    store(b"{", damaged)
     folder = store({})
     again = replace(RUN, label="patch 8", section="1.2.1")  # one result in two tables
     with pytest.warns(UserWarning, match="vit-tiny-s4.json: no usable") as caught:
@@ -187,9 +177,6 @@ def test_load_all_relabels_leaves_out_and_warns(store, trained):
     assert len(caught) == 1 and caught[0].filename == __file__
     assert [(r.label, r.run.section) for r in found] == [("tiny", "1.1"), ("patch 8", "1.2.1")]
     assert found[0].history == found[1].history == results.load(RUN, folder).history
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert results.load_all([missing], folder) == []
 
 
 # A process that trains RUN and stops in its second epoch.
@@ -216,7 +203,7 @@ t.results.run_or_load(t.RUN, folder / "results", folder / "state", "cpu", False)
 
 def test_a_killed_process_frees_its_run_and_leaves_its_epochs(tmp_path, monkeypatch):
     command = [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(tmp_path)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, cwd=results.ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "training\n"
         args = (RUN, tmp_path / "results", tmp_path / "state", "cpu", False)
         with pytest.raises(Busy, match=r"vit-tiny \(seed 3\) is being trained by another process"):
@@ -233,17 +220,8 @@ def test_a_killed_process_frees_its_run_and_leaves_its_epochs(tmp_path, monkeypa
 def test_a_run_finished_while_waiting_for_its_lock_is_loaded(trained, tmp_path, monkeypatch):
     looks = iter((None, "its result"))
     monkeypatch.setattr(results, "load", lambda run, folder: next(looks))
-    monkeypatch.setattr(results, "Trainer", never)
+    monkeypatch.setattr(results, "Trainer", None)
     assert results.run_or_load(RUN, tmp_path / "results", tmp_path / "state") == "its result"
-
-
-def test_a_number_with_many_digits_is_found_again(trained, tmp_path):
-    """Result files round to six digits; the configuration of a run is compared so too."""
-    run = replace(RUN, train=replace(RUN.train, learning_rate=0.002 / 3))
-    results.save(replace(trained[1], run=run), tmp_path)
-    stored = json.loads((tmp_path / run.file_name).read_bytes())["train"]["learning_rate"]
-    assert stored == 0.000666667 != run.train.learning_rate
-    assert results.load(run, tmp_path).train == run.train
 
 
 def test_seeds_of_a_run_are_one_group():
