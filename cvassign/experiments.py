@@ -193,8 +193,7 @@ def _run(preset: str, experiment: str, model: str, row: Row, seed: int) -> Run:
 
 
 def experiment_runs(experiment: str, model: str, preset: str) -> list[Run]:
-    """The runs of one experiment for one model, all its seeds; `label` says what differs within it.
-    A control belongs to one model only."""
+    """The runs of one experiment for one model, all seeds; a control belongs to one model only."""
     asked = {"experiment": experiment, "model": model, "preset": preset}
     for (what, value), known in zip(asked.items(), (EXPERIMENTS, MODELS, PRESETS)):
         if value not in known:
@@ -245,10 +244,9 @@ def _worker(
     return failed
 
 
-def said(result: Result) -> str:
+def said(r: Result) -> str:
     """A finished run in a line."""
-    accuracies = f"validation {result.val:.2f} %, test {result.test:.2f} %"
-    return f"{result.run.file_name}: {accuracies}, {result.seconds:.0f} s"
+    return f"{r.run.file_name}: validation {r.val:.2f} %, test {r.test:.2f} %, {r.seconds:.0f} s"
 
 
 def run_all(
@@ -261,8 +259,8 @@ def run_all(
 ) -> int:
     """Trains `runs` in `jobs` processes, until `deadline`; returns 0 if all went well.
 
-    There is no scheduler: each process walks down the list and takes what has neither a result
-    nor a lock. So any number of processes, started at any time, can share one list.
+    There is no scheduler: each process takes what has neither a result nor a lock. So any number of
+    processes, started at any time, can share one list.
     """
     if jobs < 1:
         raise ValueError(f"jobs must be positive, got {jobs}")

@@ -1,9 +1,8 @@
 # LLM-assisted: prompts P1, P2, P8, P15, P16, see report.md
 """What the notebooks share: stored results, their tables, and sources on the page.
 
-A notebook shows what is stored. CVASSIGN_SMOKE=1 trains tiny models on generated pictures instead,
-and CVASSIGN_RETRAIN=1 first trains, on this machine, the runs of its own preset that have no
-result, and then shows those.
+CVASSIGN_SMOKE=1 shows tiny models trained on generated pictures instead, and CVASSIGN_RETRAIN=1
+first trains, on this machine, the runs of its own preset that have no result.
 """
 
 import inspect
@@ -67,11 +66,7 @@ class Rows(list):
 
 
 class Stored:
-    """The results that a notebook reads.
-
-    Args:
-        models: what to train in smoke mode or with CVASSIGN_RETRAIN: "vit", "diff".
-    """
+    """The results that a notebook reads; `models` are trained in smoke mode or for RETRAIN."""
 
     def __init__(self, models: Sequence[str] = MODELS):
         self.presets, self.results = ("full", "cpu"), RESULTS

@@ -6,8 +6,7 @@
 A number or table stands between two comments, invisible on the page. The first says what it is,
 and only what stands between them is written here:
 
-    <!--= best vit test -->91.14 ± 0.13<!--/-->            experiment, model, field: mean ± std
-    <!--= patch vit "patch 2" test -->81.77<!--/-->         ... of one row
+    <!--= best vit test -->91.14 ± 0.13<!--/-->     experiment, model, [row,] field: mean ± std
     <!--= patch vit "patch 2" test - reference vit test -->−0.77<!--/-->   difference of the means
     <!--= json study/headline over\\ images/mean +.2f -->−0.89<!--/-->      file, path, format
     <!--= interval study/headline over\\ images +.2f -->...<!--/-->       mean [low, high] of a file
@@ -135,8 +134,7 @@ SPECIAL: dict[str, Callable[..., str]] = {
 }
 
 
-def value_of(key: str) -> str:
-    """What belongs at the marker with this key; ResultError names a key that no result fills."""
+def _value(key: str) -> str:
     first, *rest = words = shlex.split(key)
     try:
         return SPECIAL[first](*rest) if first in SPECIAL else _number(*words)
@@ -146,7 +144,7 @@ def value_of(key: str) -> str:
 
 def filled(text: str) -> str:
     """The text with the value of every marker; ResultError names a marker that nothing fills."""
-    return MARKER.sub(lambda m: f"<!--= {m[1]} -->{value_of(m[1])}<!--/-->", text)
+    return MARKER.sub(lambda m: f"<!--= {m[1]} -->{_value(m[1])}<!--/-->", text)
 
 
 def filled_file(path: Path) -> str:

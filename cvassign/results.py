@@ -1,8 +1,6 @@
 # LLM-assisted: prompts P1, P2, P5, P7, P10, P15, P16, see report.md
 """Runs as data, results as data: a run is a name and two configurations, a result one JSON file.
-
-`run_or_load` is the only door: a notebook asks for a run and gets its `Result`, from the file when
-it is there, else by training.
+`run_or_load` gives the `Result` of a run, from its file if there is one, else by training.
 """
 
 import json
@@ -177,10 +175,10 @@ def load_all(runs: list[Run], results: Path = RESULTS) -> list[Result]:
     found = []
     for run in runs:
         try:
-            found.append(load(run, results))
+            found += [result] if (result := load(run, results)) else []
         except ResultError as error:
             warnings.warn(str(error), stacklevel=2)
-    return [result for result in found if result is not None]
+    return found
 
 
 def by_name(results: Sequence[Result]) -> list[list[Result]]:
@@ -210,7 +208,7 @@ def run_or_load(
     """The result of `run`: from its file if there is one, else by training it now.
 
     Args:
-        results: folder of the result files; weights go to its subfolder `weights`.
+        results: folder of the result files.
         state: folder of the checkpoints of unfinished runs (default `checkpoints` in `results`).
         deadline: when to stop with the state kept (TimeUp), see `Trainer.fit`.
 
@@ -218,10 +216,9 @@ def run_or_load(
         Busy: if another process is training the same run.
         ResultError: if the stored result cannot be used.
     """
-    if (stored := load(run, results)) is not None:
+    if stored := load(run, results):
         return stored
-    state = state or results / "checkpoints"
-    checkpoint = state / run.file_name.replace(".json", ".pt")
+    checkpoint = (state or results / "checkpoints") / run.file_name.replace(".json", ".pt")
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{checkpoint}.lock")  # the system releases it when its process dies
     try:
@@ -229,14 +226,14 @@ def run_or_load(
     except Timeout as error:
         raise Busy(f"{run.name} (seed {run.seed}) is being trained by another process") from error
     with held:
-        if (stored := load(run, results)) is not None:
+        if stored := load(run, results):
             return stored  # finished by the process that held the lock before us
         data = DATASETS[run.dataset]().to(pick_device(device))
         trainer = Trainer(run.model, run.train, run.seed, data, checkpoint)
         trainer.fit(progress, deadline)
         result = finish(run, trainer, results)
         checkpoint.unlink(missing_ok=True)
-    return result
+        return result
 
 
 def finish(run: Run, trainer: Trainer, results: Path = RESULTS) -> Result:

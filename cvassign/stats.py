@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import fmean, stdev
 
 import numpy as np
 
@@ -27,10 +28,8 @@ class Difference:
 
 @lru_cache
 def t_quantile(df: int) -> float:
-    """The 97.5 % quantile of Student's t distribution with df >= 1 degrees of freedom.
-
-    By summing the density: scipy has it, but would be a dependency for one number.
-    """
+    """The 97.5 % quantile of Student's t distribution with df >= 1 degrees of freedom."""
+    # By summing the density: scipy would be a dependency for this one number.
     # With t = tan(a) √df the half line becomes 0 ... π/2, and the density cos(a)^(df-1).
     a = np.linspace(0, np.pi / 2, 200_001)
     density = np.cos(a) ** (df - 1)
@@ -50,8 +49,8 @@ def _paired(first, second, fewest: int) -> np.ndarray:
 def over_seeds(first, second) -> Difference:
     """Paired t interval over seeds of two accuracies (percent), each (seeds,).
 
-    A seed gives both models the same order of images and the same augmentations, so what it does
-    to both cancels. Not a bootstrap: resampling three values gives intervals far too narrow.
+    A seed gives both models the same images in the same order, so what that does to both cancels.
+    Not a bootstrap: resampling three values gives intervals far too narrow.
     """
     d = _paired(first, second, 2)
     mean, half = float(d.mean()), t_quantile(len(d) - 1) * d.std(ddof=1) / math.sqrt(len(d))
@@ -127,11 +126,8 @@ def pooled(groups: Sequence[Sequence[float]]) -> Noise:
 
 def mean_std(values: Sequence[float]) -> str:
     """ "91.20 ± 0.13", "91.20" of a single value, "–" of none."""
-    values = np.asarray(values, dtype=float)
-    if not len(values):
-        return "–"
-    text = f"{values.mean():.2f}"
-    return text if len(values) == 1 else f"{text} ± {values.std(ddof=1):.2f}"
+    deviation = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{fmean(values):.2f}{deviation}" if values else "–"
 
 
 def interval(held: dict | Sequence[float], form: str = "+.2f") -> str:
