@@ -113,7 +113,24 @@ HYPER = dict(depth=(3, 9), embed_dim=(64, 192), num_heads=(2, 16, 32), mlp_ratio
              learning_rate=(0.0015, 0.006))  # fmt: skip
 POSITION = {"none": "none", "learned_1d": "1-D learned", "learned_2d": "2-D learned",
             "sinusoidal": "sinusoidal"}  # fmt: skip
+PATCHES = [Row(dict(patch_size=size), f"patch {size}") for size in (2, 4, 8)]
 VIT, DIFF = ("vit",), ("diff",)
+# Why is the Diff-ViT behind? What it changes, one thing after the other.
+FACTORIAL = [
+    Row(label="8 heads of width 16", models=VIT),
+    Row(dict(attention="standard_norm"), "8 heads, norm", VIT),
+    Row(dict(num_heads=4), "4 heads of width 32", VIT),
+    Row(dict(num_heads=4, attention="standard_norm"), "4 heads, norm", VIT),
+    Row(dict(attention="diff_no_norm"), "4 pairs, no norm", DIFF),
+    Row(label="4 pairs, norm", models=DIFF),
+]
+VARIANTS = [
+    Row(dict(attention="diff_no_scale"), "without × (1 − λ_init)", DIFF),
+    Row(dict(attention="diff_fixed_lambda"), "λ fixed at λ_init", DIFF),
+    Row(dict(attention="diff_constant_init"), "λ_init 0.8 everywhere", DIFF),
+    Row(dict(lambda_share=0.33), "λ's vectors at a third of the rate", DIFF),
+    Row(dict(attention="diff_v2"), "the authors' second version", DIFF),
+]
 # By priority. A row that changes nothing is the base recipe itself, and shares its result.
 EXPERIMENTS = {
     "best": Experiment(("1.2.2", "2.2.1"), lambda p: [Row(p.winner, "best recipe")], "long"),
@@ -123,37 +140,15 @@ EXPERIMENTS = {
         [Row(label="reference"), *(Row({k: v}) for k, values in HYPER.items() for v in values)]
         + [Row(dict(optimizer="adamw", learning_rate=r)) for r in (0.00075, 0.0015, 0.003)],
     ),
-    # Why is the Diff-ViT behind? What it changes, one thing after the other.
-    "factorial": Experiment(
-        ("2.2", "2.2"),
-        [
-            Row(label="8 heads of width 16", models=VIT),
-            Row(dict(attention="standard_norm"), "8 heads, norm", VIT),
-            Row(dict(num_heads=4), "4 heads of width 32", VIT),
-            Row(dict(num_heads=4, attention="standard_norm"), "4 heads, norm", VIT),
-            Row(dict(attention="diff_no_norm"), "4 pairs, no norm", DIFF),
-            Row(label="4 pairs, norm", models=DIFF),
-        ],
-    ),
-    "variants": Experiment(
-        ("2.2", "2.2"),
-        [
-            Row(dict(attention="diff_no_scale"), "without × (1 − λ_init)", DIFF),
-            Row(dict(attention="diff_fixed_lambda"), "λ fixed at λ_init", DIFF),
-            Row(dict(attention="diff_constant_init"), "λ_init 0.8 everywhere", DIFF),
-            Row(dict(lambda_share=0.33), "λ's vectors at a third of the rate", DIFF),
-            Row(dict(attention="diff_v2"), "the authors' second version", DIFF),
-        ],
-    ),
+    "factorial": Experiment(("2.2", "2.2"), FACTORIAL),
+    "variants": Experiment(("2.2", "2.2"), VARIANTS),
     "augment": Experiment(("1.2.3", "2.2.2"), _augment),
     "position": Experiment(
         ("1.3", "2.2.3"),
         lambda p: [Row(p.short | dict(position=k), label) for k, label in POSITION.items()],
         "long",
     ),
-    "patch": Experiment(
-        ("1.2.1", "2.1.3"), [Row(dict(patch_size=s), f"patch {s}") for s in (2, 4, 8)]
-    ),
+    "patch": Experiment(("1.2.1", "2.1.3"), PATCHES),
     "flip": Experiment(("1.4.4", "1.4.4"), [Row(dict(augment="crop"), "without flips", VIT)]),
     "candidates": Experiment(
         ("1.2.2", "2.2.1"), lambda p: [Row(label="long recipe"), *map(Row, p.candidates)], "long"
@@ -175,19 +170,20 @@ def _run(preset: str, experiment: str, model: str, row: Row, seed: int) -> Run:
     known = vars(TrainConfig) | vars(ViTConfig) | recipe  # a class has its fields' defaults
     changes = {k: v for k, v in row.changes.items() if known[k] != v}
     slug = re.sub(r"[^a-z0-9.]+", "-", _text(changes)).strip("-")
+    name = "-".join(filter(None, (model, base, slug)))
     recipe |= row.changes
     best = base == "long" and changes == p.winner
     return Run(
-        name="-".join(filter(None, (model, base, slug))),
+        name=name,
         label=row.label or _text(row.changes),
         section=table.sections[MODELS.index(model)],
         preset=preset,
         seed=seed,
         model=ViTConfig(**{k: v for k, v in recipe.items() if hasattr(ViTConfig, k)}),
-        train=TrainConfig(**{k: v for k, v in recipe.items() if hasattr(TrainConfig, k)}),
+        train=TrainConfig(**{k: v for k, v in recipe.items() if not hasattr(ViTConfig, k)}),
         dataset=p.dataset,
         # What figures and studies need; the rest would fill the repository.
-        keep_weights=seed == 0 and (best or (model == "vit" and base == "reference" and not slug)),
+        keep_weights=seed == 0 and (best or name == "vit-reference"),
         keep_logits=best,
     )
 
