@@ -21,7 +21,6 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import product
-from multiprocessing.connection import wait
 from pathlib import Path
 
 import torch
@@ -279,12 +278,12 @@ def _job(threads: int, *args) -> None:
     """A worker as a process, whose exit code says whether a run failed."""
     torch.set_num_threads(threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    sys.exit(_worker(*args, progress=False) > 0)
+    sys.exit(_worker(*args, False) > 0)
 
 
 def _end_with_parent() -> None:
     """Whatever ends the parent ends its workers: it may be killed before it can tell them."""
-    wait([multiprocessing.parent_process().sentinel])
+    multiprocessing.parent_process().join()
     os._exit(1)  # nothing is lost: checkpoints and results are written atomically
 
 

@@ -95,9 +95,7 @@ def test_a_stored_result_is_loaded_and_not_trained(trained, tmp_path, monkeypatc
         *(({"format": n}, f"expected format 2, got {n!r}") for n in ("one", 1, 3)),
         ({"history": 3}, "'history' to be dict, got 3"),
         ({"test_accuracy": None}, "'test_accuracy' to be float, got None"),
-        ({"seed": "3"}, "expected seed 3, got '3'"),
         ({"seed": 4}, "expected seed 3, got 4; restore"),  # a copy of another run's file
-        ({"name": "vit"}, "expected name 'vit-tiny', got 'vit'"),
         ({"test_accuracy": 101.0}, "101.0 is no percentage"),
         ({"test_accuracy": 99.5}, "99.5 contradicts its logits, which give"),
         ({"val_accuracy": 99.5}, "val_accuracy is not that of the last epoch"),
@@ -185,7 +183,7 @@ import signal, sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-signal.alarm(300)  # a child that hangs fails the test, not the hour
+signal.alarm(120)  # a child that hangs fails the test, not the hour
 sys.path.insert(0, sys.argv[1])
 import test_results as t
 
