@@ -26,10 +26,10 @@ SHAPE = dict(embed_dim=96, depth=3, num_heads=3)
 
 def randomise(model: torch.nn.Module) -> torch.nn.Module:
     """Every parameter random, so that none can be swapped or left out unseen."""
-    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
     with torch.no_grad():
         for p in model.parameters():
-            p.copy_(torch.randn(p.shape, generator=generator) * (0.25 if p.ndim > 1 else 0.3))
+            p.normal_(std=0.25 if p.ndim > 1 else 0.3)
     return model.eval()
 
 
@@ -120,17 +120,16 @@ def untrained(state, tmp_path_factory) -> str:
     return str(path)
 
 
-def tiny(untrained: str, *arguments: str) -> list[str]:
-    flags = f"--arch vit_tiny --patch_size 16 --pretrained_weights {untrained}"
-    return flags.split() + list(arguments)
+def tiny(untrained: str, flags: str) -> list[str]:
+    return f"--arch vit_tiny --patch_size 16 --pretrained_weights {untrained} {flags}".split(" ")
 
 
 def test_files_hold_the_maps(untrained, tmp_path):
     y, x = np.mgrid[:50, :90]  # smooth, so that a pixel can be found again after resizing
     slope, folder = np.stack([x, 2 * x, 4 * y], axis=-1).astype(np.uint8), tmp_path / "new/out"
     Image.fromarray(slope).save(tmp_path / "slope.png")
-    flags = f"--image_path {tmp_path}/slope.png --image_size 100 70 --threshold 0.6 --output_dir"
-    maps = va.run(tiny(untrained, *flags.split(), str(folder)))
+    flags = f"--image_path {tmp_path}/slope.png --image_size 100 70 --threshold 0.6"
+    maps = va.run(tiny(untrained, f"{flags} --output_dir {folder}"))
     assert maps.attention.shape == (3, 6, 4)  # 100 x 70 pixels cut to 96 x 64
     files = {p.name: np.asarray(Image.open(p).convert("RGB")) for p in folder.iterdir()}
     names = [f"{name}{i}.png" for name in ("attn-head", "mask_th0.6_head") for i in range(3)]
@@ -193,7 +192,7 @@ def test_bad_input_is_named(untrained, tmp_path, monkeypatch, capsys, flags, mes
     monkeypatch.chdir(tmp_path)
     (tmp_path / "half.jpg").write_bytes((va.PICTURES / "astronaut.jpg").read_bytes()[:20_000])
     (tmp_path / "text.png").write_bytes(b"not a picture")
-    assert va.main(tiny(untrained, "--output_dir", "out", *flags.split(" "))) == 2
+    assert va.main(tiny(untrained, f"--output_dir out {flags}")) == 2
     assert re.match(f"(?s)error: .*{message}", error := capsys.readouterr().err), error
     assert not (tmp_path / "out").exists()
 
