@@ -4,12 +4,12 @@
     python -m cvassign.experiments list [--preset P] [--section S] [--model M]
     python -m cvassign.experiments run  [... the same] [--jobs J] [--out DIR] [--stop-after SECONDS]
 
-`EXPERIMENTS` is the table: adding an experiment is one entry. A row of it is a base recipe and what
-is changed in it, one thing at a time. The ViT and the Diff-ViT go through the same rows; only
-`attention` differs. Presets say how large it all is: `full` is what is reported, `cpu` shows every
-experiment on a laptop, `smoke` is for tests, on generated pictures.
+Adding an experiment is one entry in `EXPERIMENTS`. Its rows change one thing at a time in a base
+recipe; the ViT and the Diff-ViT go through the same rows, only `attention` differs. Of the presets
+`full` is reported, `cpu` shows every experiment on a laptop, `smoke` is for tests.
 """
 
+import math
 import multiprocessing
 import os
 import re
@@ -19,22 +19,21 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from itertools import product
-from multiprocessing.connection import wait
 from pathlib import Path
 
 import torch
 
 from cvassign.command import Parser
 from cvassign.device import cores, pick_device
-from cvassign.results import RESULTS, Busy, Result, ResultError, Run, load, load_all, run_or_load
+from cvassign.results import RESULTS, Busy, Result, ResultError, Run, load, run_or_load
 from cvassign.train import Diverged, TimeUp, TrainConfig
 from cvassign.vit import KINDS, ViTConfig, gflop_per_image
 
 MODELS = tuple(KINDS)  # "vit", "diff"
 BUSY = 3  # exit code: nothing failed, but another process still trains
-FOR_GPU = 1.0  # petaflop; a longer training takes two cores half a day
+FOR_GPU = 1e6  # GFLOP of a training that takes two cores half a day
 
 
 @dataclass(frozen=True)
@@ -43,17 +42,15 @@ class Preset:
 
     reference: dict  # the reference recipe: changes to COMMON
     long: dict  # the long recipe: changes to the reference recipe
-    # Changes to the long recipe that were tried; validation chose the best recipe among them.
-    candidates: tuple[dict, ...] = ()
-    winner: dict = field(default_factory=dict)
+    candidates: tuple[dict, ...] = ()  # changes to the long recipe that were tried ...
+    winner: dict = field(default_factory=dict)  # ... of which validation chose this one
     short: dict = field(default_factory=dict)  # long made short: positions are compared on it
     seeds: dict = field(default_factory=dict)  # experiment -> number of seeds; else one
     rows: int | None = None  # of each experiment, the first ones; None: all
     dataset: str = "cifar10"
 
 
-# The reference recipe, as far as it does not depend on the preset's size: changes to ViTConfig and
-# TrainConfig.
+# Of the reference recipe what is the same in all presets: changes to ViTConfig and TrainConfig.
 COMMON = dict(mlp_ratio=2.0, optimizer="muon", learning_rate=3e-3, augment="crop+flip")
 RANDAUGMENT = "crop+flip+randaugment(2,9)"
 STRONG = f"{RANDAUGMENT}+cutmix"
@@ -104,7 +101,6 @@ class Experiment:
 
 
 def _augment(preset: Preset) -> list[Row]:
-    """Spelt out: a label is the recipe's own text."""
     weak = ("none", "crop+flip", "crop+flip+jitter", "crop+flip+cutmix", RANDAUGMENT, STRONG)
     long = dict.fromkeys(("crop+flip", preset.long["augment"]))
     epochs = (preset.reference | preset.long)["epochs"]
@@ -116,7 +112,24 @@ HYPER = dict(depth=(3, 9), embed_dim=(64, 192), num_heads=(2, 16, 32), mlp_ratio
              learning_rate=(0.0015, 0.006))  # fmt: skip
 POSITION = {"none": "none", "learned_1d": "1-D learned", "learned_2d": "2-D learned",
             "sinusoidal": "sinusoidal"}  # fmt: skip
+PATCHES = [Row(dict(patch_size=size), f"patch {size}") for size in (2, 4, 8)]
 VIT, DIFF = ("vit",), ("diff",)
+# Why is the Diff-ViT behind? What it changes, one thing after the other.
+FACTORIAL = [
+    Row(label="8 heads of width 16", models=VIT),
+    Row(dict(attention="standard_norm"), "8 heads, norm", VIT),
+    Row(dict(num_heads=4), "4 heads of width 32", VIT),
+    Row(dict(num_heads=4, attention="standard_norm"), "4 heads, norm", VIT),
+    Row(dict(attention="diff_no_norm"), "4 pairs, no norm", DIFF),
+    Row(label="4 pairs, norm", models=DIFF),
+]
+VARIANTS = [
+    Row(dict(attention="diff_no_scale"), "without × (1 − λ_init)", DIFF),
+    Row(dict(attention="diff_fixed_lambda"), "λ fixed at λ_init", DIFF),
+    Row(dict(attention="diff_constant_init"), "λ_init 0.8 everywhere", DIFF),
+    Row(dict(lambda_share=0.33), "λ's vectors at a third of the rate", DIFF),
+    Row(dict(attention="diff_v2"), "the authors' second version", DIFF),
+]
 # By priority. A row that changes nothing is the base recipe itself, and shares its result.
 EXPERIMENTS = {
     "best": Experiment(("1.2.2", "2.2.1"), lambda p: [Row(p.winner, "best recipe")], "long"),
@@ -126,37 +139,15 @@ EXPERIMENTS = {
         [Row(label="reference"), *(Row({k: v}) for k, values in HYPER.items() for v in values)]
         + [Row(dict(optimizer="adamw", learning_rate=r)) for r in (0.00075, 0.0015, 0.003)],
     ),
-    # Why is the Diff-ViT behind? What it changes, one thing after the other.
-    "factorial": Experiment(
-        ("2.2", "2.2"),
-        [
-            Row(label="8 heads of width 16", models=VIT),
-            Row(dict(attention="standard_norm"), "8 heads, norm", VIT),
-            Row(dict(num_heads=4), "4 heads of width 32", VIT),
-            Row(dict(num_heads=4, attention="standard_norm"), "4 heads, norm", VIT),
-            Row(dict(attention="diff_no_norm"), "4 pairs, no norm", DIFF),
-            Row(label="4 pairs, norm", models=DIFF),
-        ],
-    ),
-    "variants": Experiment(
-        ("2.2", "2.2"),
-        [
-            Row(dict(attention="diff_no_scale"), "without × (1 − λ_init)", DIFF),
-            Row(dict(attention="diff_fixed_lambda"), "λ fixed at λ_init", DIFF),
-            Row(dict(attention="diff_constant_init"), "λ_init 0.8 everywhere", DIFF),
-            Row(dict(lambda_share=0.33), "λ's vectors at a third of the rate", DIFF),
-            Row(dict(attention="diff_v2"), "the authors' second version", DIFF),
-        ],
-    ),
+    "factorial": Experiment(("2.2", "2.2"), FACTORIAL),
+    "variants": Experiment(("2.2", "2.2"), VARIANTS),
     "augment": Experiment(("1.2.3", "2.2.2"), _augment),
     "position": Experiment(
         ("1.3", "2.2.3"),
         lambda p: [Row(p.short | dict(position=k), label) for k, label in POSITION.items()],
         "long",
     ),
-    "patch": Experiment(
-        ("1.2.1", "2.1.3"), [Row(dict(patch_size=s), f"patch {s}") for s in (2, 4, 8)]
-    ),
+    "patch": Experiment(("1.2.1", "2.1.3"), PATCHES),
     "flip": Experiment(("1.4.4", "1.4.4"), [Row(dict(augment="crop"), "without flips", VIT)]),
     "candidates": Experiment(
         ("1.2.2", "2.2.1"), lambda p: [Row(label="long recipe"), *map(Row, p.candidates)], "long"
@@ -175,31 +166,29 @@ def _run(preset: str, experiment: str, model: str, row: Row, seed: int) -> Run:
     base = row.base or table.base
     recipe = dict(attention=KINDS[model][0]) | COMMON | p.reference
     recipe |= p.long if base == "long" else {}
-    # A setting that no recipe names has its default.
-    known = {f.name: f.default for c in (TrainConfig, ViTConfig) for f in fields(c)} | recipe
+    known = vars(TrainConfig) | vars(ViTConfig) | recipe  # a class has its fields' defaults
     changes = {k: v for k, v in row.changes.items() if known[k] != v}
     slug = re.sub(r"[^a-z0-9.]+", "-", _text(changes)).strip("-")
-    of_model = {f.name for f in fields(ViTConfig)}
+    name = "-".join(filter(None, (model, base, slug)))
     recipe |= row.changes
     best = base == "long" and changes == p.winner
     return Run(
-        name="-".join(filter(None, (model, base, slug))),
+        name=name,
         label=row.label or _text(row.changes),
         section=table.sections[MODELS.index(model)],
         preset=preset,
         seed=seed,
-        model=ViTConfig(**{k: v for k, v in recipe.items() if k in of_model}),
-        train=TrainConfig(**{k: v for k, v in recipe.items() if k not in of_model}),
+        model=ViTConfig(**{k: v for k, v in recipe.items() if hasattr(ViTConfig, k)}),
+        train=TrainConfig(**{k: v for k, v in recipe.items() if not hasattr(ViTConfig, k)}),
         dataset=p.dataset,
         # What figures and studies need; the rest would fill the repository.
-        keep_weights=seed == 0 and (best or (model == "vit" and base == "reference" and not slug)),
+        keep_weights=seed == 0 and (best or name == "vit-reference"),
         keep_logits=best,
     )
 
 
 def experiment_runs(experiment: str, model: str, preset: str) -> list[Run]:
-    """The runs of one experiment for one model, all its seeds; `label` says what differs within it.
-    A control belongs to one model only."""
+    """The runs of one experiment for one model, all seeds; a control belongs to one model only."""
     asked = {"experiment": experiment, "model": model, "preset": preset}
     for (what, value), known in zip(asked.items(), (EXPERIMENTS, MODELS, PRESETS)):
         if value not in known:
@@ -222,16 +211,8 @@ def all_runs(preset: str, section: str = "", model: str | None = None) -> list[R
     return sorted(runs.values(), key=lambda run: run.seed)
 
 
-def stored(experiment: str, model: str, presets=("full", "cpu"), results: Path = RESULTS):
-    """The results of an experiment under the first preset that has any: (preset, results)."""
-    for preset in presets:
-        if got := load_all(experiment_runs(experiment, model, preset), results):
-            return preset, got
-    return presets[0], []
-
-
 def _worker(
-    runs: list[Run], results: Path, device: str | None, deadline: float | None, show: bool
+    runs: list[Run], results: Path, device: str | None, deadline: float, progress: bool
 ) -> int:
     """Trains those of `runs` that nobody has done or is doing; returns how many failed."""
     failed, pace = 0, 0.0  # seconds of an epoch for each GFLOP per image, as the last run had it
@@ -239,10 +220,10 @@ def _worker(
         try:
             if load(run, results) is not None:
                 continue
-            cost = gflop_per_image(run.model) if deadline is not None else 1.0
-            if deadline is not None and time.time() + pace * cost > deadline:
+            cost = 1.0 if deadline == math.inf else gflop_per_image(run.model)
+            if time.time() + pace * cost > deadline:
                 continue  # not one epoch of it could be done
-            result = run_or_load(run, results, device=device, progress=show, deadline=deadline)
+            result = run_or_load(run, results, None, device, progress, deadline)
             pace = result.seconds / run.train.epochs / cost
             print(f"{said(result)}\n", end="", flush=True)  # in one write: others print here too
         except Busy:
@@ -258,10 +239,9 @@ def _worker(
     return failed
 
 
-def said(result: Result) -> str:
+def said(r: Result) -> str:
     """A finished run in a line."""
-    accuracies = f"validation {result.val:.2f} %, test {result.test:.2f} %"
-    return f"{result.run.file_name}: {accuracies}, {result.seconds:.0f} s"
+    return f"{r.run.file_name}: validation {r.val:.2f} %, test {r.test:.2f} %, {r.seconds:.0f} s"
 
 
 def run_all(
@@ -270,12 +250,12 @@ def run_all(
     jobs: int = 1,
     device: str | None = None,
     progress: bool = True,
-    deadline: float | None = None,
+    deadline: float = math.inf,
 ) -> int:
     """Trains `runs` in `jobs` processes, until `deadline`; returns 0 if all went well.
 
-    There is no scheduler: each process walks down the list and takes what has neither a result
-    nor a lock. So any number of processes, started at any time, can share one list.
+    There is no scheduler: each process takes what has neither a result nor a lock. So any number of
+    processes, started at any time, can share one list.
     """
     if jobs < 1:
         raise ValueError(f"jobs must be positive, got {jobs}")
@@ -289,23 +269,21 @@ def run_all(
         worker.start()
     for worker in workers:
         worker.join()
-    codes = [worker.exitcode for worker in workers]
-    for code in codes:
-        if code < 0:
+        if (code := worker.exitcode) < 0:
             print(f"failed: a process was killed by signal {-code}", file=sys.stderr, flush=True)
-    return max(1 if code < 0 else code for code in codes)
+    return max(abs(worker.exitcode) for worker in workers)
 
 
 def _job(threads: int, *args) -> None:
-    """A worker as a process, whose exit code is the number of its failures."""
+    """A worker as a process, whose exit code says whether a run failed."""
     torch.set_num_threads(threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    sys.exit(min(_worker(*args, False), 125))
+    sys.exit(_worker(*args, False) > 0)
 
 
 def _end_with_parent() -> None:
     """Whatever ends the parent ends its workers: it may be killed before it can tell them."""
-    wait([multiprocessing.parent_process().sentinel])
+    multiprocessing.parent_process().join()
     os._exit(1)  # nothing is lost: checkpoints and results are written atomically
 
 
@@ -320,7 +298,8 @@ def show(runs: list[Run], results: Path) -> None:
             continue
         done += result is not None
         state = f"{result.test:6.2f} %" if result else "       -"
-        where = "  (for an accelerator)" if not result and run.petaflop > FOR_GPU else ""
+        cost = 0 if result else 3 * gflop_per_image(run.model) * 45_000 * run.train.epochs
+        where = "  (for an accelerator)" if cost > FOR_GPU else ""
         print(f"{run.section:6} {state}  {run.file_name:60} {run.label}{where}")
     print(f"{done} of {len(runs)} runs done")
 
@@ -341,7 +320,7 @@ def parser_of(module: str, description: str, *commands: str) -> Parser:
 def main(arguments: list[str] | None = None) -> int:
     parser = parser_of("cvassign.experiments", __doc__, "list", "run")
     early = "end at the next epoch, with the state kept: for lent machines"
-    parser.add_argument("--stop-after", type=float, metavar="SECONDS", help=early)
+    parser.add_argument("--stop-after", type=float, default=math.inf, metavar="SECONDS", help=early)
     given = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends its workers as well
     runs = all_runs(given.preset, given.section, given.model)
@@ -350,7 +329,7 @@ def main(arguments: list[str] | None = None) -> int:
     if given.command == "list":
         show(runs, given.out)
         return 0
-    deadline = None if given.stop_after is None else time.time() + given.stop_after
+    deadline = time.time() + given.stop_after
     try:
         pick_device(given.device)
         if run_all(runs, given.out, given.jobs, given.device, deadline=deadline):
@@ -358,7 +337,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     unfinished = [run.file_name for run in runs if not (given.out / run.file_name).exists()]
-    if unfinished and deadline is None:
+    if unfinished and deadline == math.inf:
         first = f"{len(unfinished)} runs, the first is {unfinished[0]}"
         print(f"being trained by another process: {first}", file=sys.stderr)
         return BUSY

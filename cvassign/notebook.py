@@ -1,9 +1,8 @@
 # LLM-assisted: prompts P1, P2, P8, P15, P16, see report.md
 """What the notebooks share: stored results, their tables, and sources on the page.
 
-A notebook shows what is stored. CVASSIGN_SMOKE=1 trains tiny models on generated pictures instead,
-and CVASSIGN_RETRAIN=1 first trains, on this machine, the runs of its own preset that have no
-result, and then shows those.
+CVASSIGN_SMOKE=1 shows tiny models trained on generated pictures instead, and CVASSIGN_RETRAIN=1
+first trains, on this machine, the runs of its own preset that have no result.
 """
 
 import inspect
@@ -23,24 +22,12 @@ from torch import Tensor
 from cvassign.data import DATASETS, Dataset
 from cvassign.device import pick_device
 from cvassign.experiments import MODELS, PRESETS, all_runs, experiment_runs, run_all
-from cvassign.experiments import stored as stored_results
-from cvassign.results import (
-    RESULTS,
-    Result,
-    Run,
-    by_label,
-    by_name,
-    load_all,
-    load_logits,
-    load_model,
-)
+from cvassign.results import RESULTS, Result, Run, by_label, load_all, load_logits, load_model
 from cvassign.settings import RETRAIN, SMOKE
 from cvassign.stats import Noise, interval, mean_std
 from cvassign.vit import VisionTransformer
 
-
-def _first_paragraph(docstring: re.Match) -> str:
-    return '"""' + re.split(r"\n\s*\n", docstring[1])[0].rstrip() + '"""'
+ACCURACIES = {"val": "validation", "test": "test"}  # field of a result -> its name in tables
 
 
 def source(*things) -> None:
@@ -51,7 +38,7 @@ def source(*things) -> None:
     for thing in things:
         file = thing.__module__.replace(".", "/") + ".py"
         code = inspect.getsource(thing).replace("  # fmt: skip", "")
-        code = re.sub(r'"""(.*?)"""', _first_paragraph, code, flags=re.DOTALL)
+        code = re.sub(r'"""(.*?)(\n\s*\n.*?|\s*)"""', r'"""\1"""', code, flags=re.DOTALL)
         display(Markdown(f"`{file}`: `{thing.__qualname__}`\n\n```python\n{code}```"))
 
 
@@ -66,24 +53,20 @@ def shown(frame: pd.DataFrame):
 class Rows(list):
     """The stored results of an experiment; `missing` are those of its runs that have none."""
 
-    missing: list[Run] = []
+    def __init__(self, results: Sequence[Result], missing: Sequence[Run] = ()):
+        super().__init__(results)
+        self.missing = missing
 
     def with_seeds(self, other: Sequence[Result]) -> "Rows":
         """These results, and of `other` the further seeds of runs that are among them."""
         have = {(r.run.name, r.run.seed) for r in self}
         names = {name for name, _ in have}
         more = [r for r in other if r.run.name in names and (r.run.name, r.run.seed) not in have]
-        found = Rows([*self, *more])
-        found.missing = self.missing
-        return found
+        return Rows([*self, *more], self.missing)
 
 
 class Stored:
-    """The results that a notebook reads.
-
-    Args:
-        models: what to train in smoke mode or with CVASSIGN_RETRAIN: "vit", "diff".
-    """
+    """The results that a notebook reads; `models` are trained in smoke mode or for RETRAIN."""
 
     def __init__(self, models: Sequence[str] = MODELS):
         self.presets, self.results = ("full", "cpu"), RESULTS
@@ -93,32 +76,27 @@ class Stored:
             self.presets = ("full",) if pick_device().type == "cuda" else ("cpu",)
         if SMOKE or RETRAIN:
             runs = [r for model in models for r in all_runs(self.presets[0], model=model)]
-            if run_all(runs, self.results, progress=RETRAIN and not SMOKE):
+            if run_all(runs, self.results, progress=not SMOKE):
                 print("some runs failed, see above; their rows are missing", file=sys.stderr)
         if not SMOKE:
             print(f"results of preset {self.presets[0]!r}, from results/{self.presets[0]}")
 
-    def __call__(self, experiment: str, *models: str) -> Rows:
-        """The stored results of an experiment, of the ViT or of the models named. For runs without
-        a result one line says how to train them."""
-        found = Rows()
-        for model in models or ("vit",):
-            preset, got = stored_results(experiment, model, self.presets, self.results)
-            have = {(r.run.name, r.run.seed) for r in got}
-            runs = experiment_runs(experiment, model, preset)
-            missing = [r for r in runs if (r.name, r.seed) not in have]
-            found += got
-            found.missing = [*found.missing, *missing]
-            if missing:
-                names = ", ".join(f"{r.label} (seed {r.seed})" for r in missing)
-                which = f"--preset {preset} --section {missing[0].section} --model {model}"
-                print(f"not run: {names}; to train: python -m cvassign.experiments run {which}")
-        return found
+    def __call__(self, experiment: str, model: str = "vit") -> Rows:
+        """The stored results of an experiment; a line says how to train the runs without one."""
+        runs = self.runs(model, experiment)
+        found = load_all(runs, self.results)
+        have = [result.run for result in found]
+        if missing := [run for run in runs if run not in have]:
+            names = ", ".join(f"{r.label} (seed {r.seed})" for r in missing)
+            which = f"--preset {runs[0].preset} --section {runs[0].section} --model {model}"
+            print(f"not run: {names}; to train: python -m cvassign.experiments run {which}")
+        return Rows(found, missing)
 
     def runs(self, model: str = "vit", experiment: str = "best") -> list[Run]:
-        """The runs of an experiment under the preset that is shown."""
-        preset, _ = stored_results(experiment, model, self.presets, self.results)
-        return experiment_runs(experiment, model, preset)
+        """The runs of an experiment under the first preset that has a result of it."""
+        tables = [experiment_runs(experiment, model, preset) for preset in self.presets]
+        stored = (t for t in tables if any((self.results / run.file_name).exists() for run in t))
+        return next(stored, tables[0])
 
     def model(self, model: str = "vit", experiment: str = "best") -> VisionTransformer:
         """The trained model of the best recipe, or of the reference recipe; seed 0."""
@@ -126,7 +104,7 @@ class Stored:
 
     def logits(self, model: str = "vit", seed: int = 0) -> Tensor:
         """What the best model said of the test images when it was trained, (n, 10)."""
-        return load_logits(self.runs(model)[seed], self.results)
+        return load_logits(self.runs(model)[seed], self.results)[0]
 
     def all_results(self, model: str = "vit") -> list[Result]:
         """Every stored result of a model, whatever its experiment."""
@@ -138,8 +116,7 @@ class Stored:
 
     def noise(self, length: str) -> Noise:
         """What another seed does to the validation accuracy of runs of "15 epochs", say."""
-        held = self.study("headline")["noise"][length]["val"]
-        return Noise(held["std"], held["df"])
+        return Noise(**self.study("headline")["noise"][length]["val"])
 
     def study(self, name: str) -> dict:
         """A stored study, results/study/NAME.json; in smoke mode that of the real models."""
@@ -160,35 +137,29 @@ def pick_images(logits: Tensor, labels: Tensor) -> Tensor:
     """Indices of twelve test images by rule: the first of each class that is recognised, then the
     two mistakes of which the model is most sure."""
     predicted, sure = logits.argmax(1), logits.softmax(1).amax(1)
-    right = [int(((labels == c) & (predicted == c)).float().argmax()) for c in range(10)]
+    right = [((labels == c) & (predicted == c)).float().argmax() for c in range(10)]
     wrong = torch.where(predicted != labels, sure, 0.0).topk(2).indices
-    return torch.cat([torch.tensor(right), wrong])
+    return torch.stack([*right, *wrong])
 
 
-def _numbers(group: list[Result]) -> dict[str, str]:
-    return {
-        "train loss": f"{fmean(r.history['train_loss'][-1] for r in group):.3f}",
-        "val loss": f"{fmean(r.history['val_loss'][-1] for r in group):.3f}",
-        "validation %": mean_std([r.val for r in group]),
-        "test %": mean_std([r.test for r in group]),
-    }
-
-
-def table(*experiments: Rows):
+def table(results: Rows, diff: Rows | None = None):
     """A row for each configuration: its cost, training loss and accuracies (mean ± std over seeds);
     † marks what was trained on a CPU, where everything else is from a GPU.
 
     Two lists, of the ViT and of the Diff-ViT, stand side by side with the difference of the means.
     """
-    if len(experiments) == 2:
-        return _side_by_side(*experiments)
-    (results,) = experiments
+    if diff is not None:
+        return _side_by_side(by_label(results), by_label(diff))
     rows = []
-    for group in by_name(results) if results else []:
+    for group in by_label(results).values():
         r = group[0]
-        about = {"": _label(group), "epochs": r.train.epochs, "parameters": f"{r.n_params:,}"}
-        about |= {"GFLOP an image": f"{r.gflop:.3f}"} | _numbers(group)
-        rows.append(about | {"seeds": len(group)})
+        row = {"": _label(group), "epochs": r.train.epochs, "parameters": f"{r.n_params:,}"}
+        row["GFLOP an image"] = f"{r.gflop:.3f}"
+        for key in ("train_loss", "val_loss"):
+            row[key.replace("_", " ")] = f"{fmean(r.history[key][-1] for r in group):.3f}"
+        for key, name in ACCURACIES.items():
+            row[f"{name} %"] = mean_std([getattr(r, key) for r in group])
+        rows.append(row | {"seeds": len(group)})
     rows += [{"": r.label, "test %": "missing", "seeds": 0} for r in results.missing if r.seed == 0]
     return shown(pd.DataFrame(rows, dtype=object).set_index("").fillna("–"))
 
@@ -197,16 +168,15 @@ def _label(group: list[Result]) -> str:
     return group[0].label + " †" * any(r.on_cpu for r in group)
 
 
-def _side_by_side(vit: Rows, diff: Rows):
-    groups, rows = [by_label(vit), by_label(diff)], {}
-    for label in groups[0] | groups[1]:
-        sides, row = [g.get(label, []) for g in groups], {}
-        for key in ("validation %", "test %"):
-            for name, group in zip(("ViT", "Diff-ViT"), sides):
-                row[f"{name}, {key}"] = _numbers(group)[key] if group else "missing"
-        for field, name in (("val", "validation"), ("test", "test")):
-            means = [fmean(getattr(r, field) for r in side) for side in sides if side]
-            both = f"{means[1] - means[0]:+.2f}" if all(sides) else "–"
-            row[f"{name}, Diff-ViT − ViT"] = both
-        rows[_label(sum(sides, []))] = row
+def _side_by_side(vit: dict[str, list[Result]], diff: dict[str, list[Result]]):
+    rows = {}
+    for label in vit | diff:
+        sides, row, gaps = [vit.get(label, []), diff.get(label, [])], {}, {}
+        for key, name in ACCURACIES.items():
+            of = [[getattr(r, key) for r in side] for side in sides]
+            for model, values in zip(("ViT", "Diff-ViT"), of):
+                row[f"{model}, {name} %"] = mean_std(values) if values else "missing"
+            both = f"{fmean(of[1]) - fmean(of[0]):+.2f}" if all(of) else "–"
+            gaps[f"{name}, Diff-ViT − ViT"] = both
+        rows[_label(sum(sides, []))] = row | gaps
     return shown(pd.DataFrame(rows).T)

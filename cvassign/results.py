@@ -1,15 +1,13 @@
 # LLM-assisted: prompts P1, P2, P5, P7, P10, P15, P16, see report.md
 """Runs as data, results as data: a run is a name and two configurations, a result one JSON file.
-
-`run_or_load` is the only door: a notebook asks for a run and gets its `Result`, from the file when
-it is there, else by training.
+`run_or_load` gives the `Result` of a run, from its file if there is one, else by training.
 """
 
 import json
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 
@@ -26,14 +24,7 @@ from cvassign.vit import VisionTransformer, ViTConfig, count_parameters, gflop_p
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"  # committed: a JSON file a run, and the weights that figures need
 FORMAT = 2  # of the result files
-KEYS = {str: "name preset data device", int: "seed n_params threads",
-        dict: "model train history versions",
-        float: "val_accuracy test_accuracy train_seconds images_per_second"}  # fmt: skip
-REQUIRED = {key: kind for kind, keys in KEYS.items() for key in keys.split()}
-FIELDS = {"val_accuracy": "val", "test_accuracy": "test", "train_seconds": "seconds"}  # of `Result`
-FIELDS |= {k: k for k in "data n_params images_per_second device threads versions history".split()}
 PER_EPOCH = ("train_loss", "val_loss", "val_accuracy", "learning_rate", "seconds")
-RETRAIN = "delete it and train the run again (python -m cvassign.experiments run)"
 
 
 class ResultError(ValueError):
@@ -64,11 +55,6 @@ class Run:
         """The result file: preset/name-sSEED.json."""
         return f"{self.preset}/{self.name}-s{self.seed}.json"
 
-    @property
-    def petaflop(self) -> float:
-        """What the training costs, 10¹⁵ operations: forward and backward on 45,000 images."""
-        return 3 * gflop_per_image(self.model) * 45_000 * self.train.epochs / 1e6
-
 
 @dataclass(frozen=True)
 class Result:
@@ -76,7 +62,7 @@ class Result:
     (the reference recipe is "patch 4" in one table), each with a label of its own."""
 
     run: Run
-    history: dict[str, list]  # a value an epoch, see train.HISTORY
+    history: dict  # key -> a value an epoch, see train.HISTORY
     val: float  # accuracy after the last epoch on the validation split, percent
     test: float  # the same on the test split, read once
     n_params: int
@@ -91,42 +77,38 @@ class Result:
     train = property(lambda self: self.run.train)
     label = property(lambda self: self.run.label)
     kind = property(lambda self: self.run.model.kind)  # "ViT" or "Diff-ViT"
+    gflop = cached_property(lambda self: gflop_per_image(self.model))  # of one image's forward pass
+    # A CPU draws other random numbers: its runs share no order of images with a GPU's.
+    on_cpu = property(lambda self: self.device.startswith("CPU"))
 
-    @property
-    def on_cpu(self) -> bool:
-        """A CPU draws other random numbers: such a run shares no order of images with a GPU's."""
-        return self.device.startswith("CPU")
 
-    @cached_property
-    def gflop(self) -> float:
-        """Of one image's forward pass, 10⁹ operations."""
-        return gflop_per_image(self.model)
+# The key of each field of a result in its file.
+NAMES = {"val": "val_accuracy", "test": "test_accuracy", "seconds": "train_seconds"}
+KEYS = {NAMES.get(f.name, f.name): f for f in fields(Result) if f.name != "run"}
 
 
 def write_json(obj, path: Path) -> None:
-    """Writes JSON atomically; numbers that are not finite become null."""
-    text = json.dumps(_finite(obj), indent=1, allow_nan=False) + "\n"
+    """Writes JSON atomically, with its numbers `_rounded`."""
+    text = json.dumps(_rounded(obj), indent=1, allow_nan=False) + "\n"
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _finite(obj):
-    """`obj` with floats rounded to six digits, and None for those that are not finite."""
-    if isinstance(obj, dict):
-        return {k: _finite(v) for k, v in obj.items()}
-    if isinstance(obj, (list, tuple)):
-        return [_finite(v) for v in obj]
-    if isinstance(obj, float):
-        return float(f"{obj:.6g}") if math.isfinite(obj) else None
-    return obj
+def _rounded(obj):
+    """`obj` as files hold it: floats of six digits, None for those that are not finite."""
+    digits = {"parse_float": lambda number: float(f"{float(number):.6g}")}
+    return json.loads(json.dumps(obj), parse_constant=lambda _: None, **digits)
+
+
+def _identity(run: Run) -> dict:
+    return {"format": FORMAT, "name": run.name, "preset": run.preset, "seed": run.seed}
 
 
 def save(result: Result, results: Path = RESULTS) -> None:
     """Writes a result's file."""
     run = result.run
-    about = {"format": FORMAT, "name": run.name, "preset": run.preset, "seed": run.seed}
-    about |= {"model": asdict(run.model), "train": asdict(run.train)}
-    about |= {key: getattr(result, field) for key, field in FIELDS.items()}
+    about = _identity(run) | {"model": asdict(run.model), "train": asdict(run.train)}
+    about |= {key: getattr(result, field.name) for key, field in KEYS.items()}
     write_json(about, results / run.file_name)
 
 
@@ -144,24 +126,28 @@ def load(run: Run, results: Path = RESULTS) -> Result | None:
         held = json.loads(path.read_text(encoding="utf-8"))
         _check(held, run)
         if run.keep_logits and logits_path(run, results).exists():
-            logits, labels = _logits(run, results)
+            logits, labels = load_logits(run, results)
             accuracy = 100 * (logits.argmax(1) == labels).float().mean().item()
             if abs(accuracy - held["test_accuracy"]) > 0.05:  # stored in half precision: ties
                 said = f"test_accuracy {held['test_accuracy']} contradicts its logits"
                 raise ValueError(f"{said}, which give {accuracy:.2f}")
     except (OSError, TypeError, ValueError) as error:
-        why = f"no usable result: {error}; restore the file (git checkout), or {RETRAIN}"
+        again = "delete it and train the run again (python -m cvassign.experiments run)"
+        why = f"no usable result: {error}; restore the file (git checkout), or {again}"
         raise ResultError(f"{path}: {why}") from error
-    return Result(run, **{field: held[key] for key, field in FIELDS.items()})
+    return Result(run, **{field.name: held[key] for key, field in KEYS.items()})
 
 
 def _check(held: dict, run: Run) -> None:
     """Raises ValueError or TypeError if what a file holds is not a result of the run."""
-    if not isinstance(held, dict) or not isinstance(held.get("format"), int):
+    if not isinstance(held, dict):
         raise ValueError("not a result file of this project")
-    if held["format"] != FORMAT:
-        raise ValueError(f"another version (format {held['format']}, this one has {FORMAT})")
-    for key, kind in REQUIRED.items():
+    # A copied file must not count as another run, nor one of other images as this one.
+    for key, value in (_identity(run) | {"data": expected_fingerprint(run.dataset)}).items():
+        if held.get(key) != value:
+            raise ValueError(f"expected {key} {value!r}, got {held.get(key)!r}")
+    kinds = {"model": dict, "train": dict} | {key: field.type for key, field in KEYS.items()}
+    for key, kind in kinds.items():
         if not isinstance(held.get(key), (int, float) if kind is float else kind):
             raise ValueError(f"expected {key!r} to be {kind.__name__}, got {held.get(key)!r}")
     for key in ("val_accuracy", "test_accuracy"):
@@ -176,16 +162,12 @@ def _check(held: dict, run: Run) -> None:
             raise ValueError(f"{key!r} is not finite, its training diverged")
     if abs(held["history"]["val_accuracy"][-1] - held["val_accuracy"]) > 0.01:
         raise ValueError("val_accuracy is not that of the last epoch")
-    for key in ("name", "preset", "seed"):  # a copied file must not count as another run
-        if held[key] != getattr(run, key):
-            raise ValueError(f"expected {key} {getattr(run, key)!r}, got {held[key]!r}")
-    for part, kind in (("model", ViTConfig), ("train", TrainConfig)):
-        stored = _finite(asdict(kind(**held[part])))  # a setting that is new has its default
-        asked = _finite(asdict(getattr(run, part)))  # as it is written
+    for part in ("model", "train"):
+        config = getattr(run, part)
+        stored = _rounded(asdict(type(config)(**held[part])))  # a setting that is new: its default
+        asked = _rounded(asdict(config))
         if changed := {k: (stored[k], v) for k, v in asked.items() if stored[k] != v}:
             raise ValueError(f"holds another configuration (stored, expected): {changed}")
-    if held["data"] != (expected := expected_fingerprint(run.dataset)):
-        raise ValueError(f"trained on other data ({held['data']}, expected {expected})")
 
 
 def load_all(runs: list[Run], results: Path = RESULTS) -> list[Result]:
@@ -193,10 +175,10 @@ def load_all(runs: list[Run], results: Path = RESULTS) -> list[Result]:
     found = []
     for run in runs:
         try:
-            found.append(load(run, results))
+            found += [result] if (result := load(run, results)) else []
         except ResultError as error:
             warnings.warn(str(error), stacklevel=2)
-    return [result for result in found if result is not None]
+    return found
 
 
 def by_name(results: Sequence[Result]) -> list[list[Result]]:
@@ -221,12 +203,12 @@ def run_or_load(
     state: Path | None = None,
     device: str | None = None,
     progress: bool = True,
-    deadline: float | None = None,
+    deadline: float = math.inf,
 ) -> Result:
     """The result of `run`: from its file if there is one, else by training it now.
 
     Args:
-        results: folder of the result files; weights go to its subfolder `weights`.
+        results: folder of the result files.
         state: folder of the checkpoints of unfinished runs (default `checkpoints` in `results`).
         deadline: when to stop with the state kept (TimeUp), see `Trainer.fit`.
 
@@ -234,10 +216,9 @@ def run_or_load(
         Busy: if another process is training the same run.
         ResultError: if the stored result cannot be used.
     """
-    if (stored := load(run, results)) is not None:
+    if stored := load(run, results):
         return stored
-    state = state or results / "checkpoints"
-    checkpoint = state / run.file_name.replace(".json", ".pt")
+    checkpoint = (state or results / "checkpoints") / run.file_name.replace(".json", ".pt")
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{checkpoint}.lock")  # the system releases it when its process dies
     try:
@@ -245,14 +226,14 @@ def run_or_load(
     except Timeout as error:
         raise Busy(f"{run.name} (seed {run.seed}) is being trained by another process") from error
     with held:
-        if (stored := load(run, results)) is not None:
+        if stored := load(run, results):
             return stored  # finished by the process that held the lock before us
         data = DATASETS[run.dataset]().to(pick_device(device))
         trainer = Trainer(run.model, run.train, run.seed, data, checkpoint)
         trainer.fit(progress, deadline)
         result = finish(run, trainer, results)
         checkpoint.unlink(missing_ok=True)
-    return result
+        return result
 
 
 def finish(run: Run, trainer: Trainer, results: Path = RESULTS) -> Result:
@@ -262,7 +243,9 @@ def finish(run: Run, trainer: Trainer, results: Path = RESULTS) -> Result:
     if run.keep_weights:
         save_weights(trainer.model, weights_path(run, results))
     if run.keep_logits:
-        save_logits(logits, test.labels, logits_path(run, results))
+        held = {"test": logits.half().cpu(), "labels": test.labels.byte().cpu()}
+        with replacing(logits_path(run, results)) as temporary:
+            save_file(held, temporary)
     result = Result(
         run,
         trainer.history,
@@ -295,13 +278,9 @@ def logits_path(run: Run, results: Path = RESULTS) -> Path:
     return results / "logits" / run.file_name.replace(".json", ".safetensors")
 
 
-def save_logits(logits: Tensor, labels: Tensor, path: Path) -> None:
-    """Writes logits (n, K) in half precision and the true classes (n,), atomically."""
-    with replacing(path) as temporary:
-        save_file({"test": logits.half().cpu(), "labels": labels.byte().cpu()}, temporary)
-
-
-def _logits(run: Run, results: Path) -> tuple[Tensor, Tensor]:
+def load_logits(run: Run, results: Path = RESULTS) -> tuple[Tensor, Tensor]:
+    """What the trained model of a run says of the test images, logits (n, K) in fp32, and the true
+    classes (n,); ResultError if they are not stored or cannot be read."""
     path = logits_path(run, results)
     try:
         held = load_file(path)
@@ -310,20 +289,12 @@ def _logits(run: Run, results: Path) -> tuple[Tensor, Tensor]:
         raise ResultError(f"{path}: no usable logits: {error}") from error
 
 
-def load_logits(run: Run, results: Path = RESULTS) -> Tensor:
-    """What the trained model of a run says of the test images, logits (n, K) in fp32; ResultError
-    if they are not stored or cannot be read."""
-    return _logits(run, results)[0]
-
-
 def load_model(run: Run, results: Path = RESULTS) -> VisionTransformer:
     """The trained model of a run, in fp32 on the CPU, in evaluation mode; ResultError if its
     weights are not stored or do not fit."""
-    path = weights_path(run, results)
+    path, model = weights_path(run, results), VisionTransformer(run.model)
     try:
-        weights = load_file(path)
-        model = VisionTransformer(run.model)
-        model.load_state_dict({k: v.float() for k, v in weights.items()})
+        model.load_state_dict(load_file(path))  # copied into fp32
     except Exception as error:  # missing, truncated, other shapes: each its own class
         raise ResultError(f"{path}: no usable weights: {error}") from error
     return model.eval()

@@ -1,22 +1,18 @@
 # LLM-assisted: prompts P2, P8, P13, P14, P15, see report.md
-"""Differences with their intervals: over seeds, over test images.
+"""Differences with their 95 % intervals: over seeds, over test images.
 
-Two things make an accuracy uncertain: which images happened to be in the test set, and which random
-numbers happened to start and order the training. An interval covers the one over which it is taken,
-and no other, so each carries the name of what it is over.
-
-Most runs have one seed. How much a seed matters is then known from other runs: `pooled` takes the
-scatter within all groups of runs that have several, and is the one rule for what may be chance.
+An accuracy depends on the images of the test set and on the random numbers of the training. An
+interval covers the one over which it is taken, and no other, so it carries the name of that. Most
+runs have one seed: how much a seed matters is known from all those that have several (`pooled`).
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import fmean, stdev
 
 import numpy as np
-
-LEVEL = 0.95  # of every interval
 
 
 @dataclass(frozen=True)
@@ -31,18 +27,14 @@ class Difference:
 
 
 @lru_cache
-def t_quantile(p: float, df: int) -> float:
-    """The p-quantile (0.5 < p < 1) of Student's t distribution with df degrees of freedom.
-
-    By summing the density: scipy has it, but would be a dependency for one number.
-    """
-    if df < 1 or not 0.5 < p < 0.999:
-        raise ValueError(f"expected df >= 1 and 0.5 < p < 0.999, got {df} and {p}")
+def t_quantile(df: int) -> float:
+    """The 97.5 % quantile of Student's t distribution with df >= 1 degrees of freedom."""
+    # By summing the density: scipy would be a dependency for this one number.
     # With t = tan(a) √df the half line becomes 0 ... π/2, and the density cos(a)^(df-1).
     a = np.linspace(0, np.pi / 2, 200_001)
     density = np.cos(a) ** (df - 1)
     area = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2)])
-    return float(np.sqrt(df) * np.tan(np.interp(2 * p - 1, area / area[-1], a)))
+    return float(np.sqrt(df) * np.tan(np.interp(0.95, area / area[-1], a)))
 
 
 def _paired(first, second) -> np.ndarray:
@@ -65,9 +57,7 @@ def paired_bootstrap(first, second, draws: int = 10_000, seed: int = 0) -> Diffe
     n = int(counts.sum())
     # Drawing n images with replacement and counting their values is a multinomial draw.
     drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=draws)
-    means = 100 * drawn @ values / n
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Difference(float(100 * values @ counts / n), float(low), float(high), n, "images")
+    return _percentiles(100 * values @ counts / n, 100 * drawn @ values / n, n, "images")
 
 
 def clustered_bootstrap(
@@ -80,8 +70,7 @@ def clustered_bootstrap(
     sums, counts = np.bincount(of, d), np.bincount(of)
     drawn = np.random.default_rng(seed).integers(len(counts), size=(draws, len(counts)))
     means = 100 * sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Difference(float(100 * d.mean()), float(low), float(high), len(counts), over)
+    return _percentiles(100 * d.mean(), means, len(counts), over)
 
 
 @dataclass(frozen=True)
@@ -98,7 +87,7 @@ class Noise:
 
     def half_width(self, variance: float) -> float:
         """Half the 95 % interval of a number whose variance is so many times that of one run."""
-        return t_quantile((1 + LEVEL) / 2, self.df) * self.std * math.sqrt(variance)
+        return t_quantile(self.df) * self.std * math.sqrt(variance)
 
 
 def pooled(groups: Sequence[Sequence[float]]) -> Noise:
@@ -118,18 +107,10 @@ def pooled(groups: Sequence[Sequence[float]]) -> Noise:
     return Noise(math.sqrt(sum(((g - g.mean()) ** 2).sum() for g in several) / df), df)
 
 
-def false_alarms(comparisons: int) -> float:
-    """How many of so many comparisons fall outside their 95 % intervals by chance, on average."""
-    return comparisons * (1 - LEVEL)
-
-
 def mean_std(values: Sequence[float]) -> str:
     """ "91.20 ± 0.13", "91.20" of a single value, "–" of none."""
-    values = np.asarray(values, dtype=float)
-    if not len(values):
-        return "–"
-    text = f"{values.mean():.2f}"
-    return text if len(values) == 1 else f"{text} ± {values.std(ddof=1):.2f}"
+    deviation = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{fmean(values):.2f}{deviation}" if values else "–"
 
 
 def interval(held: dict | Sequence[float], form: str = "+.2f") -> str:

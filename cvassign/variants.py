@@ -1,8 +1,6 @@
 # LLM-assisted: prompts P2, P13, see report.md
-"""The attention modules by name: the assignment's two, and what the controls of 2.2 train.
-
-Differential attention changes several things of the ViT at once. Each variant here takes one of
-them away, or adds one to the ViT; the last is the authors' second version of 2026.
+"""The attention modules by name: the assignment's two, and the controls of 2.2, each with one thing
+of differential attention less, or the ViT's with one more; the last is the authors' second version.
 """
 
 import torch.nn.functional as F
@@ -84,28 +82,21 @@ class DiffAttentionV2(nn.Module):
         B, N, D = x.shape
         q1, q2, k, v = self.qkv(x).view(B, N, 4, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         lam = self.lambda_proj(x).sigmoid().transpose(1, 2).unsqueeze(-1)  # (B, H, N, 1)
-        weights = None
-        if return_attention:
+        if return_attention or not use_sdpa(x):
             weights = attention_weights(q1, k) - lam * attention_weights(q2, k)
             heads = weights @ v
-        elif use_sdpa(x):
+        else:
             kernel = F.scaled_dot_product_attention
             heads = kernel(q1, k, v) - lam * kernel(q2, k, v)
-        else:
-            heads = attention_weights(q1, k) @ v - lam * (attention_weights(q2, k) @ v)
         out = self.proj(heads.transpose(1, 2).flatten(2))
         return (out, weights) if return_attention else out
 
 
-def _no_layer(attention: type[nn.Module]):
-    """Ordinary attention is the same in every layer."""
-    return lambda embed_dim, num_heads, layer: attention(embed_dim, num_heads)
-
-
 # (embed_dim, num_heads, layer 1 ... L) -> module (B, N, D) -> (B, N, D)
 ATTENTIONS = {
-    "standard": _no_layer(MultiHeadAttention),
-    "standard_norm": _no_layer(NormedAttention),
+    # Ordinary attention is the same in every layer.
+    "standard": lambda embed_dim, num_heads, layer: MultiHeadAttention(embed_dim, num_heads),
+    "standard_norm": lambda embed_dim, num_heads, layer: NormedAttention(embed_dim, num_heads),
     "diff": MultiHeadDiffAttention,
     "diff_no_norm": DiffWithoutNorm,
     "diff_no_scale": DiffWithoutScale,

@@ -3,17 +3,16 @@
 
 import re
 import signal
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 
-from cvassign import experiments, results
+from cvassign import experiments
 from cvassign.experiments import EXPERIMENTS, MODELS, PRESETS, all_runs, experiment_runs
 from cvassign.positional import POSITIONS
 from cvassign.results import Busy, Run, load, save
@@ -37,56 +36,38 @@ def changed(runs: list[Run], part: str) -> list[dict]:
     return [{k: v for k, v in fields.items() if v != first[k]} for fields in rest]
 
 
-def twins(preset: str) -> list[tuple[Run, Run]]:
-    """(ViT, Diff-ViT) of every run that both models have; the controls belong to one."""
-    by_file = {run.file_name: run for run in all_runs(preset)}
-    pairs = [(r, r.file_name.replace("/vit-", "/diff-")) for r in all_runs(preset, model="vit")]
-    return [(run, by_file[twin]) for run, twin in pairs if twin in by_file]
-
-
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_vit_run_has_a_diff_twin_that_differs_only_in_attention(preset):
-    pairs = twins(preset)
-    assert len(pairs) > (20 if preset in MEASURED else 10)
+def test_every_vit_run_has_a_diff_twin_of_equal_parameters_that_differs_only_in_attention(preset):
+    """The controls belong to one model; smoke's λ and norm weigh more, it has 10,000 parameters."""
+    runs, measured = {run.file_name: run for run in all_runs(preset)}, preset in MEASURED
+    pairs = [(runs[f], runs.get(f.replace("/vit-", "/diff-"))) for f in runs if "/vit-" in f]
+    pairs = [(vit, diff) for vit, diff in pairs if diff]
+    assert len(pairs) > (20 if measured else 10)
     for vit, diff in pairs:
         assert vit.model.attention == "standard"
-        assert diff.model == replace(vit.model, attention="diff"), diff.name
-        for part in ("train", "seed", "dataset", "label", "preset"):
-            assert getattr(vit, part) == getattr(diff, part), diff.name
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_what_is_compared_has_equal_parameters(preset):
-    """In the smoke preset λ and the norm weigh more, as its models have 10,000 parameters."""
-    for vit, diff in twins(preset):
+        model = replace(vit.model, attention="diff")
+        same = dict(name=diff.name, section=diff.section, keep_weights=diff.keep_weights)
+        assert diff == replace(vit, model=model, **same)
         ours, theirs = parameters(vit.model), parameters(diff.model)
-        assert ours < theirs < ours * (1.01 if preset in MEASURED else 1.02), vit.name
+        assert ours < theirs < ours * (1.01 if measured else 1.02), vit.name
     counts = [parameters(r.model) for m in MODELS for r in experiment_runs("factorial", m, preset)]
-    assert max(counts) < (1.01 if preset in MEASURED else 1.1) * min(counts)
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_file_names_are_unique_plain_and_of_the_preset(preset):
-    names = [run.file_name for run in all_runs(preset)]
-    assert len({name.lower() for name in names}) == len(names)
-    assert all(re.fullmatch(preset + r"/(vit|diff)-[a-z0-9._-]+-s\d\.json", n) for n in names)
+    assert max(counts) < (1.01 if measured else 1.1) * min(counts)
+    pattern = preset + r"/(vit|diff)-[a-z0-9._-]+-s\d\.json"
+    assert all(re.fullmatch(pattern, name) for name in runs)  # which no file system mixes up
 
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_assignments_experiments_are_there(preset, model):
-    of = {e: experiment_runs(e, model, preset) for e in EXPERIMENTS}
-    runs, measured = {e: [r for r in rs if r.seed == 0] for e, rs in of.items()}, preset in MEASURED
-    (reference,), hyper = runs["reference"], runs["hyper"]
+    runs = {e: [r for r in experiment_runs(e, model, preset) if r.seed == 0] for e in EXPERIMENTS}
+    (reference,), hyper, measured = runs["reference"], runs["hyper"], preset in MEASURED
     assert (reference.model.patch_size, reference.model.position) == (4, "learned_1d")
     assert sorted(run.model.patch_size for run in runs["patch"]) == [2, 4, 8]
     assert sorted(run.model.position for run in runs["position"]) == sorted(POSITIONS)
-    configurations = {repr((run.model, run.train)) for run in hyper}
-    assert len(configurations) == len(hyper) == (14 if measured else 4)
+    assert len({(r.model, r.train) for r in hyper}) == len(hyper) == (14 if measured else 4)
     if measured:
         fields = {k for part in ("model", "train") for c in changed(hyper, part) for k in c}
-        asked = "embed_dim depth mlp_ratio num_heads learning_rate optimizer"
-        assert fields == set(asked.split())
+        assert fields == set("embed_dim depth mlp_ratio num_heads learning_rate optimizer".split())
     short = [r for r in runs["augment"] if "epochs" not in r.label]
     augments = [r.train.augment for r in short]
     assert len(set(augments)) == len(augments) >= (6 if measured else 4)
@@ -103,9 +84,12 @@ def test_the_assignments_experiments_are_there(preset, model):
 
 
 def test_the_factorial_separates_heads_norm_and_subtraction():
-    runs = {r.label: r for m in MODELS for r in experiment_runs("factorial", m, "full")}
-    wide, pairs = runs["8 heads of width 16"].model, runs["4 pairs, norm"].model
-    assert {label: run.model for label, run in runs.items()} == {
+    everything = [r for m in MODELS for r in experiment_runs("factorial", m, "full")]
+    assert set(Counter(run.label for run in everything).values()) == {3}
+    assert len({run.train for run in everything}) == 1
+    models = {run.label: run.model for run in everything}
+    wide, pairs = models["8 heads of width 16"], models["4 pairs, norm"]
+    assert models == {
         "8 heads of width 16": wide,
         "8 heads, norm": replace(wide, attention="standard_norm"),
         "4 heads of width 32": replace(wide, num_heads=4),
@@ -113,23 +97,15 @@ def test_the_factorial_separates_heads_norm_and_subtraction():
         "4 pairs, no norm": replace(pairs, attention="diff_no_norm"),
         "4 pairs, norm": replace(wide, attention="diff"),
     }
-    assert len({run.train for run in runs.values()}) == 1
-    everything = [r.label for m in MODELS for r in experiment_runs("factorial", m, "full")]
-    assert set(Counter(everything).values()) == {3}
 
 
 def test_a_new_experiment_is_one_entry(monkeypatch):
-    """It is listed and trained, at its place in the table."""
-    rows = [experiments.Row(dict(depth=7)), experiments.Row(label="again the reference")]
-    table = experiments.Experiment(("9.1", "9.2"), rows)
-    monkeypatch.setitem(EXPERIMENTS, "new", table)
-    new = [r for r in all_runs("full") if r.section.startswith("9.")]
-    assert [(r.name, r.label, r.section) for r in new] == [
-        ("vit-reference-depth-7", "depth 7", "9.1"),
-        ("diff-reference-depth-7", "depth 7", "9.2"),
-    ]
-    again = experiment_runs("new", "vit", "full")[1]
-    assert (again.name, again.label) == ("vit-reference", "again the reference")
+    rows = [experiments.Row(dict(depth=7)), experiments.Row(label="again")]
+    monkeypatch.setitem(EXPERIMENTS, "new", experiments.Experiment(("9.1", "9.2"), rows))
+    vit, again, diff, _ = all_runs("full", "9")
+    assert (vit.name, vit.label, vit.section) == ("vit-reference-depth-7", "depth 7", "9.1")
+    assert (diff.name, diff.label, diff.section) == ("diff-reference-depth-7", "depth 7", "9.2")
+    assert (again.name, again.label) == ("vit-reference", "again")
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -160,92 +136,38 @@ def test_weights_are_kept_of_the_runs_that_figures_show(preset):
     assert logits == {(r.name, r.seed) for m in MODELS for r in experiment_runs("best", m, preset)}
 
 
-def test_sections_and_models_filter():
-    everything = all_runs("cpu")
-    assert {run.section for run in all_runs("cpu", "1.2")} == {"1.2.1", "1.2.2", "1.2.3"}
-    assert all(run.name.startswith("diff") for run in all_runs("cpu", model="diff"))
-    assert len(everything) == sum(len(all_runs("cpu", model=model)) for model in MODELS)
-    assert not all_runs("cpu", "7")
-
-
-def test_the_first_seed_of_everything_comes_before_the_second():
-    seeds = [run.seed for run in all_runs("full")]
+def test_sections_and_models_filter_and_the_first_seed_of_everything_comes_first():
+    everything = all_runs("full")
+    assert {run.section for run in all_runs("full", "1.2")} == {"1.2.1", "1.2.2", "1.2.3"}
+    assert all(run.name.startswith("diff") for run in all_runs("full", model="diff"))
+    assert len(everything) == sum(len(all_runs("full", model=model)) for model in MODELS)
+    seeds = [run.seed for run in everything]
     assert seeds == sorted(seeds) and set(seeds) == {0, 1, 2}
-    assert [run.model.attention for run in all_runs("full")[:2]] == ["standard", "diff"]
+    assert [run.model.attention for run in everything[:2]] == ["standard", "diff"]
 
 
 def test_no_run_is_begun_that_cannot_get_one_epoch_done(tmp_path, monkeypatch, capsys):
     """The pace of the first run says what an epoch of the next ones takes."""
-    asked = []
-
-    def run_or_load(run, *args, deadline=None, **options):
-        asked.append(run.label)
-        if len(asked) == 3:
-            raise TimeUp("1 of 2 epochs are done")
-        return made_result(run, seconds=10.0 * run.train.epochs)
-
-    monkeypatch.setattr(experiments, "run_or_load", run_or_load)
+    two, four, eight = experiment_runs("patch", "vit", "cpu")  # 2 is dearer than 4, 8 is cheaper
+    made = [made_result(run, seconds=10.0 * run.train.epochs) for run in (four, eight)]
+    train = Mock(side_effect=[*made, TimeUp("1 of 2 epochs are done")])
+    monkeypatch.setattr(experiments, "run_or_load", train)
     monkeypatch.setattr(experiments.time, "time", lambda: 0.0)
-    two, *others = experiment_runs("patch", "vit", "cpu")
-    patch = [*others, two]  # patch 4; then a cheaper 8 and a dearer 2
-    assert experiments.run_all(patch, tmp_path, progress=False, deadline=15.0) == 0
-    assert asked == ["patch 4", "patch 8"]
-    assert experiments.run_all(patch, tmp_path, progress=False, deadline=1e9) == 0
+    assert experiments.run_all([four, eight, two], tmp_path, deadline=15.0) == 0
+    assert [call.args[0] for call in train.call_args_list] == [four, eight]
+    assert experiments.run_all([four, eight, two], tmp_path, deadline=1e9) == 0
     assert "stopped in time, 1 of 2 epochs" in capsys.readouterr().out
 
 
 def test_unknown_names_list_the_known():
-    for asked, known in (
-        ("speed vit cpu", "patch"),
-        ("patch cnn cpu", "vit"),
-        ("patch vit x", "full"),
-    ):
-        with pytest.raises(
-            ValueError, match=f"(experiment|model|preset) must be one of .*'{known}'"
-        ):
+    unknown = {"speed vit cpu": "experiment must be .*'patch'", "patch cnn cpu": "model .*'vit'"}
+    for asked, message in (unknown | {"patch vit x": "preset .*'full'"}).items():
+        with pytest.raises(ValueError, match=message):
             experiment_runs(*asked.split())
 
 
-def put(run: Run, folder: Path, accuracy: float = 50.0) -> None:
-    save(made_result(run, val=accuracy, test=accuracy), folder)
-
-
-def test_stored_takes_the_first_preset_that_has_results(tmp_path):
-    full, cpu = (experiment_runs("patch", "vit", preset) for preset in MEASURED)
-
-    def stored():
-        preset, found = experiments.stored("patch", "vit", results=tmp_path)
-        return preset, [result.label for result in found]
-
-    assert stored() == ("full", [])
-    put(cpu[0], tmp_path)
-    assert stored() == ("cpu", ["patch 2"])
-    put(full[0], tmp_path)
-    assert stored() == ("full", ["patch 2"])
-
-
 RUNS = experiment_runs("position", "vit", "smoke")
-
-
-def test_a_worker_takes_what_is_neither_done_nor_being_done(tmp_path, monkeypatch, capsys):
-    done, busy, broken, good = RUNS
-    put(done, tmp_path)
-    asked = []
-
-    def run_or_load(run, *args, **options):
-        asked.append(run)
-        if run == busy:
-            raise Busy
-        if run == broken:
-            raise RuntimeError("out of memory")
-        return made_result(run, val=12.0, test=34.0, seconds=5.0)
-
-    monkeypatch.setattr(experiments, "run_or_load", run_or_load)
-    assert experiments.run_all(RUNS, tmp_path) == 1
-    assert asked == [busy, broken, good]  # one broken run does not stop the next
-    out, err = capsys.readouterr()
-    assert out == f"{good.file_name}: validation 12.00 %, test 34.00 %, 5 s\n"
-    assert broken.file_name in err and "RuntimeError: out of memory" in err
+OF_RUNS = ["--preset", "smoke", "--section", "1.3", "--out"]
 
 
 @pytest.fixture
@@ -255,18 +177,33 @@ def main():
     signal.signal(signal.SIGTERM, before)
 
 
+def test_a_worker_takes_what_is_neither_done_nor_being_done(main, tmp_path, monkeypatch, capsys):
+    """A damaged result and a broken run are failures that stop nothing."""
+    damaged, busy, broken, good = RUNS
+    (tmp_path / "smoke").mkdir()
+    (tmp_path / damaged.file_name).write_bytes(b"{")
+    done = made_result(good, val=12.0, test=34.0, seconds=5.0)
+    train = Mock(side_effect=[Busy, RuntimeError("out of memory"), done])
+    monkeypatch.setattr(experiments, "run_or_load", train)
+    assert main(["run", *OF_RUNS, str(tmp_path)]) == 1
+    assert [call.args[0] for call in train.call_args_list] == [busy, broken, good]
+    out, err = capsys.readouterr()
+    assert out == f"{good.file_name}: validation 12.00 %, test 34.00 %, 5 s\n"
+    assert f"{damaged.file_name}: no usable" in err
+    assert broken.file_name in err and "RuntimeError: out of memory" in err
+
+
 def test_list_shows_what_is_done(main, tmp_path, capsys):
-    command = ["list", "--preset", "smoke", "--section", "1.3", "--out", str(tmp_path)]
+    command = ["list", *OF_RUNS, str(tmp_path)]
     assert main(command) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "0 of 4 runs done"
-    put(RUNS[0], tmp_path, 87.65)
+    save(made_result(RUNS[0], test=87.65), tmp_path)
     (tmp_path / RUNS[1].file_name).write_bytes(b"{")
     assert main(command) == 0
-    *lines, last = capsys.readouterr().out.splitlines()
-    (line,) = (line for line in lines if RUNS[2].file_name in line)
-    assert line.startswith("1.3           -") and "2-D learned" in line
-    assert [line for line in lines if line.startswith("! ") and RUNS[1].file_name in line]
-    assert [line for line in lines if "87.65 %" in line and RUNS[0].file_name in line]
+    done, damaged, missing, _, last = capsys.readouterr().out.splitlines()
+    assert RUNS[0].file_name in done and "87.65 %" in done
+    assert damaged.startswith("! ") and RUNS[1].file_name in damaged
+    assert missing.startswith("1.3           -") and "2-D learned" in missing
     assert last == "1 of 4 runs done"
 
 
@@ -285,44 +222,21 @@ def test_bad_arguments_end_with_two_and_a_message(main, arguments, words, capsys
     assert words in capsys.readouterr().err
 
 
-def test_a_damaged_result_is_a_failure_that_stops_nothing(main, tmp_path, monkeypatch, capsys):
+def test_two_jobs_train_the_smoke_preset_once(main, tmp_path, capfd):
+    command = ["run", *OF_RUNS, str(tmp_path), "--device", "cpu"]
+    assert main([*command, "--jobs", "2"]) == 0
+    said = Counter(line.split(":")[0] for line in capfd.readouterr().out.splitlines())
+    assert said == {run.file_name: 1 for run in RUNS}  # each by one of the two
     for run in RUNS:
-        put(run, tmp_path)
-    (tmp_path / RUNS[0].file_name).write_bytes(b"{")
-    monkeypatch.setattr(experiments, "run_or_load", None)  # nothing is left to train
-    command = ["run", "--preset", "smoke", "--section", "1.3", "--model", "vit"]
-    assert main([*command, "--out", str(tmp_path)]) == 1
-    assert f"{RUNS[0].file_name}: no usable" in capsys.readouterr().err
-
-
-def test_two_jobs_train_the_smoke_preset_once(main, tmp_path, capsys):
-    options = ["--preset", "smoke", "--section", "1.3", "--model", "vit", "--out", str(tmp_path)]
-    command = [sys.executable, "-m", "cvassign.experiments", "run", "--jobs", "2", *options]
-    pipes = dict(capture_output=True, text=True, timeout=300)
-    done = subprocess.run([*command, "--device", "cpu"], cwd=ROOT, **pipes)
-    assert done.returncode == 0, done.stderr
-    runs = all_runs("smoke", "1.3", "vit")
-    said = Counter(line.split(":")[0] for line in done.stdout.splitlines())
-    assert said == {run.file_name: 1 for run in runs}  # each by one of the two
-    for run in runs:
-        result = results.load(run, tmp_path)
-        assert len(result.history["val_loss"]) == run.train.epochs
+        assert len(load(run, tmp_path).history["val_loss"]) == run.train.epochs
     assert not list(tmp_path.rglob("*.tmp")) and not list(tmp_path.rglob("*.pt"))
-    assert main(["list", *options]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == f"{len(runs)} of {len(runs)} runs done"
     files = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
-    assert main(["run", *options]) == 0
-    assert capsys.readouterr() == ("", "")  # all are done: nothing to train or say
+    assert main(command) == 0
+    assert capfd.readouterr() == ("", "")  # all are done: nothing to train or say
     assert files == {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
 
 
-def test_a_run_that_another_process_trains_has_a_code_of_its_own(
-    main, tmp_path, monkeypatch, capsys
-):
-    def busy(*args, **options):
-        raise Busy
-
-    monkeypatch.setattr(experiments, "run_or_load", busy)
-    command = ["run", "--preset", "smoke", "--section", "1.1", "--out", str(tmp_path)]
-    assert main(command) == experiments.BUSY
+def test_a_run_that_another_process_trains_has_its_own_code(main, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(experiments, "run_or_load", Mock(side_effect=Busy))
+    assert main(["run", *OF_RUNS, str(tmp_path)]) == experiments.BUSY
     assert "being trained by another process" in capsys.readouterr().err

@@ -23,12 +23,10 @@ def stored(tmp_path, monkeypatch):
 
 
 def test_a_missing_run_is_a_row_and_a_line_with_the_command(stored, capsys):
-    capsys.readouterr()
     html = notebook.table(stored("patch")).to_html()
     said = capsys.readouterr().out
     assert "not run: patch 2 (seed 0)" in said
-    command = "python -m cvassign.experiments run --preset cpu --section 1.2.1 --model vit"
-    assert command in said
+    assert "cvassign.experiments run --preset cpu --section 1.2.1 --model vit" in said
     assert all(label in html for label in ("patch 2", "patch 4", "patch 8 †", "missing"))
 
 
@@ -61,21 +59,26 @@ def test_sources_on_the_page_are_whole_and_named_by_their_module(monkeypatch):
 
 
 def test_a_switch_is_yes_or_no(monkeypatch):
-    for values, expected in ((("1", "true", "Yes"), True), (("0", "", "no"), False)):
-        for value in values:
-            monkeypatch.setenv("CVASSIGN_SMOKE", value)
-            assert settings.switch("CVASSIGN_SMOKE") is expected
+    for value in ("1", "true", "Yes", "0", "", "no"):
+        monkeypatch.setenv("CVASSIGN_SMOKE", value)
+        assert settings.switch("CVASSIGN_SMOKE") is (value in ("1", "true", "Yes"))
     monkeypatch.setenv("CVASSIGN_SMOKE", "maybe")
     with pytest.raises(ValueError, match="CVASSIGN_SMOKE to be 1 or 0, got 'maybe'"):
         settings.switch("CVASSIGN_SMOKE")
 
 
+def test_the_first_preset_that_has_results_is_shown(stored, tmp_path):
+    assert {run.preset for run in stored.runs("vit", "patch")} == {"cpu"}
+    results.save(made_result(experiment_runs("patch", "vit", "full")[0]), tmp_path)
+    assert [(r.run.preset, r.label) for r in stored("patch")] == [("full", "patch 2")]
+    assert {run.preset for run in stored.runs("vit", "flip")} == {"full"}  # none has
+
+
 def test_further_seeds_join_the_run_that_is_shown_and_no_other(stored):
     patch, reference = stored("patch"), experiment_runs("reference", "vit", "full")
     shown = made_result(experiment_runs("patch", "vit", "full")[1])  # the reference, seed 0
-    rows = notebook.Rows([shown])
-    rows.missing = patch.missing
-    more = [made_result(run) for run in reference] + [made_result(patch[-1].run)]
+    rows = notebook.Rows([shown], patch.missing)
+    more = [made_result(run) for run in (*reference, patch[-1].run)]
     found = rows.with_seeds(more)
     assert [r.run.seed for r in found] == [run.seed for run in reference]
     assert found.missing == patch.missing and len(found) > 1

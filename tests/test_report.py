@@ -29,6 +29,7 @@ def test_filling_again_changes_nothing(path):
         ("json study/headline over\\ images/mean +.2f", "−0.89"),
         ("rank fxemoji/n07749582_lemon Keras", "86"),
         ("rank fxemoji/n07749582_lemon twin 'surface alone'", "1"),
+        ("alarms 13", "0.65"),
     ),
 )
 def test_a_marker_is_filled_from_the_results(key, expected):
@@ -57,11 +58,9 @@ def test_a_marker_that_nothing_fills_is_named(key):
 def test_only_the_text_of_a_notebook_is_filled(tmp_path):
     marker = "<!--= reference vit parameters -->1<!--/-->"
     cells = [dict(cell_type=kind, source=[marker]) for kind in ("markdown", "code")]
-    path = tmp_path / "a.ipynb"
-    path.write_bytes(json.dumps({"cells": cells}).encode())
-    text, code = json.loads(report.filled_file(path))["cells"]
-    assert text["source"] == ["<!--= reference vit parameters -->811,146<!--/-->"]
-    assert code["source"] == [marker]
+    (tmp_path / "a.ipynb").write_bytes(json.dumps({"cells": cells}).encode())
+    text, code = json.loads(report.filled_file(tmp_path / "a.ipynb"))["cells"]
+    assert text["source"] == [marker.replace(">1<", ">811,146<")] and code["source"] == [marker]
 
 
 def test_every_decimal_number_of_the_report_comes_from_a_result():

@@ -51,7 +51,7 @@ def over_seeds(first: Sequence[float], second: Sequence[float]) -> Difference:
 def main() -> None:
     labels, right = DATASETS["cifar10"]().test.labels, {}
     for m in MODELS:
-        logits = [load_logits(run) for run in experiment_runs("best", m, "full")]
+        logits = [load_logits(run)[0] for run in experiment_runs("best", m, "full")]
         right[m] = (torch.stack(logits).argmax(2) == labels).float()  # (seeds, images)
     accuracy = {m: (100 * r.mean(1)).tolist() for m, r in right.items()}
     vit, diff = accuracy.values()
