@@ -1,12 +1,10 @@
 # LLM-assisted: prompts P1, P2, P5, P7, P10, P15, P16, see report.md
-"""One training loop for every model of the project: data, model, optimizers, loop, checkpoint.
+"""One training loop for every model of the project. The recipe is DeiT's (arXiv 2012.12877), made
+short.
 
-The recipe is that of DeiT (arXiv 2012.12877), made short: AdamW or Muon, warm-up and cosine,
-label smoothing, stochastic depth, augmentation, clipped gradients, bf16 autocast.
-
-Nothing is lost: the state is written after every epoch, and every random number of an epoch comes
-from (seed, epoch), so that a run that is killed and resumed on as many threads ends with the
-weights of one that was not (on a GPU as far as its kernels add in a fixed order).
+The state is written after every epoch, and every random number of an epoch comes from (seed,
+epoch): a run that is killed and resumed on as many threads ends with the weights of one that was
+not (on a GPU as far as its kernels add in a fixed order).
 """
 
 import math
@@ -21,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cvassign.augment import build_augmentation
-from cvassign.capture import Step, captured, compile_layers
+from cvassign.capture import captured, compile_layers
 from cvassign.data import Dataset, Split, fingerprint, normalise
 from cvassign.device import autocast, keep_freed_memory, should_compile
 from cvassign.files import load_checkpoint, replacing
@@ -86,9 +84,8 @@ def predict(model: nn.Module, images: Tensor, batch_size: int = 1000) -> Tensor:
 def evaluate(model: nn.Module, split: Split) -> tuple[float, float]:
     """Cross-entropy (nats, no label smoothing) and accuracy (percent) on a split."""
     logits = predict(model, split.images)
-    loss = F.cross_entropy(logits, split.labels)
-    accuracy = (logits.argmax(1) == split.labels).float().mean()
-    return loss.item(), 100 * accuracy.item()
+    right = logits.argmax(1) == split.labels
+    return F.cross_entropy(logits, split.labels).item(), 100 * right.float().mean().item()
 
 
 class TimeUp(RuntimeError):
@@ -103,7 +100,6 @@ class Trainer:
     """Trains one model; `fit` runs the remaining epochs.
 
     Args:
-        config: the recipe.
         seed: of the initial weights and of every random choice in training.
         data: the splits, on the device to train on.
         checkpoint: file of the state after the last whole epoch; None keeps no state. ValueError
@@ -130,12 +126,13 @@ class Trainer:
         self.model = VisionTransformer(model).to(self.device)
         if should_compile(self.device, self.steps * config.epochs):
             compile_layers(self.model, normalise(data.train.images[: config.batch_size]))
-        c = config
-        self.optimizers = build_optimizers(self.model, c.optimizer, c.weight_decay, c.lambda_share)
+        recipe = config.optimizer, config.weight_decay, config.lambda_share
+        self.optimizers = build_optimizers(self.model, *recipe)
         self.history: dict[str, list] = {key: [] for key in HISTORY}
         if checkpoint is not None and checkpoint.exists():
             self._load()
-        self.step: Step | None = None  # made at the first batch: `plain_step`, on a GPU its graph
+        # On a GPU `train_epoch` makes a graph of it at the first batch.
+        self.step = None if self.device.type == "cuda" else self.plain_step
 
     @cached_property
     def identity(self) -> str:
@@ -184,9 +181,8 @@ class Trainer:
         """One pass over the training images: the loss of each step; `tell` is called after each."""
         c, train = self.config, self.data.train
         # Everything random in this epoch follows from the seed and the epoch's number; the factor
-        # keeps all pairs of them apart. The global generator draws the layers that are dropped,
-        # `generator` the images' order and augmentation. On a CPU both give the same sequence,
-        # which does no harm: each choice is still uniform, and new in every epoch.
+        # keeps all pairs apart. The global generator draws the layers that are dropped, `generator`
+        # the images' order and augmentation, on a CPU from the same sequence, which does no harm.
         seed = 1_000_003 * self.seed + self.epoch
         torch.manual_seed(seed)
         generator = torch.Generator(self.device).manual_seed(seed)
@@ -208,8 +204,7 @@ class Trainer:
             done = (self.epoch * self.steps + i + 1) / (c.epochs * self.steps)
             set_rate(self.optimizers, c.learning_rate * lr_factor(done, c.warmup_epochs / c.epochs))
             if self.step is None:
-                on_gpu, parts = self.device.type == "cuda", (self.model, self.optimizers, x, y)
-                self.step = captured(self.plain_step, *parts) if on_gpu else self.plain_step
+                self.step = captured(self.plain_step, self.model, self.optimizers, x, y)
             losses[i] = self.step(x, y)
             tell()
         return losses.cpu()
@@ -239,8 +234,7 @@ class Trainer:
             self.history.setdefault("lambdas", []).append(lambdas)
 
     def _save(self) -> None:
-        state = {"identity": self.identity, "history": self.history}
-        state["model"] = self.model.state_dict()
+        state = dict(identity=self.identity, history=self.history, model=self.model.state_dict())
         state["optimizers"] = [o.state_dict() for o in self.optimizers]
         with replacing(self.checkpoint) as temporary:
             torch.save(state, temporary)
@@ -258,8 +252,6 @@ class Trainer:
             raise ValueError(f"{error}\ndelete it to start anew") from error
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"]):
-            optimizer.load_state_dict(saved)
-            for group in optimizer.param_groups:
-                if "capturable" in group:  # a checkpoint may come from another device
-                    group["capturable"] = self.device.type == "cuda"
+            groups = optimizer.state_dict()["param_groups"]  # `saved` may come from another device
+            optimizer.load_state_dict(saved | {"param_groups": groups})
         self.history = state["history"]

@@ -87,7 +87,7 @@ def test_what_is_no_checkpoint_is_said_in_own_words(tmp_path):
         assert "weights_only" not in str(error.value) and "\n" not in str(error.value)
     with pytest.raises(CheckpointError, match="no such file"):
         load_checkpoint(tmp_path / "none.pth")
-    with pytest.raises(CheckpointError, match="a folder"):
+    with pytest.raises(CheckpointError, match="is a directory"):
         load_checkpoint(tmp_path)
 
 
