@@ -147,9 +147,8 @@ def _arrive(asset: Asset, source: Source, kept: Path) -> None:
             Path(f"{kept}.sha256").write_text(f"{sha256_of(arrived)}\n", encoding="utf-8")
         asset.local(work, kept) if asset.local else arrived.replace(kept)
     except AssetError as error:
-        if expected == source.sha256:
-            raise
-        raise AssetError(f"{error} (noted in {kept}.sha256: remove it to take this)") from error
+        noted = f" (noted in {kept}.sha256: remove it to take this)"
+        raise AssetError(f"{error}{noted if expected != source.sha256 else ''}") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)  # with what an earlier process left that was killed
 

@@ -32,9 +32,6 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def to(self, device: str | torch.device) -> "Split":
-        return Split(self.images.to(device), self.labels.to(device))
-
 
 @dataclass(frozen=True)
 class Dataset:
@@ -46,7 +43,9 @@ class Dataset:
     test: Split
 
     def to(self, device: str | torch.device) -> "Dataset":
-        return Dataset(self.name, self.train.to(device), self.val.to(device), self.test.to(device))
+        splits = self.train, self.val, self.test
+        moved = (Split(s.images.to(device), s.labels.to(device)) for s in splits)
+        return Dataset(self.name, *moved)
 
 
 def normalise(images: Tensor) -> Tensor:

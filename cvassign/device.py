@@ -95,12 +95,10 @@ def should_compile(device: torch.device, steps: int) -> bool:
 def keep_freed_memory() -> None:
     """Lets glibc keep what a training step frees for the next one. By default large tensors go back
     to the system and are mapped anew page by page: a tenth of the time and more."""
-    try:
+    with suppress(AttributeError, OSError, TypeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return  # another C library
-    mallopt(-4, 0)  # M_MMAP_MAX: nothing is mapped by itself
-    mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the heap does not shrink
+        mallopt(-4, 0)  # M_MMAP_MAX: nothing is mapped by itself
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the heap does not shrink
 
 
 def cores() -> int:

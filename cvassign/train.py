@@ -23,7 +23,7 @@ from cvassign.capture import captured, compile_layers
 from cvassign.data import Dataset, Split, fingerprint, normalise
 from cvassign.device import autocast, keep_freed_memory, should_compile
 from cvassign.files import load_checkpoint, replacing
-from cvassign.optim import OPTIMIZERS, build_optimizers, lr_factor, set_rate
+from cvassign.optim import build_optimizers, lr_factor, set_rate
 from cvassign.progress import bar
 from cvassign.vit import VisionTransformer, ViTConfig, check_whole_numbers
 
@@ -54,8 +54,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_whole_numbers(self)
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"optimizer must be one of {OPTIMIZERS}, got {self.optimizer!r}")
+        if self.optimizer not in ("adamw", "muon"):
+            raise ValueError(f"optimizer must be adamw or muon, got {self.optimizer!r}")
         for name in ("learning_rate", "clip_norm", "lambda_share"):
             if not 0 < getattr(self, name) < math.inf:  # false for NaN too
                 raise ValueError(f"{name} must be above 0 and finite, got {getattr(self, name)}")

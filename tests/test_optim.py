@@ -19,25 +19,17 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_orthogonalise_does_not_depend_on_scale_nor_on_the_rest_of_the_stack():
-    stack = torch.randn(3, 8, 12, generator=seeded(0))
+@pytest.mark.parametrize("bf16", (True, False))
+def test_orthogonalise_depends_neither_on_scale_nor_on_the_rest_of_the_stack(bf16, monkeypatch):
+    monkeypatch.setattr(optim, "use_bf16", lambda device: bf16)
+    stack = torch.randn(4, 48, 96, generator=seeded(0))
     got = orthogonalise(stack)
+    assert got.dtype == (torch.bfloat16 if bf16 else torch.float32)
+    values = torch.linalg.svdvals(got.float())
+    assert 0.65 < values.min() and values.max() < 1.25  # five steps come no nearer to one
     torch.testing.assert_close(orthogonalise(stack * 2.0**10), got, rtol=0, atol=0.02)
     torch.testing.assert_close(orthogonalise(stack[1:2])[0], got[1])
     assert torch.isfinite(orthogonalise(torch.zeros(1, 4, 4))).all()  # no gradient, no NaN
-
-
-def test_newton_schulz_is_the_same_in_bf16_and_in_fp32(monkeypatch):
-    """Within Muon's own tolerance: five steps leave singular values between 0.7 and 1.2."""
-    stack, got = torch.randn(4, 48, 96, generator=seeded(0)), {}
-    for dtype in (torch.bfloat16, torch.float32):
-        monkeypatch.setattr(optim, "use_bf16", lambda _, dtype=dtype: dtype == torch.bfloat16)
-        got[dtype] = orthogonalise(stack)
-        assert got[dtype].dtype == dtype
-        values = torch.linalg.svdvals(got[dtype].float())
-        assert 0.65 < values.min() and values.max() < 1.25
-    low, full = got.values()
-    assert (low - full).square().mean().sqrt() < 0.03 * full.square().mean().sqrt()
 
 
 @pytest.mark.parametrize("bf16", (True, False))
