@@ -248,9 +248,8 @@ def colour_jitter(images: Tensor, generator: Generator) -> Tensor:
 
 
 def turn_hue(images: Tensor, turn: Tensor) -> Tensor:
-    """Adds turn (B,), a share of the colour circle, to the hue of images (B, 3, S, S) floats: in
-    HSV each channel is a trapezoid over the six sectors of the circle, between the pixel's largest
-    and its smallest value."""
+    """Adds turn (B,), a share of the colour circle, to the hue of images (B, 3, S, S) floats. In
+    HSV a channel over the circle's six sectors is a trapezoid between the pixel's extremes."""
     r, g, b = images.unbind(1)
     high = images.amax(1)
     chroma = high - images.amin(1)

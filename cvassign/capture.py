@@ -74,10 +74,7 @@ def captured(
     return replay
 
 
-def _tensors(model: nn.Module, optimizers: Sequence[Optimizer]) -> dict[tuple, Tensor]:
+def _tensors(model: nn.Module, optimizers: Sequence[Optimizer]) -> dict[object, Tensor]:
     """All tensors that a step changes, under keys that last."""
-    found = {("model", k): v for k, v in model.state_dict().items()}
-    for i, optimizer in enumerate(optimizers):
-        for p, state in optimizer.state.items():
-            found |= {(i, id(p), k): v for k, v in state.items()}
-    return found
+    states = [(id(p), s) for optimizer in optimizers for p, s in optimizer.state.items()]
+    return dict(model.state_dict()) | {(p, k): v for p, s in states for k, v in s.items()}

@@ -108,10 +108,8 @@ def load_cifar10() -> Dataset:
 
 @lru_cache(maxsize=1)
 def load_generated() -> Dataset:
-    """A small dataset of CIFAR-10's shape for the `smoke` preset: never a source of results.
-
-    A class is the angle of a grating; frequency, phase, colour and noise vary.
-    """
+    """A small dataset of CIFAR-10's shape for the `smoke` preset, no source of results. A class is
+    the angle of a grating; frequency, phase, colour and noise vary."""
     rng = np.random.default_rng(0)
     arrays = {}
     for split, n in (("train", 500), ("test", 200)):

@@ -21,11 +21,10 @@ COMPILE_FROM = (7, 0)  # what Triton, which makes the compiled kernels, needs
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """The device called `name`; without a name the first GPU that works, else the CPU.
+    """The device called `name`, or ValueError; without one the first GPU that works, else the CPU.
 
-    A GPU may be there and of no use: today's builds of PyTorch have no kernels for a P100. So each
-    is tried before it is taken. An Apple GPU ("mps") is used only when named. ValueError if the
-    named device cannot be used here.
+    Each is tried first: today's builds of PyTorch have no kernels for a P100. An Apple GPU ("mps")
+    is used only when named.
     """
     if not name:
         return _first_that_works()
@@ -65,8 +64,7 @@ def try_out(device: torch.device) -> None:
 
 
 def use_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bf16 itself, where it is faster than fp32: GPUs from Ampere
-    (`BF16_FROM`) on, and CPUs with AVX512 or AMX."""
+    """Whether bf16 is faster than fp32: on GPUs from Ampere on, and CPUs with AVX512 or AMX."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= BF16_FROM
     there = device.type == "cpu" and torch.backends.mkldnn.is_available()  # not on a Mac

@@ -15,10 +15,7 @@ import numpy as np
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name to write to, which takes the place of `path` when the block has ended well.
-
-    Renaming is atomic: a reader sees the old file or the new one, never half of one. What killed
-    writers left is cleared.
-    """
+    Renaming is atomic: a reader sees the old file or the new one. What killed writers left goes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for stale in path.parent.glob(f"{path.name}.*.tmp"):
         with suppress(ValueError, OSError):  # not one of ours, or its process is somebody else's

@@ -34,11 +34,8 @@ HISTORY = "train_loss train_loss_tenths val_loss val_accuracy learning_rate seco
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a model is trained.
-
-    A step's rate counts the steps done with it: the first has one warm-up step's rate, not zero,
-    and the last, at the end of the cosine, zero.
-    """
+    """How a model is trained. The first step has one warm-up step's rate, not zero; the last, at
+    the end of the cosine, has zero."""
 
     epochs: int = 50  # passes over the training split
     batch_size: int = 256
@@ -172,8 +169,7 @@ class Trainer:
 
     @property
     def images_per_second(self) -> float:
-        """Training images a second, over all epochs but the first, which warms up, if it is not
-        the only one. The validation of each epoch is not counted."""
+        """In training, not validation; the first epoch, which warms up, counts only if alone."""
         seconds = self.history["seconds"][1:] or self.history["seconds"]
         return self.steps * self.config.batch_size / (sum(seconds) / len(seconds))
 
