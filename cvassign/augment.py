@@ -1,20 +1,17 @@
 # LLM-assisted: prompts P1, P8, P15, see report.md
 """CIFAR-10 augmentation of whole batches on the device, drawn anew for every image.
 
-torchvision has RandAugment, but its class draws ONE operation and ONE
-magnitude for all images of a tensor. Per image it would need a loop, 45,000 calls an epoch. Here
-the operations, magnitudes and semantics are torchvision's (the tests hold each one equal to it)
-and a batch is a fixed number of tensor operations: no loop, no transfer between host and device.
-
-Fourteen operations would mean fourteen versions of each image. But they are of three kinds, so
-every image goes through three steps, of which all but its own do nothing:
+torchvision's RandAugment draws ONE operation and magnitude for all images of a tensor, and an image
+at a time it would be called 45,000 times an epoch. Here a batch is a fixed number of tensor
+operations, without a loop or a transfer between host and device; tests hold each one equal to
+torchvision's. There are fourteen, but of three kinds, so every image goes through three steps, of
+which all but its own do nothing:
 
     warp      shear, translate, rotate: each output pixel fetches a source pixel
     blend     colour, sharpness: a step away from the grey, or from the smoothed, image
     look up   the rest maps grey level to grey level: a table of 256 entries per image and channel
 
-All randomness comes from the generator that is passed in, so a resumed run repeats itself.
-B batch, S image side, K classes.
+All randomness comes from the generator that is passed in. B batch, S image side, K classes.
 """
 
 import re
@@ -49,7 +46,7 @@ class Augmentation:
 
     parts: dict[str, tuple[float, ...]]  # name -> arguments; applied in the order of NAMES
 
-    def pixels(self, images: Tensor, generator: Generator | None = None) -> Tensor:
+    def pixels(self, images: Tensor, generator: Generator) -> Tensor:
         """Crop, flip, colour jitter and RandAugment: (B, 3, S, S) uint8 -> same."""
         if images.dtype != torch.uint8 or images.shape[1:] != (3, SIZE, SIZE):
             got = f"{images.dtype} of shape {tuple(images.shape)}"
@@ -64,13 +61,26 @@ class Augmentation:
                 images = random_op(images, generator, m)
         return images
 
-    def mix(
-        self, images: Tensor, targets: Tensor, generator: Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """CutMix of images (B, 3, S, S) and of soft targets (B, K)."""
+    def mix(self, images: Tensor, targets: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        """CutMix (arXiv 1905.04899): pastes a box of another image into a share of the images.
+
+        Its area is drawn from Beta(1, 1) as in the paper, which is uniform. Targets (B, K), whose
+        rows sum to 1, are weighted by what is left of the image (B, C, S, S) outside the box,
+        clipped at the border.
+        """
         if "cutmix" not in self.parts:
             return images, targets
-        return cutmix(images, targets, *self.parts["cutmix"], generator)
+        B, S, device = len(images), images.shape[-1], images.device
+        u = torch.rand(5, B, device=device, generator=generator)
+        partner, kept, mixed = u[0].argsort(), u[1], u[2] < self.parts["cutmix"][0]
+        side = S * (1 - kept).sqrt()
+        start = (S * u[3:] - side / 2).round()[..., None]  # (2, B, 1): top, left
+        i = torch.arange(S, device=device)
+        rows, columns = (i >= start) & (i < start + side.round()[:, None])  # (B, S) each
+        pasted = (mixed[:, None, None] & rows[:, :, None] & columns[:, None])[:, None]
+        own = (~pasted).float().mean((1, 2, 3))[:, None]  # (B, 1)
+        images = torch.where(pasted, images[partner], images)
+        return images, torch.lerp(targets[partner], targets, own.to(targets.dtype))
 
 
 def build_augmentation(spec: str) -> Augmentation:
@@ -94,7 +104,7 @@ def build_augmentation(spec: str) -> Augmentation:
     return Augmentation(parts)
 
 
-def crop_flip(images: Tensor, crop: bool, flip: bool, generator: Generator | None) -> Tensor:
+def crop_flip(images: Tensor, crop: bool, flip: bool, generator: Generator) -> Tensor:
     """Random crop of the zero-padded image and random mirroring, as one warp."""
     B, device = len(images), images.device
     matrix = torch.eye(2, 3, device=device).repeat(B, 1, 1)
@@ -106,11 +116,11 @@ def crop_flip(images: Tensor, crop: bool, flip: bool, generator: Generator | Non
     return warp(images, matrix)
 
 
-def _random_sign(B: int, device: torch.device, generator: Generator | None) -> Tensor:
+def _random_sign(B: int, device: torch.device, generator: Generator) -> Tensor:
     return torch.randint(2, (B,), device=device, generator=generator) * 2.0 - 1
 
 
-def random_op(images: Tensor, generator: Generator | None, level: int) -> Tensor:
+def random_op(images: Tensor, generator: Generator, level: int) -> Tensor:
     """One operation drawn per image, its magnitude number `level`, its sign drawn too."""
     B, device = len(images), images.device
     op = torch.randint(len(OPS), (B,), device=device, generator=generator)
@@ -152,8 +162,7 @@ def apply_op(images: Tensor, op: Tensor, magnitude: Tensor) -> Tensor:
     degenerate = torch.where(is_colour, grey(images), smooth(images))
     images = blend(images.float(), degenerate, amount("Color") + amount("Sharpness")).byte()
 
-    levels = images.flatten(2).long()  # (B, 3, S²), an index for the histogram and for the table
-    return look_up_tables(images, levels, op, magnitude).gather(2, levels).view_as(images)
+    return look_up(images, op, magnitude)
 
 
 def warp(images: Tensor, matrix: Tensor) -> Tensor:
@@ -188,17 +197,16 @@ def grey(images: Tensor) -> Tensor:
 def smooth(images: Tensor) -> Tensor:
     """3 x 3 filter with weights 1, in the middle 5, over 13; the outermost pixels stay. float32"""
     x = images.float()
-    inner = x[..., 1:-1, 1:-1]
-    rows = x[..., :-2, :] + x[..., 1:-1, :] + x[..., 2:, :]
-    box = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]  # sum of the nine
-    inner.copy_(((box + 4 * inner) / 13).round_())
+    inner, rows = x[..., 1:-1, 1:-1], x[..., :-2, :] + x[..., 1:-1, :] + x[..., 2:, :]
+    nine = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
+    inner.copy_(((nine + 4 * inner) / 13).round_())
     return x
 
 
-def look_up_tables(images: Tensor, levels: Tensor, op: Tensor, magnitude: Tensor) -> Tensor:
-    """Per image and channel the new value of each grey level, (B, 3, 256) uint8; `levels` are the
-    images as (B, 3, S²) int64. An operation that has no table gets Identity's."""
-    B = len(images)
+def look_up(images: Tensor, op: Tensor, magnitude: Tensor) -> Tensor:
+    """`apply_op` for the operations with a table, each pixel's new value by its grey level; an
+    image of any other operation stays."""
+    B, levels = len(images), images.flatten(2).long()  # (B, 3, S²), an index
     v = torch.arange(256, device=images.device, dtype=torch.float32)
     m = magnitude.view(B, 1, 1)
 
@@ -224,10 +232,11 @@ def look_up_tables(images: Tensor, levels: Tensor, op: Tensor, magnitude: Tensor
     }
     first = OPS.index("Identity")
     tables = torch.stack([tables[n].clamp(0, 255).byte().expand(B, 3, 256) for n in OPS[first:]])
-    return tables[(op - first).clamp(min=0), torch.arange(B, device=op.device)]
+    own = tables[(op - first).clamp(min=0), torch.arange(B, device=op.device)]  # (B, 3, 256)
+    return own.gather(2, levels).view_as(images)
 
 
-def colour_jitter(images: Tensor, generator: Generator | None) -> Tensor:
+def colour_jitter(images: Tensor, generator: Generator) -> Tensor:
     """Brightness, contrast and saturation by a factor in [0.6, 1.4], hue by a tenth of a turn, in
     this order, which torchvision also shuffles."""
     u = torch.rand(4, len(images), device=images.device, generator=generator) * 2 - 1
@@ -239,9 +248,8 @@ def colour_jitter(images: Tensor, generator: Generator | None) -> Tensor:
 
 
 def turn_hue(images: Tensor, turn: Tensor) -> Tensor:
-    """Adds turn (B,), a share of the colour circle, to the hue of images (B, 3, S, S) floats: in
-    HSV each channel is a trapezoid over the six sectors of the circle, between the pixel's largest
-    and its smallest value."""
+    """Adds turn (B,), a share of the colour circle, to the hue of images (B, 3, S, S) floats. In
+    HSV a channel over the circle's six sectors is a trapezoid between the pixel's extremes."""
     r, g, b = images.unbind(1)
     high = images.amax(1)
     chroma = high - images.amin(1)
@@ -250,31 +258,3 @@ def turn_hue(images: Tensor, turn: Tensor) -> Tensor:
     hue = torch.where(high == r, (g - b) / c, hue) + 6 * turn.view(-1, 1, 1)  # in sixths
     sector = torch.stack([(hue + k) % 6 for k in (5, 3, 1)], 1)  # (B, 3, S, S) for r, g, b
     return high[:, None] - chroma[:, None] * torch.minimum(sector, 4 - sector).clamp(0, 1)
-
-
-def boxes(top: Tensor, left: Tensor, height: Tensor, width: Tensor, S: int) -> Tensor:
-    """True inside each image's rectangle: four (B,) in pixels -> (B, 1, S, S)."""
-    i = torch.arange(S, device=top.device)
-    top, left, height, width = (x[:, None] for x in (top, left, height, width))
-    rows = (i >= top) & (i < top + height)  # (B, S)
-    columns = (i >= left) & (i < left + width)
-    return (rows[:, :, None] & columns[:, None, :])[:, None]
-
-
-def cutmix(
-    images: Tensor, targets: Tensor, share: float, generator: Generator | None
-) -> tuple[Tensor, Tensor]:
-    """Pastes a box of another image into a share of the images (arXiv 1905.04899).
-
-    Its area is drawn from Beta(1, 1) as in the paper, which is uniform. Targets (B, K), whose rows
-    sum to 1, are weighted by what is left of the image outside the box, clipped at the border.
-    """
-    B, S = len(images), images.shape[-1]
-    u = torch.rand(5, B, device=images.device, generator=generator)
-    partner, kept, mixed = u[0].argsort(), u[1], (u[2] < share).view(B, 1, 1, 1)
-    side = S * (1 - kept).sqrt()
-    top, left = (S * u[3] - side / 2).round(), (S * u[4] - side / 2).round()
-    pasted = boxes(top, left, side.round(), side.round(), S) & mixed  # (B, 1, S, S)
-    own = (~pasted).float().mean((1, 2, 3))[:, None]  # (B, 1)
-    images = torch.where(pasted, images[partner], images)
-    return images, torch.lerp(targets[partner], targets, own.to(targets.dtype))

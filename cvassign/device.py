@@ -2,12 +2,13 @@
 """What machine this is: the device to compute on, and what that device is good at."""
 
 import ctypes
-import math
 import os
 import platform
+import re
 import shutil
 import sys
 import sysconfig
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -20,19 +21,17 @@ COMPILE_FROM = (7, 0)  # what Triton, which makes the compiled kernels, needs
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """The device called `name`; without a name the first GPU that works, else the CPU.
+    """The device called `name`, or ValueError; without one the first GPU that works, else the CPU.
 
-    A GPU may be there and of no use: today's builds of PyTorch have no kernels for a P100. So each
-    is tried before it is taken. An Apple GPU ("mps") is used only when named. ValueError if the
-    named device cannot be used here.
+    Each is tried first: today's builds of PyTorch have no kernels for a P100. An Apple GPU ("mps")
+    is used only when named.
     """
     if not name:
         return _first_that_works()
     try:
-        device = torch.device(name)
-        try_out(device)
+        try_out(device := torch.device(name))
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        why = f"cannot be used here ({_first_line(error)})"
+        why = f"cannot be used here ({first_line(error)})"
         other = "choose 'cpu', or 'cuda' where there is a GPU"
         raise ValueError(f"device {name!r} {why}; {other}") from error
     return device
@@ -42,21 +41,21 @@ def pick_device(name: str | None = None) -> torch.device:
 def _first_that_works() -> torch.device:
     for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         try:
-            try_out(torch.device("cuda", i))
-            return torch.device("cuda", i)
+            try_out(device := torch.device("cuda", i))
+            return device
         except Exception as error:  # drivers have errors of many classes
-            gpu = torch.cuda.get_device_name(i)
-            print(f"GPU {i} ({gpu}) is not used: {_first_line(error)}", file=sys.stderr)
+            gpu = f"GPU {i} ({torch.cuda.get_device_name(i)})"
+            print(f"{gpu} is not used: {first_line(error)}", file=sys.stderr)
     return torch.device("cpu")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def try_out(device: torch.device) -> None:
     """A convolution and a matrix product, forward and backward; raises what the device raises."""
-    image = torch.ones(2, 3, 8, 8, device=device, requires_grad=True)
+    image = torch.ones(2, 3, 8, 8, device=device)
     kernel = torch.ones(4, 3, 4, 4, device=device, requires_grad=True)
     tokens = F.conv2d(image, kernel, stride=4).flatten(2)  # (2, 4, 4)
     (tokens @ tokens.mT).sum().backward()
@@ -65,8 +64,7 @@ def try_out(device: torch.device) -> None:
 
 
 def use_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bf16 itself, where it is faster than fp32: GPUs from Ampere
-    (`BF16_FROM`) on, and CPUs with AVX512 or AMX."""
+    """Whether bf16 is faster than fp32: on GPUs from Ampere on, and CPUs with AVX512 or AMX."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= BF16_FROM
     there = device.type == "cpu" and torch.backends.mkldnn.is_available()  # not on a Mac
@@ -84,26 +82,21 @@ def should_compile(device: torch.device, steps: int) -> bool:
     Its kernels are built with the machine's C compiler (C++ on a CPU) and Python's headers. On a
     CPU without bf16 a step is no faster for it.
     """
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) < COMPILE_FROM:
-        return False
-    if device.type == "cpu" and not use_bf16(device):
-        return False
-    compilers = ("cc", "gcc", "clang") if device.type == "cuda" else ("g++",)
+    on_gpu = device.type == "cuda"
+    able = torch.cuda.get_device_capability(device) >= COMPILE_FROM if on_gpu else use_bf16(device)
+    compilers = ("cc", "gcc", "clang") if on_gpu else ("g++",)
     headers = Path(sysconfig.get_path("include"), "Python.h").exists()
-    able = headers and any(map(shutil.which, compilers))
-    return able and steps >= COMPILE_STEPS.get(device.type, math.inf)
+    able = able and headers and any(map(shutil.which, compilers))
+    return able and steps >= COMPILE_STEPS[device.type]
 
 
 def keep_freed_memory() -> None:
-    """Lets glibc keep what a training step frees for the next one, which asks for the same. By
-    default large tensors go back to the system at once and are mapped anew page by page: a hundred
-    thousand page faults a step of the reference model, a tenth of the time and more."""
-    try:
+    """Lets glibc keep what a training step frees for the next one. By default large tensors go back
+    to the system and are mapped anew page by page: a tenth of the time and more."""
+    with suppress(AttributeError, OSError, TypeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return  # another C library
-    mallopt(-4, 0)  # M_MMAP_MAX: nothing is mapped by itself
-    mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the heap does not shrink
+        mallopt(-4, 0)  # M_MMAP_MAX: nothing is mapped by itself
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: the heap does not shrink
 
 
 def cores() -> int:
@@ -119,14 +112,9 @@ def describe(device: torch.device) -> dict:
         name = torch.cuda.get_device_name(device)
         versions |= {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version())}
     else:
-        name = f"CPU, {_processor()}, {'with' if use_bf16(device) else 'without'} bf16"
+        name = platform.processor() or platform.machine()
+        with suppress(OSError, IndexError):  # Linux tells it, on most machines
+            about = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+            name = re.findall(r"model name\s*: (.*\S)", about)[0]
+        name = f"CPU, {name}, {'with' if use_bf16(device) else 'without'} bf16"
     return {"device": name, "threads": torch.get_num_threads(), "versions": versions}
-
-
-def _processor() -> str:
-    """The processor's name where the system tells it, else its kind."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(s.split(":", 1)[1].strip() for s in lines if s.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

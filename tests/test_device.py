@@ -14,54 +14,36 @@ import torch
 from cvassign import device
 from cvassign.device import pick_device, should_compile, use_bf16
 
-CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-
-
-@pytest.fixture
-def gpus(monkeypatch):
-    """Makes torch say that it has the named GPUs, of which some fail when they are used."""
-
-    def install(*names: str, broken: tuple[int, ...] = ()):
-        def try_out(where):
-            if where.index in broken:
-                raise RuntimeError("no kernel image is available\nmore of it")
-
-        device._first_that_works.cache_clear()
-        monkeypatch.setattr(device, "try_out", try_out)
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(names))
-        monkeypatch.setattr(torch.cuda, "device_count", lambda: len(names))
-        monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: names[i])
-
-    yield install
-    device._first_that_works.cache_clear()
+CPU, CUDA, MPS = map(torch.device, ("cpu", "cuda", "mps"))
 
 
 @pytest.mark.parametrize(
-    "names, broken, taken",
+    "gpus, broken, taken",
     (
-        ("", (), "cpu"),
-        ("P100", (0,), "cpu"),
-        ("A100 A100", (), "cuda:0"),
-        ("P100 T4", (0,), "cuda:1"),
+        ("", None, "cpu"),
+        ("P100", 0, "cpu"),
+        ("A100 A100", None, "cuda:0"),
+        ("P100 T4", 0, "cuda:1"),
     ),
 )
-def test_the_first_gpu_that_works_is_taken(gpus, names, broken, taken):
-    gpus(*names.split(), broken=broken)
-    assert pick_device() == torch.device(taken) == pick_device()
+def test_the_first_gpu_that_works_is_taken(gpus, broken, taken, monkeypatch, capsys):
+    """An Apple GPU only when named. One that fails is named once, in a line with the reason."""
 
+    def try_out(where):
+        if where.type == "cuda" and where.index == broken:
+            raise RuntimeError("no kernel image is available\nmore of it")
 
-def test_a_gpu_that_fails_is_named_in_one_line_with_the_reason_once(gpus, capsys):
-    gpus("Tesla P100", broken=(0,))
-    assert [pick_device() for _ in range(2)] == [CPU, CPU]
-    assert capsys.readouterr().err == (
-        "GPU 0 (Tesla P100) is not used: no kernel image is available\n"
-    )
-
-
-def test_an_apple_gpu_is_used_only_when_named(gpus, monkeypatch):
-    gpus()
+    gpus = gpus.split()
+    monkeypatch.setattr(device, "try_out", try_out)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(gpus))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(gpus))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: gpus[i])
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert pick_device() == CPU and pick_device("mps") == torch.device("mps")
+    device._first_that_works.cache_clear()
+    assert pick_device() == torch.device(taken) == pick_device() and pick_device("mps") == MPS
+    device._first_that_works.cache_clear()
+    line = "GPU 0 (P100) is not used: no kernel image is available\n"
+    assert capsys.readouterr().err == ("" if broken is None else line)
 
 
 @pytest.mark.parametrize("name", ("gpu", "tpu", "cuda:99", "nonsense"))
@@ -95,10 +77,11 @@ def test_bf16_from_ampere_on_and_compiled_kernels_from_volta_on(
 def test_bf16_on_a_cpu_that_multiplies_it(monkeypatch, able):
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: able)
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
-    assert use_bf16(CPU) is able and not use_bf16(torch.device("mps"))
+    assert use_bf16(CPU) is able and not use_bf16(MPS)
 
 
 def test_should_compile_for_long_runs_with_a_compiler(monkeypatch):
+    assert not should_compile(MPS, 10**6)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda where: (9, 0))
     monkeypatch.setattr(device, "use_bf16", lambda where: True)
     monkeypatch.setattr(Path, "exists", lambda path: path.name == "Python.h")
@@ -107,11 +90,10 @@ def test_should_compile_for_long_runs_with_a_compiler(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: f"bin/{name}")
     assert should_compile(CPU, 3000) and not should_compile(CPU, 2999)
     assert should_compile(CUDA, 500) and not should_compile(CUDA, 499)
-    assert not should_compile(torch.device("mps"), 10**6)
     monkeypatch.setattr(device, "use_bf16", lambda where: where.type == "cuda")
     assert should_compile(CUDA, 500) and not should_compile(CPU, 10**6)
     monkeypatch.setattr(Path, "exists", lambda path: False)
-    assert not should_compile(CPU, 3000) and not should_compile(CUDA, 500)
+    assert not should_compile(CUDA, 500)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
@@ -121,27 +103,24 @@ def test_memory_that_a_step_frees_is_kept():
 import numpy as np, resource
 from cvassign.device import keep_freed_memory
 keep_freed_memory()
-faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for turn in range(20):
-    before = faults() if turn == 5 else before if turn > 5 else 0
+    if turn == 5:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     arrays = [np.ones(1 << 20) for _ in range(4)]
     del arrays
-print(faults() - before)"""
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"""
     options = dict(capture_output=True, text=True, cwd=Path(__file__).parents[1])
     done = subprocess.run([sys.executable, "-c", program], **options)
     assert int(done.stdout) < 2000, done.stderr
 
 
-def test_cores_are_those_that_this_process_may_use(monkeypatch):
+def test_a_machine_is_described_by_its_processor_and_the_cores_that_are_ours(monkeypatch):
+    found = device.describe(CPU)
+    assert found["device"].startswith("CPU, ") and found["device"].endswith("bf16")
+    assert found["threads"] == torch.get_num_threads()
+    assert found["versions"]["torch"] == torch.__version__
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5}, raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     assert device.cores() == 2
     monkeypatch.delattr(os, "sched_getaffinity")
     assert device.cores() == 64
-
-
-def test_a_machine_is_described_by_its_processor():
-    found = device.describe(CPU)
-    assert found["device"].startswith("CPU, ") and found["device"].endswith("bf16")
-    assert found["threads"] == torch.get_num_threads()
-    assert found["versions"]["torch"] == torch.__version__

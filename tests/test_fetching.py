@@ -4,6 +4,7 @@
 import hashlib
 import io
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 
 import nbformat
@@ -15,24 +16,14 @@ from cvassign import fetching
 from cvassign.fetching import AssetError, Source, download
 
 PACKAGE = Source("npm", "w@1.0.0", hashlib.sha256(b"package").hexdigest(), 95_000_000)
-NPM = (
-    "assert sys.argv[1:] == ['pack', '--silent', 'w@1.0.0']\n"
-    "pathlib.Path('w-1.0.0.tgz').write_bytes(b'package')"
-)
+NPM = """
+assert sys.argv[1:] == ['pack', '--silent', 'w@1.0.0']
+pathlib.Path('w-1.0.0.tgz').write_bytes(b'package')"""
 
 
 @pytest.fixture
 def source(server) -> Source:
-    sha256 = hashlib.sha256(server.content).hexdigest()
-    return Source("url", f"{server.address}/w.pth", sha256)
-
-
-@pytest.fixture
-def quiet(capsys, monkeypatch):
-    """Nothing is printed where nobody looks, not by pooch either."""
-    monkeypatch.setattr(pooch.get_logger().handlers[0], "stream", sys.stderr)
-    yield
-    assert capsys.readouterr() == ("", "")
+    return Source("url", f"{server.address}/w.pth", hashlib.sha256(server.content).hexdigest())
 
 
 @pytest.mark.parametrize(
@@ -44,16 +35,17 @@ def quiet(capsys, monkeypatch):
         ({"lost": True}, 1, "404"),
     ),
 )
-def test_a_download_is_whole_or_refused(fault, asked, message, server, source, tmp_path, quiet):
+def test_a_download_is_whole_or_refused(
+    fault, asked, message, server, source, tmp_path, capsys, monkeypatch
+):
+    """And nothing is printed where nobody looks, not by pooch either."""
+    monkeypatch.setattr(pooch.get_logger().handlers[0], "stream", sys.stderr)
     vars(server).update(fault)
-    if message is None:
+    with pytest.raises(AssetError, match=message) if message else nullcontext():
         for _ in range(2):  # what is there is not asked for again
             download(source, tmp_path / "w.pth")
-            assert (tmp_path / "w.pth").read_bytes() == server.content
-    else:
-        with pytest.raises(AssetError, match=message):
-            download(source, tmp_path / "w.pth")
-    assert len(server.asked) == asked and len(list(tmp_path.iterdir())) == (message is None)
+    assert len(server.asked) == asked and capsys.readouterr() == ("", "")
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == ([] if message else [server.content])
 
 
 def test_names_are_left_to_a_proxy(server, source, tmp_path, monkeypatch):
@@ -90,12 +82,9 @@ def test_npm_is_called_as_configured_and_checked(name, programs, tmp_path, monke
 def test_pip_is_this_pythons_or_another(name, before, programs, tmp_path, monkeypatch):
     wheel = Source("pip", "w==1.0", PACKAGE.sha256)
     monkeypatch.setattr(fetching, "find_spec", lambda _: name == "python")
-    programs(
-        name,
-        f"assert sys.argv[1:] == {before} + ['download', '--no-deps', "
-        "'--only-binary=:all:', '--quiet', '--dest=.', 'w==1.0']\n"
-        "pathlib.Path('w-1.0-py3-none-any.whl').write_bytes(b'package')",
-    )
+    options = "download --no-deps --only-binary=:all: --quiet --dest=. w==1.0".split()
+    check = f"assert sys.argv[1:] == {before + options}\n"
+    programs(name, f"{check}pathlib.Path('w-1.0-py3-none-any.whl').write_bytes(b'package')")
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bin/python"))
     download(wheel, tmp_path / "w.whl")
     assert (tmp_path / "w.whl").read_bytes() == b"package"
