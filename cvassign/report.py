@@ -53,7 +53,11 @@ def texts() -> list[Path]:
 
 @cache
 def _rows(experiment: str, model: str) -> dict[str, list[Result]]:
-    return by_label(load_all(experiment_runs(experiment, model, "full")))
+    """The results of an experiment's rows, of the reference recipe with all its seeds."""
+    rows = by_label(load_all(experiment_runs(experiment, model, "full")))
+    reference = load_all(experiment_runs("reference", model, "full"))
+    same = {label for label, group in rows.items() if group[0].run.name == reference[0].run.name}
+    return {label: reference if label in same else group for label, group in rows.items()}
 
 
 def _values(experiment: str, model: str, *label_field: str) -> tuple[list[float], str]:
