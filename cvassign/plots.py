@@ -270,7 +270,7 @@ def robustness_difference(gaps: dict, severities: Sequence[int], title: str = ""
     for ax, noise in zip(axes, (True, False)):
         names = [name for name in gaps if name != "clean" and ("noise" in name) == noise]
         ax.axhline(0, color="0.4", lw=0.8)
-        errorbars(ax, severities[:1], gaps["clean"], "black", ls="", label="clean images")
+        errorbars(ax, severities[:1], gaps["clean"], "0.5", ls="", label="clean images")
         for i, name in enumerate(names):
             x = np.array(severities[1:]) + 0.12 * (i - (len(names) - 1) / 2)
             errorbars(ax, x, gaps[name], COLOURS[i + 3 * (not noise)], label=name)

@@ -93,7 +93,7 @@ def rates_by_style(styles: dict[str, dict], models: list[str]) -> Figure:
     labels = [f"{name.replace('_', ' ')} (n = {s['n']})" for name, s in styles.items()]
     ax.set_yticks(range(len(styles)), labels)
     ax.set(xlabel="own class in the top five [%]", xlim=(0, 101), ylim=(len(styles) - 0.5, -0.9))
-    ax.text(103, -0.8, "difference (95 % over photos)", fontsize=8)
+    ax.text(103, -0.8, "second − first, points (95 %)", fontsize=8)
     return legend_below(fig)
 
 

@@ -58,14 +58,16 @@ def compared(model, pictures: list[gallery.Picture], low: Sequence[str] = LOW) -
 
 def table(found: dict, pictures: list[gallery.Picture]) -> list[dict[str, str]]:
     """A row a picture of `compared`: fp32's first answer, its probability in each precision, and
-    the largest change among all classes."""
+    the largest change among all classes, alone and beside the first answer's lead."""
     rows, names = [], imagenet.class_names()
     for i, p in enumerate(pictures):
         row = {"picture": p.class_name, "answer": names[found["top"][i][0]]}
         row["fp32"] = f"{found['fp32'][i][0]:.5f}"
         for low in (name for name in LOW if name in found):
             row[low] = f"{found[low]['top'][i][0]:.5f}"
-            row[f"largest |Δp|, {low}"] = f"{found[low]['largest'][i]:.1e}"
+            largest, (first, second) = found[low]["largest"][i], found["fp32"][i][:2]
+            row[f"largest |Δp|, {low}"] = f"{largest:.1e}"
+            row[f"first − second / |Δp|, {low}"] = f"{(first - second) / largest:.0f}"
         rows.append(row)
     return rows
 
