@@ -30,7 +30,6 @@ OPS = (
     "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Color", "Sharpness",
     "Identity", "Brightness", "Contrast", "Posterize", "Solarize", "AutoContrast", "Equalize",
 )  # fmt: skip
-SIGNED = OPS[:7] + ("Brightness", "Contrast")  # magnitude is negated for every other image
 
 # What a spec may name, in the order in which it is applied: how its arguments are written, and what
 # they are if left out.
@@ -55,19 +54,15 @@ class Augmentation:
             images = crop_flip(images, "crop" in self.parts, "flip" in self.parts, generator)
         if "jitter" in self.parts:
             images = colour_jitter(images, generator)
-        if "randaugment" in self.parts:
-            n, m = self.parts["randaugment"]
-            for _ in range(n):
-                images = random_op(images, generator, m)
+        n, m = self.parts.get("randaugment", (0, 0))
+        for _ in range(n):
+            images = random_op(images, generator, m)
         return images
 
     def mix(self, images: Tensor, targets: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        """CutMix (arXiv 1905.04899): pastes a box of another image into a share of the images.
-
-        Its area is drawn from Beta(1, 1) as in the paper, which is uniform. Targets (B, K), whose
-        rows sum to 1, are weighted by what is left of the image (B, C, S, S) outside the box,
-        clipped at the border.
-        """
+        """CutMix (arXiv 1905.04899): pastes a box of another image into a share of (B, C, S, S).
+        Its area is drawn from Beta(1, 1) as in the paper, which is uniform. Targets (B, K) are
+        weighted by what is left of the image outside the box, clipped at the border."""
         if "cutmix" not in self.parts:
             return images, targets
         B, S, device = len(images), images.shape[-1], images.device
@@ -84,11 +79,8 @@ class Augmentation:
 
 
 def build_augmentation(spec: str) -> Augmentation:
-    """Reads names joined by "+", such as "crop+flip+randaugment(2,9)+cutmix(0.5)".
-
-    randaugment(n, m) applies n operations of magnitude m in 0..30; cutmix(p) takes a share p of the
-    images. ValueError lists what is known.
-    """
+    """Reads names joined by "+", such as "crop+flip+randaugment(2,9)+cutmix(0.5)": n operations of
+    magnitude m, and a share p of the images. ValueError lists what is known."""
     parts = {}
     for term in spec.replace(" ", "").split("+"):
         name = term.partition("(")[0]
@@ -124,22 +116,20 @@ def random_op(images: Tensor, generator: Generator, level: int) -> Tensor:
     """One operation drawn per image, its magnitude number `level`, its sign drawn too."""
     B, device = len(images), images.device
     op = torch.randint(len(OPS), (B,), device=device, generator=generator)
-    magnitudes, signed = magnitude_table(device)
-    sign = torch.where(signed[op], _random_sign(B, device, generator), 1.0)
-    return apply_op(images, op, magnitudes[op, level] * sign)
+    sign = _random_sign(B, device, generator)
+    return apply_op(images, op, magnitude_table(device)[op, level] * sign)
 
 
 @lru_cache
-def magnitude_table(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Magnitudes (14, 31) of each operation and which are signed (14,), as torchvision's."""
+def magnitude_table(device: torch.device) -> Tensor:
+    """Magnitudes (14, 31) of each operation, as torchvision's."""
     upper = dict.fromkeys(("Brightness", "Color", "Contrast", "Sharpness"), 0.9) | {"Rotate": 30.0}
     upper |= dict.fromkeys(("TranslateX", "TranslateY"), 150 / 331 * SIZE)  # pixels
     upper |= dict.fromkeys(("ShearX", "ShearY"), 0.3)
     rows = {op: torch.linspace(0, upper.get(op, 0.0), BINS) for op in OPS}
     rows["Posterize"] = (8 - torch.arange(BINS) / ((BINS - 1) / 4)).round()  # bits that stay
     rows["Solarize"] = torch.linspace(1, 0, BINS)  # grey levels from here on are inverted
-    signed = torch.tensor([op in SIGNED for op in OPS])
-    return torch.stack([rows[op] for op in OPS]).to(device), signed.to(device)
+    return torch.stack([rows[op] for op in OPS]).to(device)
 
 
 def apply_op(images: Tensor, op: Tensor, magnitude: Tensor) -> Tensor:
@@ -166,11 +156,9 @@ def apply_op(images: Tensor, op: Tensor, magnitude: Tensor) -> Tensor:
 
 
 def warp(images: Tensor, matrix: Tensor) -> Tensor:
-    """Output pixel p is source pixel A p + t, rounded to the nearest; outside the image it is 0.
-
-    Of images (B, 3, S, S) uint8; the matrix (B, 2, 3) has rows for x and y of [A | t], in pixels, 0
-    at the image's centre.
-    """
+    """Output pixel p of images (B, 3, S, S) uint8 is source pixel A p + t, rounded to the nearest;
+    outside the image it is 0. The matrix (B, 2, 3) has rows for x and y of [A | t], in pixels, 0 at
+    the image's centre."""
     S = images.shape[-1]
     p = torch.arange(S, device=images.device) - (S - 1) / 2  # (S,) pixel positions
     m = matrix[..., None, None]  # (B, 2, 3, 1, 1)
@@ -225,14 +213,14 @@ def look_up(images: Tensor, op: Tensor, magnitude: Tensor) -> Tensor:
         "Identity": v,
         "Brightness": v + m * v,
         "Contrast": v + m * (v - mean),
-        "Posterize": v - v % 2 ** (8 - m).clamp(min=0),
-        "Solarize": torch.where(v >= 255 * m, 255 - v, v),
+        "Posterize": v - v % 2 ** (8 - m.abs()),  # this and the next know no sign
+        "Solarize": torch.where(v >= 255 * m.abs(), 255 - v, v),
         "AutoContrast": torch.where(high > low, stretched, v),
         "Equalize": torch.where(step > 0, equalised, v),
-    }
-    first = OPS.index("Identity")
-    tables = torch.stack([tables[n].clamp(0, 255).byte().expand(B, 3, 256) for n in OPS[first:]])
-    own = tables[(op - first).clamp(min=0), torch.arange(B, device=op.device)]  # (B, 3, 256)
+    }  # as in OPS
+    tables = torch.stack([t.clamp(0, 255).byte().expand(B, 3, 256) for t in tables.values()])
+    number = (op - OPS.index("Identity")).clamp(min=0)
+    own = tables[number, torch.arange(B, device=op.device)]  # (B, 3, 256)
     return own.gather(2, levels).view_as(images)
 
 
