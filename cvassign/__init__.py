@@ -9,9 +9,8 @@ if sys.version_info < (3, 11):  # noqa: UP036
     sys.exit(f"cvassign needs Python 3.11 or newer, this is {sys.version.split()[0]}")
 
 # Before torch is imported: how often GNU OpenMP's waiting threads look for work before they sleep.
-# By default some hundred thousand times: where another process wants the cores, training drops to a
-# fifth. Never loses a fifth on a free machine, as waking takes longer than some operations. This
-# bridges the gap from one to the next.
+# By default so often that training drops to a fifth where another process wants the cores; never
+# would lose a fifth on a free machine. This bridges the gap from one operation to the next.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 # A terminal or a pipe of another encoding shows λ as an escape; printing it never ends a program.

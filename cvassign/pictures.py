@@ -8,12 +8,10 @@ from PIL import Image, ImageOps
 
 
 def open_rgb(image: Image.Image | Path | str) -> Image.Image:
-    """A picture in RGB: turned as its EXIF says, transparent parts on white, the first frame.
-
-    What has an `image` stands for that: the gallery's pictures, which may be windows of a file.
-    16-bit greys are divided by 256; 12-bit ones, other integers and floats have no depth that a
-    file tells, so they are stretched over their own range; ValueError if they are not finite.
-    """
+    """A picture in RGB: turned as its EXIF says, transparent parts on white, the first frame. What
+    has an `image` stands for that: the gallery's pictures, which may be windows of a file. 16-bit
+    greys are divided by 256; 12-bit ones, other integers and floats have no depth that a file
+    tells, so they are stretched over their own range; ValueError if they are not finite."""
     image = getattr(image, "image", image)
     if not isinstance(image, Image.Image):
         with Image.open(image) as opened:

@@ -149,7 +149,7 @@ def test_the_table_is_complete_and_listed(cache, capsys):
         for source in asset.sources:
             assert f"{name}: " in listed and source.ref in listed
             if source.kind == "url":  # who follows the message finds what is looked for
-                assert asset.local or Path(source.ref).name == asset.file, name
+                assert asset.forms or Path(source.ref).name == asset.file, name
             if source.sha256 is None:
                 assert source.ref.startswith("https://dl.fbaipublicfiles.com/dino/"), name
             else:
