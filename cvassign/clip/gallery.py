@@ -1,11 +1,8 @@
 # LLM-assisted: prompts P3, P4, P9, P12, P14, P15, see report.md
 """Labelled pictures in many styles, and the rule that picks 3.1.4's examples.
 
-The project carries openly licensed ones (`gallery/`); CVASSIGN_DATA may name more, and
-
-    python -m cvassign.clip.gallery get
-
-downloads one photo of each of ImageNet's classes into the cache.
+The project carries openly licensed ones (`gallery/`); CVASSIGN_DATA may name more, and `python -m
+cvassign.clip.gallery get` downloads one photo of each of ImageNet's classes into the cache.
 """
 
 import csv
@@ -79,13 +76,12 @@ class Picture:
 
 
 def more() -> list[Picture]:
-    """What `images` in the folder that CVASSIGN_DATA names has beside the project's own gallery:
-    counted apart, since no committed figure may depend on it."""
+    """What `images` in the folder that CVASSIGN_DATA names has beside the project's own gallery, by
+    file name: counted apart, since no committed figure may depend on it."""
     folder = (assets.named("CVASSIGN_DATA") or BUNDLED) / "images"
     if not (folder / "manifest.csv").exists():
         return []
     own = {p.path.relative_to(BUNDLED).with_suffix("") for p in read(BUNDLED)}
-    # the same name is the same picture
     return [p for p in read(folder) if p.path.relative_to(folder).with_suffix("") not in own]
 
 
@@ -145,19 +141,15 @@ def rates(groups: dict[str, list[Picture]], models: list) -> dict[str, dict[str,
 
 
 def by_style(pictures: list[Picture], first: Tensor, second: Tensor) -> dict[str, dict]:
-    """Two models' hits (n,), style by style, the best of the second first.
-
-    Returns:
-        {style: {"n": pictures, "rates": [%, %], "difference": second minus first, a
-        `stats.Difference` over photos: five close-ups of one are no five samples}}.
-    """
+    """Two models' hits (n,) as {style: {"n": pictures, "rates": [%, %], "difference":
+    `stats.Difference`}}, the style best for the second first. The difference, second minus first,
+    is over photos: five close-ups of one are no five samples."""
     out = {}
     for style in {p.style for p in pictures}:
         mine = [i for i, p in enumerate(pictures) if p.style == style]
         pair, photos = (first[mine], second[mine]), [str(pictures[i].path) for i in mine]
-        rates = [100 * hit.double().mean().item() for hit in pair]
-        difference = stats.clustered_bootstrap(*pair, photos, "photos")
-        out[style] = {"n": len(mine), "rates": rates, "difference": difference}
+        out[style] = {"n": len(mine), "rates": [100 * hit.double().mean().item() for hit in pair]}
+        out[style]["difference"] = stats.clustered_bootstrap(*pair, photos, "photos")
     return dict(sorted(out.items(), key=lambda item: (-item[1]["rates"][1], item[0])))
 
 
@@ -167,16 +159,10 @@ def select(
     """The assignment's pick, among the pictures that may be shown: classes with two that only the
     first model gets in its top-5 and one that only the second gets.
 
-    Whole photos go before renditions, these before close-ups (`Picture.source_order`), and classes
-    whose two are whole pictures before others.
-
-    Args:
-        first, second: (n,) bool, the models' hits.
-        per_branch: classes of one branch at most; every branch gives one before any gives two.
-
-    Returns:
-        {class index: ([picture, picture], picture)}; fewer than `n_classes` when there are no more.
-        The two are of different photos, and of different styles where the class has such.
+    The models' hits are (n,) bool. Whole photos go before renditions, these before close-ups
+    (`Picture.source_order`), and classes whose two are whole pictures before others. The two are of
+    different photos, and of different styles where the class has such. Every branch gives one class
+    before any gives two, and `per_branch` at most; fewer than `n_classes` when there are no more.
     """
     only_first, only_second = defaultdict(list), defaultdict(list)
     scored = zip(pictures, first.tolist(), second.tolist())
@@ -212,20 +198,18 @@ def contest(pictures: list[Picture], first, second) -> dict[int, tuple[list[Pict
 def get(folder: Path | None = None) -> list[Path]:
     """Downloads one photo of each class (`SAMPLES`) that is not here yet, verified by its SHA-256.
     AssetError when some cannot be had; the others are kept."""
-    folder, rows = folder or assets.cache_dir() / SAMPLES.stem, _rows(SAMPLES)
-
-    def one(row: dict) -> None:
+    folder, photos = folder or assets.cache_dir() / SAMPLES.stem, []
+    for row in _rows(SAMPLES):
         source = fetching.Source("url", f"{ADDRESS}/{row['file']}", row["sha256"])
-        fetching.download(source, folder / row["file"])
-
-    one(rows[0])  # without a network all would fail, one after another
+        photos.append((source, folder / row["file"]))
+    fetching.download(*photos[0])  # without a network all would fail, one after another
     with ThreadPoolExecutor(8) as pool:  # each waits for the network
-        tasks = bar("photos", iterable=[pool.submit(one, row) for row in rows])
+        tasks = bar("photos", iterable=[pool.submit(fetching.download, *photo) for photo in photos])
         errors = [error for task in tasks if (error := task.exception())]
     if errors:
-        what = f"{len(errors)} of {len(rows)} photos cannot be had, the first: {errors[0]}"
+        what = f"{len(errors)} of {len(photos)} photos cannot be had, the first: {errors[0]}"
         raise assets.AssetError(f"{what}; run the command again to go on")
-    return [folder / row["file"] for row in rows]
+    return [file for _, file in photos]
 
 
 def samples(fetch: bool = False) -> list[Picture]:

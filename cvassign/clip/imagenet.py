@@ -8,7 +8,7 @@ ResNet-50: "Deep Residual Learning for Image Recognition" (arXiv 1512.03385); th
 import json
 import math
 import tarfile
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from cvassign import assets
-from cvassign.clip import kept
+from cvassign.clip.kept import PROBE, Kept, pixels
 from cvassign.files import load_checkpoint
 from cvassign.pictures import open_rgb
 
@@ -57,15 +57,12 @@ def class_names() -> list[str]:
 
 @lru_cache
 def paths(wnid: str) -> tuple[tuple[str, ...], ...]:
-    """Every path from the root ("entity") down to the synset, as wnids, shortest first.
-
-    WordNet is no tree: a synset can have several hypernyms, and so several paths.
-    """
+    """Every path from the root ("entity") down to the synset, as wnids, shortest first: WordNet is
+    no tree, a synset can have several hypernyms."""
     if wnid not in synsets():
         raise KeyError(f"expected one of the {len(synsets())} stored wnids, got {wnid!r}")
-    above = synsets()[wnid].hypernyms
-    found = [p + (wnid,) for parent in above for p in paths(parent)] if above else [(wnid,)]
-    return tuple(sorted(found, key=lambda p: (len(p), p)))
+    found = [(*p, wnid) for parent in synsets()[wnid].hypernyms for p in paths(parent)]
+    return tuple(sorted(found or [(wnid,)], key=lambda p: (len(p), p)))
 
 
 # Branches that most people would name; the first that lies on a path of the class counts. Vehicles
@@ -77,7 +74,6 @@ BRANCHES = (
 )  # fmt: skip
 
 
-@lru_cache
 def branch(wnid: str) -> str:
     """The class's branch of the hierarchy: one of `BRANCHES`, or "other"."""
     names = {lemma for path in paths(wnid) for w in path for lemma in synsets()[w].lemmas}
@@ -87,8 +83,7 @@ def branch(wnid: str) -> str:
 def lowest_common_hypernyms(a: str, b: str) -> list[str]:
     """The synsets above (or at) both of which no other one lies below, the farthest from the root
     first: several, as WordNet is no tree."""
-    above_a, above_b = ({w for p in paths(x) for w in p} for x in (a, b))
-    common = above_a & above_b
+    common = set().union(*paths(a)) & set().union(*paths(b))
     higher = {w for c in common for path in paths(c) for w in path[:-1]}
     return sorted(common - higher, key=lambda w: (-len(paths(w)[0]), w))
 
@@ -100,14 +95,12 @@ class Classifier:
     name: str  # which weights these are, for every table and figure
     model: nn.Module  # (B, 3, 224, 224) -> logits (B, 1000), in eval mode
     preprocess: nn.Module  # PIL image -> (3, 224, 224)
-    _: KW_ONLY
     cache: Path | None = None  # folder where the logits of pictures are kept; None: nowhere
     progress: bool = False  # show a bar
 
     @cached_property
-    def _kept(self) -> kept.Kept:
-        name = f"pictures {self.name}"
-        return kept.Kept(self._logits, kept.pixels, kept.PROBE, self.cache, name, self.progress)
+    def _kept(self) -> Kept:
+        return Kept(self._logits, pixels, PROBE, self.cache, f"pictures {self.name}", self.progress)
 
     @torch.inference_mode()
     def _logits(self, images: list) -> Tensor:
@@ -193,8 +186,7 @@ def from_keras(path: Path | str) -> Classifier:
     model.fc.bias.copy_(keras.pop("fc1000/bias"))
     if keras:
         raise ValueError(f"{path}: tensors that ResNet-50 has no place for: {sorted(keras)[:5]}")
-    mean = tuple(m / 255 for m in (123.68, 116.779, 103.939))
-    transform = preprocessing(mean, (1 / 255,) * 3)
+    transform = preprocessing(tuple(m / 255 for m in (123.68, 116.779, 103.939)), (1 / 255,) * 3)
     return Classifier("Keras ResNet-50 (ImageNet)", model.eval(), transform)
 
 

@@ -1,8 +1,6 @@
 # LLM-assisted: prompts P12, P15, see report.md
-"""What an encoder said, kept by content: no picture and no class name is encoded twice.
-
-On two CPU cores a thousand pictures take minutes. The next kernel finds them in the cache.
-"""
+"""What an encoder said, kept by content: no picture and no class name is encoded twice. On two CPU
+cores a thousand pictures take minutes; the next kernel finds them in the cache."""
 
 import hashlib
 import re
@@ -43,11 +41,8 @@ class Kept:
 
     def __call__(self, things: Sequence, text: str, at_once: int) -> Tensor:
         """The things' vectors (n, E); `encode` gets `at_once`, under a bar that says `text`."""
-        if self.folder is None:
-            keys, known = range(len(things)), {}
-        else:
-            keys = [hashlib.sha256(self.content(t)).hexdigest() for t in things]
-            known = self._known
+        keys = [hashlib.sha256(self.content(t)).hexdigest() for t in things]
+        known = {} if self.folder is None else self._known
         new = list({k: t for k, t in zip(keys, things) if k not in known}.items())
         try:
             with bar(text, self.progress and len(new) > at_once, total=len(new)) as done:
@@ -61,17 +56,12 @@ class Kept:
         return torch.stack([known[k] for k in keys])
 
     @cached_property
-    def _known(self) -> dict[str, Tensor]:
-        return self._read()
-
-    @cached_property
     def _probed(self) -> Tensor:
         return self.encode([self.probe])[0]
 
     @property
     def _file(self) -> Path:
-        slug = re.sub(r"[^\w.]+", "-", self.name).strip("-")
-        return Path(self.folder) / f"{slug}.safetensors"
+        return Path(self.folder, re.sub(r"[^\w.]+", "-", self.name).strip("-") + ".safetensors")
 
     def _read(self) -> dict[str, Tensor]:
         mine = self._probed
@@ -80,6 +70,8 @@ class Kept:
             return held if (held.pop("probe") - mine).norm() <= SAME * mine.norm() else {}
         except (OSError, SafetensorError, KeyError, RuntimeError):  # none, damaged, another's
             return {}
+
+    _known = cached_property(_read)
 
     def _write(self) -> None:
         known = self._read() | self._known  # another process may have written since

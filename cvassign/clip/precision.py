@@ -17,7 +17,6 @@ import time
 from collections import Counter
 from functools import partial
 from itertools import accumulate
-from operator import itemgetter
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -34,15 +33,13 @@ from cvassign.files import replacing
 @contextlib.contextmanager
 def numerics(precision: str):
     """TensorFloat-32 on for "tf32", off for all others; restored on the way out."""
-    switches = [torch.backends.cudnn.conv, torch.backends.cuda.matmul]
-    before = [s.fp32_precision for s in switches]
+    conv, matmul = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    before = conv.fp32_precision, matmul.fp32_precision
     try:
-        for s in switches:
-            s.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+        conv.fp32_precision = matmul.fp32_precision = "tf32" if precision == "tf32" else "ieee"
         yield
     finally:
-        for s, value in zip(switches, before):
-            s.fp32_precision = value
+        conv.fp32_precision, matmul.fp32_precision = before
 
 
 @torch.inference_mode()
@@ -54,9 +51,6 @@ def time_forward(
     A GPU works asynchronously: the clock may only be read after `synchronize`. After `limit_s`
     seconds no further run starts, once three are timed: half precision on a CPU without
     instructions for it is emulated, forty times slower.
-
-    Returns:
-        `runs` (how many were timed), `mean_ms`, `std_ms` (n - 1) and `runs_ms`, one each.
     """
     if runs < 2:
         raise ValueError(f"runs must be at least 2, got {runs}")
@@ -77,12 +71,9 @@ def time_forward(
 
 
 def compare(reference: Tensor, other: Tensor, top: int = 5) -> dict:
-    """How far `other` (B, K) is from `reference` (B, K): logits, embeddings or probabilities.
-
-    Returns:
-        `max_abs`, `relative` (L2 norm of the difference over the reference's, over the batch),
-        `max_rank_change` (of the reference's `top` entries of an image).
-    """
+    """How far vectors or logits `other` (B, K) are from `reference` (B, K): `max_abs`, `relative`
+    (L2 norm of the difference over the reference's, over the batch), `max_rank_change` (of the
+    reference's `top` entries of an image)."""
     a, b = reference.detach().double().cpu(), other.detach().double().cpu()
     rank_a, rank_b = (x.argsort(dim=-1, descending=True, stable=True) for x in (a, b))
     position = rank_b.argsort(-1).gather(-1, rank_a[:, :top])  # where the top entries went (B, k)
@@ -96,13 +87,9 @@ def compare(reference: Tensor, other: Tensor, top: int = 5) -> dict:
 @torch.inference_mode()
 def error_by_layer(reference: nn.Module, other: nn.Module, batch: Tensor) -> list[dict]:
     """Where in the network the difference grows: two encoders on one batch (B, 3, H, W), each in
-    its own type.
-
-    Returns:
-        One entry for each child and each block of a stage, in the order of the forward pass:
-        `layer`, `relative` (L2 norm of the difference over the reference's), `max_value` (largest
-        magnitude in the reference: fp16 ends at 65,504).
-    """
+    its own type. For each child and each block of a stage, in the order of the forward pass, one
+    {"layer", "relative": L2 norm of the difference over the reference's, "max_value": largest
+    magnitude in the reference}; fp16 ends at 65,504."""
 
     def keep(outputs: dict, name: str, _module, _inputs, out: Tensor) -> None:
         outputs[name] = out.clone()  # the in-place ReLU after it would overwrite the tensor
@@ -132,14 +119,9 @@ def weight_bytes(encoder: nn.Module) -> dict[str, int]:
 
 @torch.inference_mode()
 def memory(encoder: nn.Module, batch: Tensor) -> dict:
-    """Memory of one forward pass, by the allocator's own counters and by the profiler.
-
-    Returns:
-        Bytes: `weights` (by type), `input`, `output`; `activation_peak` and `workspace_peak` (each
-        category's own maximum) and `peak` (of their sum, with weights and input), by `timeline`;
-        on a GPU also `allocated_before`, `peak_allocated`, `peak_reserved` (by the allocator) and
-        `nvidia_smi` (this process and the device, as it prints it).
-    """
+    """Memory of one forward pass in bytes: by `timeline` each category's own maximum
+    (`activation_peak`, `workspace_peak`) and that of their sum with weights and input (`peak`); on
+    a GPU also the allocator's own counters, and `nvidia_smi` as it prints it."""
     out = {"batch_size": len(batch), "weights": weight_bytes(encoder), "input": batch.nbytes}
     if batch.is_cuda:
         encoder(batch)  # the libraries' handles and workspaces exist before the measurement
@@ -167,9 +149,7 @@ def timeline(encoder: nn.Module, batch: Tensor) -> dict:
     What an operator allocates and frees before it returns was *workspace* (cuDNN's buffers for a
     convolution); what outlives it is an *activation*. Weights and input exist before the pass.
     Buffers that a CPU library allocates for itself, past PyTorch's allocator, are not seen.
-
-    Returns:
-        `ms` (T times); bytes: `weights`, `input`, and T values of `activations` and `workspace`.
+    Returned are bytes, of `activations` and `workspace` one value for each of the times `ms`.
     """
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * batch.is_cuda
     encoder(batch)
@@ -183,28 +163,20 @@ def timeline(encoder: nn.Module, batch: Tensor) -> dict:
         events = json.loads(file.read_text(encoding="utf-8"))["traceEvents"]
     del output  # alive until here: its memory is an activation to the end
 
-    operators = sorted((e["ts"], e["ts"] + e["dur"]) for e in events if e.get("cat") == "cpu_op")
-    outermost = [(-1.0, -1.0)]
-    for start, end in operators:
-        if start >= outermost[-1][1]:  # an operator inside another starts before its end
-            outermost.append((start, end))
+    operators = [(e["ts"], e["ts"] + e["dur"]) for e in events if e.get("cat") == "cpu_op"]
     kind = int(batch.is_cuda)  # the profiler's numbers of the device types
     args = [(e["ts"], e["args"]) for e in events if e.get("name") == "[memory]"]
     of_kind = ((ts, a["Bytes"], a["Addr"]) for ts, a in args if a.get("Device Type") == kind)
-    changes = sorted(of_kind, key=itemgetter(0))
+    changes = sorted(of_kind, key=lambda change: change[0])
 
-    def operator_at(ts: float) -> int:
-        return next((i for i, (a, b) in enumerate(outermost) if a <= ts <= b), -1)
-
-    category, alive = {}, {}  # of changes; of addresses: where they were allocated
+    category, alive = {}, {}  # of changes; of addresses: the change that allocated them
     for i, (ts, size, address) in enumerate(changes):
         if size > 0:
-            alive[address], category[i] = (i, operator_at(ts)), "activations"
+            alive[address], category[i] = i, "activations"
         elif address in alive:  # else it was allocated before the profiler started
-            born, operator = alive.pop(address)
-            category[i] = "activations"
-            if operator == operator_at(ts) != -1:
-                category[born] = category[i] = "workspace"
+            born = alive.pop(address)
+            inside = any(start <= changes[born][0] and ts <= end for start, end in operators)
+            category[born] = category[i] = "workspace" if inside else "activations"
     out = {"weights": sum(weight_bytes(encoder).values()), "input": batch.nbytes}
     out["ms"] = [0.0] + [round((changes[i][0] - changes[0][0]) / 1000, 3) for i in category]
     for name in ("activations", "workspace"):
@@ -244,11 +216,8 @@ def memory_table(precisions: dict[str, dict]) -> dict[str, dict[str, str]]:
 def measure(
     encoder: nn.Module, batch: Tensor, batch_sizes: list[int], runs: int = 100, limit_s: float = 60
 ) -> dict:
-    """All measurements of this module for one encoder.
-
-    Args:
-        encoder: in fp32, on the CPU: the device's memory is to hold the measured copy alone.
-        batch: (B, 3, H, W) fp32 example images; other batch sizes repeat them.
+    """All measurements of an encoder in fp32 on the CPU, as the device's memory is to hold the copy
+    that is measured alone; `batch` (B, 3, H, W), fp32, is repeated to each batch size.
 
     Returns:
         {precision: {"time": [one `time_forward` a batch size], "memory": [one `memory` a batch
@@ -256,17 +225,14 @@ def measure(
         `error_by_layer`}} or {precision: {"error": text}} where the device cannot run it.
     """
     out, reference = {}, None
-    for precision in PRECISIONS:
-        if precision == "tf32" and not batch.is_cuda:
-            continue  # tensor cores are a GPU's
+    for precision in PRECISIONS if batch.is_cuda else ("fp32", *DTYPES):  # TF32 is a GPU's
         entry = out[precision] = {"time": [], "memory": []}
         try:
             model = convert(encoder, precision).to(batch.device)
             dtype = DTYPES.get(precision, torch.float32)
             with numerics(precision), torch.inference_mode():
                 result = model(batch.to(dtype))
-            if precision == "fp32":
-                reference = result
+            reference = result if precision == "fp32" else reference
             if reference is None:
                 raise RuntimeError("nothing to compare with: fp32 did not run")
             entry["output"] = compare(reference, result)
@@ -287,14 +253,13 @@ def measure(
         finally:
             encoder.cpu()  # also after an error, else the next precision has less memory
         model = images = None
-        if batch.is_cuda:
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()  # does nothing without a GPU
     return out
 
 
 def image_encoder(file: str | None) -> tuple[nn.Module, str]:
-    """CLIP's RN50 image encoder and the words for its weights: OpenAI's archive or a state dict, of
-    the whole or of this tower, else ValueError; None for random weights."""
+    """CLIP's RN50 image encoder, and words for its weights: from OpenAI's archive or a state dict,
+    of the whole or of this tower (else ValueError), or at random."""
     if not file:
         torch.manual_seed(0)
         return rn50().visual, "random initialisation, seed 0"
@@ -316,8 +281,7 @@ def main(arguments: list[str] | None = None) -> Path:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch-sizes", default="1,16,64", help="by commas, ascending")
     parser.add_argument("--runs", type=int, default=100, help="timed runs, at least 2")
-    limit = "seconds for the timed runs of one precision and batch size"
-    parser.add_argument("--limit", type=float, default=60, help=limit)
+    parser.add_argument("--limit", type=float, default=60, help="seconds of timing a batch size")
     parser.add_argument("--clip-weights", help="OpenAI's RN50.pt or a state dict of it")
     args = parser.parse_args(arguments)
     try:

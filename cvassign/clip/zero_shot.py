@@ -62,12 +62,10 @@ class OpenClip:
         return self.model.logit_scale.exp().item()
 
     @torch.inference_mode()
-    def encode_image(self, images: list, batch_size: int = 16) -> Tensor:
-        """Pictures or their files to (n, E)."""
-        parts = (images[i : i + batch_size] for i in range(0, len(images), batch_size))
-        batches = (imagenet.stack(part, self.preprocess, self.model.visual) for part in parts)
-        found = [self.model.encode_image(batch).float().cpu() for batch in batches]
-        return F.normalize(torch.cat(found), dim=-1)
+    def encode_image(self, images: list) -> Tensor:
+        """Pictures or their files, a batch, to (n, E)."""
+        batch = imagenet.stack(images, self.preprocess, self.model.visual)
+        return F.normalize(self.model.encode_image(batch).float().cpu(), dim=-1)
 
     @torch.inference_mode()
     def encode_text(self, texts: list[str], batch_size: int = 64) -> Tensor:
@@ -92,8 +90,7 @@ class OpenClip:
 
     def to(self, precision: str) -> "OpenClip":
         """The same encoder in another of `PRECISIONS`, as a copy."""
-        name = f"{self.name}, {precision}"
-        return replace(self, name=name, model=convert(self.model, precision))
+        return replace(self, name=f"{self.name}, {precision}", model=convert(self.model, precision))
 
 
 def rn50() -> nn.Module:
@@ -107,9 +104,7 @@ def load(path: Path | str | None = None, precision: str = "fp32", device: str = 
     open_clip; without a path from the file that CVASSIGN_CLIP names, else the asset "clip-rn50",
     else by open_clip's own download, which knows a mirror.
 
-    Raises:
-        assets.AssetError: when no file is named and the weights cannot be had.
-        ValueError: when the file is missing, neither of these, or of another architecture.
+    AssetError when the weights cannot be had; ValueError for a file that is missing or no such one.
     """
     path = path or assets.named("CVASSIGN_CLIP")
     model, file = rn50(), Path(path or _published())
@@ -151,8 +146,7 @@ def read_state(file: Path) -> dict[str, Tensor]:
     if file.suffix == ".safetensors":
         return load_file(file)
     try:
-        with warnings.catch_warnings():  # OpenAI's form is older than today's torch
-            warnings.filterwarnings("ignore", "`torch.jit.load` is deprecated", FutureWarning)
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # an old form
             state = dict(torch.jit.load(file, map_location="cpu").state_dict())
     except RuntimeError:  # no TorchScript archive
         state = load_checkpoint(file)
@@ -210,19 +204,18 @@ class ZeroShot:
 PARTS = ("stem", "layer1", "layer2", "layer3", "layer4", "head")
 
 
-def _by_part(amounts: dict[str, int]) -> dict[str, int]:
-    """Amounts by the name of a child of an image encoder, summed to `PARTS` and "all"."""
-    heads = dict.fromkeys(("attnpool", "avgpool", "fc"), "head")
+def _by_part(model: nn.Module, amount) -> dict[str, int]:
+    """amount(name, module) of an image encoder's children, summed to `PARTS` and "all"."""
     count = dict.fromkeys(PARTS, 0)
-    for name, amount in amounts.items():
-        count[name if name in PARTS else heads.get(name, "stem")] += amount
+    for name, child in model.named_children():
+        other = "head" if name in ("attnpool", "fc") else "stem"
+        count[name if name in PARTS else other] += amount(name, child)
     return count | {"all": sum(count.values())}
 
 
 def parts(model: nn.Module) -> dict[str, int]:
     """Parameters by part of an image encoder, either of the two: `PARTS` and "all"."""
-    children = model.named_children()
-    return _by_part({name: sum(p.numel() for p in m.parameters()) for name, m in children})
+    return _by_part(model, lambda _, child: sum(p.numel() for p in child.parameters()))
 
 
 @torch.inference_mode()
@@ -231,5 +224,4 @@ def flops(model: nn.Module) -> dict[str, int]:
     with FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, 3, 224, 224))
     found, kind = counter.get_flop_counts(), type(model).__name__
-    names = (name for name, _ in model.named_children())
-    return _by_part({n: sum(found.get(f"{kind}.{n}", {}).values()) for n in names})
+    return _by_part(model, lambda name, _: sum(found.get(f"{kind}.{name}", {}).values()))
