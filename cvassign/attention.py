@@ -18,9 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Standard deviation with which the four lambda vectors start, from the authors' code
-# (microsoft/unilm, Diff-Transformer).
-LAMBDA_STD = 0.1
+LAMBDA_STD = 0.1  # of the λ vectors at the start, as in microsoft/unilm, Diff-Transformer
 
 
 def scaled_dot_product_attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,16 +98,11 @@ class MultiHeadDiffAttention(nn.Module):
 
     DiffAttn = (softmax(Q1 K1ᵀ/√d) - λ softmax(Q2 K2ᵀ/√d)) V, two maps a head and V of width 2d.
 
-    Convention: `num_heads` is the number H of the ViT that this module replaces. As in the
+    Convention: `num_heads` is the number H, even, of the ViT that this module replaces. As in the
     authors' code the head size d = D / H stays and the number of heads is halved, so there are
     H / 2 differential heads, H softmax maps, and the same weights as in `MultiHeadAttention`
     but for 4 d numbers that make λ and 2 d of the norm. (timm instead takes H / 2 as its own
-    `num_heads`.) Images have no order in time: nothing is causal here.
-
-    Args:
-        embed_dim: D.
-        num_heads: H, even.
-        layer: l, counted from 1; sets λ_init.
+    `num_heads`.) `layer` is counted from 1. Images have no order in time: nothing is causal here.
     """
 
     def __init__(self, embed_dim: int, num_heads: int, layer: int):

@@ -30,8 +30,7 @@ def compile_layers(model: nn.Module, images: Tensor) -> None:
         with autocast(images.device):
             model.train()(images).float().sum().backward()
     except Exception as error:  # whatever a compiler, a linker or a temporary folder does
-        why = f"training goes on without torch.compile: {first_line(error)}"
-        warnings.warn(why, stacklevel=3)
+        warnings.warn(f"training goes on without torch.compile: {first_line(error)}", stacklevel=3)
         for layer in model.layers:
             layer._compiled_call_impl = None
     model.zero_grad(set_to_none=True)

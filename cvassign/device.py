@@ -21,19 +21,15 @@ COMPILE_FROM = (7, 0)  # what Triton, which makes the compiled kernels, needs
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """The device called `name`, or ValueError; without one the first GPU that works, else the CPU.
-
-    Each is tried first: today's builds of PyTorch have no kernels for a P100. An Apple GPU ("mps")
-    is used only when named.
-    """
+    """The device called `name`, or ValueError; without one the first GPU that works, else the CPU,
+    an Apple GPU only when named. Each is tried: today's PyTorch has no kernels for a P100."""
     if not name:
         return _first_that_works()
     try:
         try_out(device := torch.device(name))
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        why = f"cannot be used here ({first_line(error)})"
-        other = "choose 'cpu', or 'cuda' where there is a GPU"
-        raise ValueError(f"device {name!r} {why}; {other}") from error
+        why = f"({first_line(error)}); choose 'cpu', or 'cuda' where there is a GPU"
+        raise ValueError(f"device {name!r} cannot be used here {why}") from error
     return device
 
 
@@ -77,17 +73,15 @@ def autocast(device: torch.device) -> torch.autocast:
 
 
 def should_compile(device: torch.device, steps: int) -> bool:
-    """Whether torch.compile earns back its minute: on a run of some length, where it can work.
-
-    Its kernels are built with the machine's C compiler (C++ on a CPU) and Python's headers. On a
-    CPU without bf16 a step is no faster for it.
-    """
+    """Whether torch.compile earns back its minute: on a run of some length, where there are the C
+    compiler (C++ on a CPU) and Python's headers that build its kernels. On a CPU without bf16 a
+    step is no faster for it."""
     on_gpu = device.type == "cuda"
     able = torch.cuda.get_device_capability(device) >= COMPILE_FROM if on_gpu else use_bf16(device)
     compilers = ("cc", "gcc", "clang") if on_gpu else ("g++",)
     headers = Path(sysconfig.get_path("include"), "Python.h").exists()
-    able = able and headers and any(map(shutil.which, compilers))
-    return able and steps >= COMPILE_STEPS[device.type]
+    builds = headers and any(map(shutil.which, compilers))
+    return able and builds and steps >= COMPILE_STEPS[device.type]
 
 
 def keep_freed_memory() -> None:

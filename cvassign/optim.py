@@ -3,9 +3,8 @@
 
 Muon (Jordan et al. 2024; torch.optim.Muon) replaces the momentum of a weight matrix by the nearest
 orthogonal matrix, found by five Newton-Schulz steps, so that every direction moves at one speed.
-torch's own treats one matrix after the other, some thousand small kernels a step for a ViT, whose
-layers have matrices of equal shapes. Here they are stacked and orthogonalised together; a test
-holds the result equal to torch's.
+torch's own treats one matrix after the other, some thousand small kernels a step for a ViT. Here
+those of equal shapes are stacked and orthogonalised together; a test holds the result equal.
 """
 
 import math
@@ -40,8 +39,7 @@ class StackedMuon(Optimizer):
 
     As torch.optim.Muon(adjust_lr_fn="match_rms_adamw", nesterov=True), so that AdamW's learning
     rates fit. A group's `blocks` says into how many blocks of equally many rows its matrices are
-    cut: queries, keys and values lie in one matrix, and each is orthogonalised by itself. `lr` is
-    a number, or a tensor that is changed in place.
+    cut: queries, keys and values lie in one matrix, and each is orthogonalised by itself.
     """
 
     def __init__(self, params, lr: float | Tensor, weight_decay: float, momentum: float = 0.95):
@@ -51,25 +49,23 @@ class StackedMuon(Optimizer):
     @torch.no_grad()
     def step(self) -> None:
         for group in self.param_groups:
-            stacks = defaultdict(list)  # shape of one map -> [(parameter, its maps)]
+            stacks = defaultdict(list)  # shape -> [(parameter, its update)]
             params = [p for p in group["params"] if p.grad is not None]
             for p in params:
-                if not self.state[p]:
-                    self.state[p]["momentum"] = torch.zeros_like(p)
+                self.state[p] = self.state[p] or {"momentum": torch.zeros_like(p)}
             grads, momenta = [p.grad for p in params], [self.state[p]["momentum"] for p in params]
             torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
             updates = torch._foreach_lerp(grads, momenta, group["momentum"])  # Nesterov
             for p, update in zip(params, updates):
-                maps = update.view(group["blocks"], -1, p.size(1))
-                stacks[maps.shape[1:]].append((p, maps))
+                stacks[p.shape].append((p, update))
             torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-            for shape, items in stacks.items():
-                stack = orthogonalise(torch.cat([maps for _, maps in items]))
+            for (rows, columns), items in stacks.items():
+                equal, changes = zip(*items)
+                height = rows // group["blocks"]
+                stack = orthogonalise(torch.cat(changes).view(-1, height, columns)).float()
                 # An orthogonal matrix has entries of RMS 1/√(long side); AdamW's are about 0.2.
-                stack = stack.float() * (-group["lr"] * 0.2 * math.sqrt(max(shape)))
-                parts = stack.split([len(maps) for _, maps in items])
-                changes = [part.reshape(p.shape) for part, (p, _) in zip(parts, items)]
-                torch._foreach_add_([p for p, _ in items], changes)
+                stack = stack * (-group["lr"] * 0.2 * math.sqrt(max(height, columns)))
+                torch._foreach_add_(equal, stack.reshape(-1, columns).split(rows))
 
 
 def build_optimizers(
@@ -81,15 +77,14 @@ def build_optimizers(
     The rate is zero until `set_rate`, of which the λ vectors get `lambda_share`.
     """
     device = next(model.parameters()).device
-    maps = [m for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
-    matrices = {id(m.weight) for m in maps}
+    matrices = {m.weight for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d))}
     groups = defaultdict(list)  # (by Muon?, decay, share of the rate, blocks) -> parameters
     for path, p in model.named_parameters():
-        muon = name == "muon" and path.startswith("layers.") and id(p) in matrices
-        share = lambda_share if ".lambda_" in path and id(p) not in matrices else 1.0
+        muon = name == "muon" and path.startswith("layers.") and p in matrices
+        share = lambda_share if ".lambda_" in path and p not in matrices else 1.0
         # qkv is three square maps in one matrix (four in the second version of the Diff-ViT).
         blocks = p.size(0) // p.size(1) if path.endswith("qkv.weight") else 1
-        groups[muon, decay if id(p) in matrices else 0.0, share, blocks].append(p)
+        groups[muon, decay if p in matrices else 0.0, share, blocks].append(p)
 
     by_adamw, by_muon = [], []
     for (muon, own, share, blocks), params in groups.items():

@@ -52,20 +52,16 @@ def attention_rollout(
     what a token becomes is what it was. The text of the ViT's appendix D.8 leaves it out.
 
     The maps A1 - λA2 of differential attention are signed and their rows sum to 1 - λ. No paper
-    says how to roll them out. Two ways are offered: `normalise` divides each row by its sum and
-    keeps the sign, ½ I + ½ (A1 - λA2) / (1 - λ); `clamp` sets negative weights to zero in each
-    head and then divides by the sum. Where λ comes close to 1 or passes it, the first way divides
-    by nothing, or turns the sign round: such a layer is clamped, with a warning.
+    says how to roll them out. By default (`signed` "error") they are a ValueError; two ways are
+    offered: "normalise" divides each row by its sum and keeps the sign, ½ I + ½ (A1 - λA2) / (1 -
+    λ); "clamp" sets negative weights to zero in each head and then divides by the sum. Where λ
+    comes close to 1 or passes it, the first way divides by nothing, or turns the sign round: such
+    a layer is clamped, with a warning.
 
     Args:
-        attentions: (L, B, H, N+1, N+1), the first layer first.
+        attentions: (L, B, H, N+1, N+1), the first layer first; the rollout is (B, N+1, N+1), and
+            each of its rows sums to one.
         head_fusion: "mean" as in the paper, "max" or "min".
-        residual: add the identity.
-        signed: "normalise" or "clamp", see above; "error" is a ValueError if weights are negative
-            or their rows do not sum to one.
-
-    Returns:
-        (B, N+1, N+1); every row sums to one.
     """
     _check(attentions)
     if head_fusion not in HEAD_FUSIONS:
@@ -123,11 +119,9 @@ def rollout_map(rollout: Tensor) -> Tensor:
 
 
 def attention_entropy(attentions: Tensor) -> Tensor:
-    """Mean entropy of the rows in nats, by layer: (L, B, H, N+1, N+1) -> (L,).
-
-    0 if every token looks at one place, ln(N+1) if at all alike. A signed row has no entropy; for
-    it |A| / Σ|A| is taken, which for ordinary attention is A itself.
-    """
+    """Mean entropy of the rows in nats, by layer: (L, B, H, N+1, N+1) -> (L,); 0 if every token
+    looks at one place, ln(N+1) if at all alike. A signed row has no entropy; for it |A| / Σ|A| is
+    taken, which for ordinary attention is A itself."""
     _check(attentions)
     weights = attentions.float().abs()
     weights = weights / weights.sum(-1, keepdim=True)
@@ -148,14 +142,12 @@ def perturbation_curve(
     enter an empty one, in a map's order. In place of a patch is 0, the mean of normalised images.
 
     Args:
-        model: images (n, C, S, S) -> logits (n, classes); a module should be in evaluation mode.
-        images: (B, C, S, S), as the model wants them.
+        model: images (B, C, S, S) -> logits (B, classes); a module should be in evaluation mode.
         maps: (B, N) importance of each patch, N = g² and g a divisor of S.
-        steps: evaluate after this many equal steps; None after every patch.
+        steps: evaluate after so many equal steps; None after every patch.
 
     Returns:
-        share (K,) of the patches that were taken away or put in, from 0 to 1, and the
-        probability (B, K); K = steps + 1.
+        The share (K,) of the patches that had their turn, the probability (B, K); K = steps + 1.
     """
     (B, _, S, _), N = images.shape, maps.shape[-1]
     g = to_grid(maps).shape[-1]
@@ -165,8 +157,7 @@ def perturbation_curve(
     if not maps.isfinite().all():
         raise ValueError("expected finite maps, got NaN or infinity: their patches have no order")
     labels = torch.cat([model(part).argmax(1) for part in images.split(batch_size)])
-    steps = N if steps is None else steps
-    counts = torch.linspace(0, N, steps + 1, device=images.device).round()  # (K,)
+    counts = torch.linspace(0, N, (steps or N) + 1, device=images.device).round()  # (K,)
     # argsort of argsort is the rank: 0 for the most important patch.
     rank = maps.argsort(dim=1, descending=True, stable=True).argsort(dim=1)  # (B, N)
     probability = []
@@ -177,12 +168,10 @@ def perturbation_curve(
         kept = to_grid(first if insert else ~first).unsqueeze(1)  # (n, 1, g, g)
         kept = kept.repeat_interleave(S // g, 2).repeat_interleave(S // g, 3)  # (n, 1, S, S)
         logits = model(torch.where(kept, images[image], 0.0))
-        of_class = logits.float().softmax(1).gather(1, labels[image, None])
-        probability.append(of_class.squeeze(1))
+        probability.append(logits.float().softmax(1).gather(1, labels[image, None]))
     return counts / N, torch.cat(probability).view(B, -1)
 
 
 def random_maps(maps: Tensor, seed: int = 0) -> Tensor:
     """Maps of the same shape that rank the patches at random: the baseline of both scores."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.rand(maps.shape, generator=generator).to(maps.device)
+    return torch.rand(maps.shape, generator=torch.Generator().manual_seed(seed)).to(maps.device)

@@ -1,6 +1,5 @@
 # LLM-assisted: prompts P1, P2, P5, P7, P10, P15, P16, see report.md
-"""One training loop for every model of the project. The recipe is DeiT's (arXiv 2012.12877), made
-short.
+"""One training loop for every model of the project: DeiT's recipe (arXiv 2012.12877), made short.
 
 The state is written after every epoch, and every random number of an epoch comes from (seed,
 epoch): a run that is killed and resumed on as many threads ends with the weights of one that was
@@ -10,9 +9,8 @@ not (on a GPU as far as its kernels add in a fixed order).
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -66,8 +64,7 @@ class TrainConfig:
 def non_default(config) -> dict:
     """The fields of a dataclass that differ from their defaults: what a checkpoint is compared by,
     so that a field that comes or goes breaks no file."""
-    defaults = {f.name: f.default for f in fields(config)}
-    return {k: v for k, v in asdict(config).items() if v != defaults[k]}
+    return {f.name: v for f in fields(config) if (v := getattr(config, f.name)) != f.default}
 
 
 @torch.no_grad()
@@ -94,22 +91,15 @@ class Diverged(RuntimeError):
 
 
 class Trainer:
-    """Trains one model; `fit` runs the remaining epochs.
+    """Trains one model on the device of its data; `fit` runs the remaining epochs.
 
-    Args:
-        seed: of the initial weights and of every random choice in training.
-        data: the splits, on the device to train on.
-        checkpoint: file of the state after the last whole epoch; None keeps no state. ValueError
-            if it belongs to another configuration, seed or data.
+    `seed` is of the initial weights and of every random choice in training. `checkpoint` is the
+    Path of the state after the last whole epoch, None keeps no state; ValueError if it belongs to
+    another configuration, seed or data.
     """
 
     def __init__(
-        self,
-        model: ViTConfig,
-        config: TrainConfig,
-        seed: int,
-        data: Dataset,
-        checkpoint: Path | None = None,
+        self, model: ViTConfig, config: TrainConfig, seed: int, data: Dataset, checkpoint=None
     ):
         if (dtype := torch.get_default_dtype()) != torch.float32:  # would be stored as the same run
             raise ValueError(f"expected torch's default type to be float32, got {dtype}")
@@ -142,18 +132,14 @@ class Trainer:
         """Whole epochs done."""
         return len(self.history["train_loss"])
 
-    def fit(self, progress: bool = True, deadline: float | None = None) -> VisionTransformer:
-        """Trains to the last epoch and returns the model as it then is, never that of the best.
-
-        Raises:
-            TimeUp: if the next epoch would end after `deadline`, in `time.time()`'s seconds.
-            Diverged: if the loss is not finite.
-        """
+    def fit(self, progress: bool = True, deadline: float = math.inf) -> VisionTransformer:
+        """Trains to the last epoch and returns the model as it then is, never that of the best;
+        TimeUp if the next epoch would end after `deadline`, in `time.time()`'s seconds, Diverged
+        if the loss is not finite."""
         steps, done = self.config.epochs * self.steps, self.epoch * self.steps
         with bar("training", total=steps, initial=done, unit="step", show=progress) as shown:
             while self.epoch < self.config.epochs:
-                longest = max(self.history["seconds"][-3:], default=0)
-                if deadline is not None and time.time() + longest > deadline:
+                if time.time() + max(self.history["seconds"][-3:], default=0) > deadline:
                     raise TimeUp(f"{self.epoch} of {self.config.epochs} epochs are done")
                 start = time.perf_counter()
                 losses = self.train_epoch(shown.update)

@@ -10,7 +10,6 @@ from cvassign.attention import (
     MultiHeadAttention,
     MultiHeadDiffAttention,
     attention_weights,
-    head_size,
     use_sdpa,
 )
 
@@ -71,7 +70,6 @@ class DiffAttentionV2(nn.Module):
 
     def __init__(self, embed_dim: int, num_heads: int, layer: int):
         super().__init__()
-        head_size(embed_dim, num_heads)  # raises if the heads do not divide the embedding
         self.num_heads = num_heads
         self.qkv = nn.Linear(embed_dim, 4 * embed_dim)  # both queries, keys, values
         self.lambda_proj = nn.Linear(embed_dim, num_heads)

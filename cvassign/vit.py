@@ -105,9 +105,8 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Tensor, gates=None, return_attention: bool = False, keep=None):
         """(B, N, D) -> (B, N, D), and the attention weights if `return_attention`.
 
-        Args:
-            gates: (2, B, 1, 1), factors of the two residual branches (stochastic depth), or None.
-            keep: only so many tokens go on after the attention, None: all.
+        `gates` (2, B, 1, 1) are factors of the two residual branches (stochastic depth); only
+        `keep` tokens, or all, go on after the attention.
         """
         branch = self.attention(self.norm1(x), return_attention)
         branch, weights = branch if return_attention else (branch, None)
