@@ -7,6 +7,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -103,19 +104,18 @@ def test_two_who_ask_at_once_download_once(server, asset):
 def test_what_cannot_be_cached_ends_with_the_process(
     read_only, server, asset, monkeypatch, cache, capsys
 ):
-    path, real = asset(), tempfile.TemporaryFile
+    path = asset()
     if read_only:
         assets.fetch("weights")
-        monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir: real(dir=f"{dir}/none"))
-        assert assets.fetch("weights") == path and len(server.asked) == 1  # it needs no lock
+        monkeypatch.setattr(tempfile, "TemporaryFile", Mock(side_effect=PermissionError))
+        assert assets.fetch("weights") == path  # it needs no lock
         path.unlink()
-        server.asked.clear()
     else:
         monkeypatch.delenv("CVASSIGN_CACHE")
         monkeypatch.setenv("HOME", "/dev/null")
     other = assets.fetch("weights")
     assert other.read_bytes() == server.content and not other.is_relative_to(cache.parent)
-    assert assets.fetch("weights") == other and len(server.asked) == 1
+    assert assets.fetch("weights") == other and len(server.asked) == 1 + read_only
     with pytest.raises(SystemExit, match="1"):
         assets.main(["get", "weights"])
     assert "cannot be written: set CVASSIGN_CACHE" in capsys.readouterr().err

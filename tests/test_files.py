@@ -5,6 +5,7 @@ import importlib
 import os
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -20,44 +21,35 @@ def save_state(value: float, path: Path) -> None:
     Trainer._save(SimpleNamespace(checkpoint=path, model=model, **rest))
 
 
-# What writes a value, and the function that puts it onto the disk.
 WRITERS = {
-    "result": (lambda v, path: results.write_json({"a": v}, path), Path, "write_text"),
-    "checkpoint": (save_state, torch, "save"),
-    "weights": (lambda v, p: results.save_weights(torch.nn.PReLU(init=v), p), results, "save_file"),
+    "result": lambda value, path: results.write_json({"a": value}, path),
+    "checkpoint": save_state,
+    "weights": lambda value, path: results.save_weights(torch.nn.PReLU(init=value), path),
 }
 
 
-@pytest.mark.parametrize("write, of, name", WRITERS.values(), ids=WRITERS)
-def test_a_file_is_the_old_one_or_the_new_one(write, of, name, tmp_path, monkeypatch):
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_a_file_is_the_old_one_or_the_new_one(write, tmp_path, monkeypatch):
     """After a full disk, and for who reads the old one while the new one is written."""
-    path, real = tmp_path / "file", getattr(of, name)
-    write(1.0, path)
+    write(1.0, path := tmp_path / "file")
     before = path.read_bytes()
-
-    def full(*args, **kwargs):
-        real(*args, **kwargs)
-        (temporary,) = tmp_path.glob("*.tmp")
-        os.truncate(temporary, temporary.stat().st_size // 2)
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(of, name, full)
-        with pytest.raises(OSError, match="No space left"):
-            write(2.0, path)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(os, "replace", Mock(side_effect=OSError(28, "No space left on device")))
+        write(2.0, path)
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["file"]
     with path.open("rb") as old:
         write(2.0, path)
         assert old.read() == before != path.read_bytes()
 
 
-def test_what_a_killed_writer_left_is_cleared(tmp_path):
+def test_what_a_writer_leaves_that_fails_or_was_killed_is_cleared(tmp_path):
     dead, running = 2**22 - 7, os.getppid()  # the second may still write
     for owner in (dead, running, "notes"):
         (tmp_path / f"result.json.{owner}.tmp").write_bytes(b"half")
-    with replacing(tmp_path / "result.json") as temporary:
-        temporary.write_bytes(b"whole")
-    kept = {"result.json", f"result.json.{running}.tmp", "result.json.notes.tmp"}
+    with pytest.raises(OSError), replacing(tmp_path / "result.json") as temporary:
+        temporary.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+    kept = {f"result.json.{running}.tmp", "result.json.notes.tmp"}
     assert {p.name for p in tmp_path.iterdir()} == kept
 
 
