@@ -10,22 +10,23 @@ reduced to what is asked for before the next is taken. The formulas are in `roll
 Shapes: L layers, B images, H heads (of a Diff-ViT half as many), N patches, K steps of a curve.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from cvassign import rollout
-from cvassign.command import Parser
 from cvassign.data import DATASETS, Dataset, normalise
 from cvassign.device import autocast
-from cvassign.experiments import experiment_runs
+from cvassign.experiments import MODELS, experiment_runs
 from cvassign.maps import position_cosines
 from cvassign.results import RESULTS, load_model, write_json
 from cvassign.stats import paired_bootstrap
 from cvassign.train import predict
 from cvassign.vit import VisionTransformer
 
+IMAGES, STEPS = 500, 8  # the first test images; steps of a curve
 CLS, RANDOM = "CLS, last layer", "random order"
 # Options of `attention_rollout`. Without the identity it is appendix D.8 of the ViT as printed.
 ROLLOUTS = {
@@ -40,14 +41,12 @@ ROLLOUTS = {
 
 def cancelled(first: Tensor, second: Tensor, lam: Tensor) -> dict[str, Tensor]:
     """What the second map takes from the first in a layer of a Diff-ViT: of A1, A2 (B, H, N+1, N+1)
-    and λ, means over rows and heads.
+    and λ, means over rows and heads, (B,) each.
 
-    Returns:
-        (B,) each. "overlap": Σ min(A1, λA2), the share of A1's mass that is cancelled, 0 where
-        λ < 0 (a correlation would not see a background that both maps share); "overlap with
-        another image": the same with A2 of the next image, what is in common whatever is seen;
-        "entropy of A1" and "entropy of the positive part" of A1 - λA2, normalised to sum to 1,
-        in nats.
+    An overlap is Σ min(A1, λA2), the share of A1's mass that is cancelled, 0 where λ < 0 (a
+    correlation would not see a background that both maps share); with A2 of the next image it is
+    what is in common whatever is seen. Entropies are in nats, the positive part's of A1 - λA2
+    scaled to a sum of 1.
     """
     positive = (first - lam * second).clamp(min=0)
     positive = positive / positive.sum(-1, keepdim=True).clamp(min=1e-9)
@@ -71,8 +70,6 @@ def attention_of(model: VisionTransformer, images: Tensor, batch_size: int = 50)
         in nats, "negative", the share of weights below zero, and of a Diff-ViT what is
         `cancelled`; `ROLLOUTS` by name: (1, B, N).
     """
-    if not len(images):
-        raise ValueError("expected at least one image, got none")
     parts = []
     # Equal parts: none is of one image, unless there is no other.
     for part in images.tensor_split(-(-len(images) // batch_size)):
@@ -86,9 +83,9 @@ def attention_of(model: VisionTransformer, images: Tensor, batch_size: int = 50)
         found = {name: torch.stack([of[name] for of in layers]) for name in layers[0]}
         maps = torch.stack(maps)  # (L, b, H, N+1, N+1)
         found["cls"] = rollout.cls_attention(maps)
-        of_each = {"entropy": rollout.attention_entropy, "negative": rollout.negative_share}
-        for name, f in of_each.items():
-            found[name] = torch.stack([f(m) for m in maps.split(1, dim=1)], dim=1)
+        each = maps.split(1, dim=1)  # the formulas give means over images
+        found["entropy"] = torch.stack([rollout.attention_entropy(m) for m in each], dim=1)
+        found["negative"] = torch.stack([rollout.negative_share(m) for m in each], dim=1)
         for name, options in ROLLOUTS[model.config.kind].items():
             found[name] = rollout.rollout_map(rollout.attention_rollout(maps, **options))[None]
         parts.append(found)
@@ -120,11 +117,8 @@ def tokens(norms: Tensor, cls: Tensor) -> dict:
     """Are tokens that CLS attends to long ones, as "storage" is (arXiv 2309.16588: a few patches
     of the background, several times as long as the others, get much of the attention)?
 
-    Lengths and |attention| are divided by their mean over the image's patches: 1 is like all.
-
-    Returns:
-        By layer, each [mean, low, high] over images: both at the corners, the border and inside;
-        the longest token; and the rank correlation of the two over an image's patches.
+    By layer, each [mean, low, high] over images: length and |attention|, divided by their mean over
+    the image's patches, at the `places`; the longest token; and the two's rank correlation.
     """
     length, looked = (v / v.mean(-1, keepdim=True) for v in (norms, cls.abs().mean(2)))
     N = length.shape[-1]
@@ -152,20 +146,11 @@ def noise_pair(model: VisionTransformer, images: Tensor, layer: int = -1) -> dic
     return {name: rollout.cls_attention(m[None]) for name, m in maps.items()}
 
 
-def perturb(model: VisionTransformer, images: Tensor, maps: dict[str, Tensor], steps: int) -> dict:
-    """Deletion and insertion by each map (B, N), and by a random order, for the class the model
-    says of images (B, 3, S, S) uint8: the probabilities of `rollout.perturbation_curve`, {name:
-    (deletion, insertion), each (B, K)}."""
-    maps = maps | {RANDOM: rollout.random_maps(next(iter(maps.values())))}
-    curve = partial(rollout.perturbation_curve, model, normalise(images), steps=steps)
-    with autocast(images.device):
-        return {name: [curve(m, insert=i)[1] for i in (False, True)] for name, m in maps.items()}
-
-
-def scores(curves: dict[str, tuple[Tensor, Tensor]]) -> dict:
-    """Of the curves of `perturb`, in points of probability: their means, the mean areas under
-    them, and the paired gain of each map over a random order and over CLS's attention. A gain is
-    positive when the map is better: in deletion the lower area, in insertion the higher."""
+def scores(curves: dict[str, Sequence[Tensor]]) -> dict:
+    """Of the curves by each map, of deletion and of insertion, (B, K) each, in points: their means,
+    the mean areas under them, and the paired gain of each map over a random order and over CLS's
+    attention. It is positive when the map is better: in deletion the lower area, in insertion the
+    higher."""
     K, rows = curves[CLS][0].shape[1], {}
     area = {name: [torch.trapezoid(c, dx=1 / (K - 1)) for c in of] for name, of in curves.items()}
     for name, (out, into) in area.items():
@@ -180,10 +165,10 @@ def scores(curves: dict[str, tuple[Tensor, Tensor]]) -> dict:
     return rows
 
 
-def study(model: VisionTransformer, images: Tensor, steps: int = 8) -> dict:
-    """All that is stored of one model: lists by layer (entropy, negative share, concentration: what
-    the strongest tenth of the patches holds of CLS's attention; of a Diff-ViT what is cancelled),
-    its `tokens`, and the `scores` of its maps."""
+def study(model: VisionTransformer, images: Tensor, steps: int = STEPS) -> dict:
+    """All that is stored of one model: lists by layer (entropy, negative share, concentration: the
+    `peak_share` of CLS's attention; of a Diff-ViT what is cancelled), its `tokens`, and the
+    `scores` of its maps."""
     found = attention_of(model, images)
     cls, norms = found.pop("cls"), found.pop("norms")
     maps = {CLS: cls[-1].mean(1)}
@@ -192,8 +177,11 @@ def study(model: VisionTransformer, images: Tensor, steps: int = 8) -> dict:
     maps |= {name: found.pop(name)[0] for name in ROLLOUTS[model.config.kind]}
     found["concentration"] = peak_share(cls).mean(2)
     layers = {name: value.mean(1).tolist() for name, value in found.items()}
-    gained = scores(perturb(model, images, maps, steps))
-    return {"layers": layers, "tokens": tokens(norms, cls), "scores": gained}
+    maps[RANDOM] = rollout.random_maps(maps[CLS])
+    curve = partial(rollout.perturbation_curve, model, normalise(images), steps=steps)
+    with autocast(images.device):
+        curves = {name: [curve(m, insert=i)[1] for i in (False, True)] for name, m in maps.items()}
+    return {"layers": layers, "tokens": tokens(norms, cls), "scores": scores(curves)}
 
 
 def clean_accuracy(model: VisionTransformer, dataset: Dataset) -> dict:
@@ -207,21 +195,17 @@ def clean_accuracy(model: VisionTransformer, dataset: Dataset) -> dict:
     return found
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = Parser("cvassign.study.attention", __doc__)
-    parser.add_argument("--preset", default="full")
-    parser.add_argument("--images", type=int, default=500, help="the first N test images")
-    given = parser.parse_args(arguments)
-    found: dict = {"images": given.images, "steps": 8, "models": {}, "positions": {}}
-    for recipe, kind in (("best", "vit"), ("best", "diff"), ("reference", "vit")):
-        run = experiment_runs(recipe, kind, given.preset)[0]
+def main() -> None:
+    models = {}
+    for kind in MODELS:
+        run = experiment_runs("best", kind, "full")[0]
         model, dataset = load_model(run), DATASETS[run.dataset]()
-        name = model.config.kind
-        cosines = position_cosines(model.position.table().detach()[1:])
-        found["positions"][f"{name}, {recipe} recipe"] = cosines
-        if recipe == "best":
-            found["models"][name] = study(model, dataset.test.images[: given.images])
-            found["models"][name]["accuracy"] = clean_accuracy(model, dataset)
+        found = study(model, dataset.test.images[:IMAGES])
+        models[model.config.kind] = found | {"accuracy": clean_accuracy(model, dataset)}
+    reference = load_model(experiment_runs("reference", "vit", "full")[0])
+    cosines = position_cosines(reference.position.table().detach()[1:])
+    found = {"images": IMAGES, "steps": STEPS, "models": models}
+    found["positions"] = {"ViT, reference recipe": cosines}
     write_json(found, RESULTS / "study" / "attention.json")
 
 
