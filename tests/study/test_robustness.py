@@ -21,8 +21,7 @@ from cvassign.vit import VisionTransformer
 @pytest.fixture(scope="module")
 def images():
     """Smooth pictures, as photos are, with one sharp edge for blur and JPEG."""
-    g = torch.Generator().manual_seed(0)
-    small = torch.rand(40, 3, 5, 5, generator=g)
+    small = torch.rand(40, 3, 5, 5, generator=torch.Generator().manual_seed(0))
     large = torch.nn.functional.interpolate(small, (32, 32), mode="bicubic").clamp(0, 1)
     large[..., 16:] = 1 - large[..., 16:]
     return (255 * large).to(torch.uint8)
@@ -34,49 +33,38 @@ def grey(level, n=200):
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_a_corruption_grows_with_its_severity_and_follows_its_seed(name, images):
-    before = images.clone()
-    torch.manual_seed(5)
+    before, state = images.clone(), torch.get_rng_state()
     damaged = [corrupt(images, name, s, seed=1) for s in SEVERITIES]
-    drawn = torch.rand(3)
-    torch.manual_seed(5)
-    assert torch.equal(drawn, torch.rand(3)) and torch.equal(images, before)
+    assert torch.equal(torch.get_rng_state(), state) and torch.equal(images, before)
     assert {(d.dtype, d.shape) for d in damaged} == {(torch.uint8, images.shape)}
     far = [(d / 255 - images / 255).square().mean().sqrt().item() for d in damaged]
     assert 0.002 < far[0] and far == sorted(set(far)), far
-    assert torch.equal(damaged[2], corrupt(images, name, 3, seed=1))
     random = "noise" in name or name == "fog"
-    assert torch.equal(damaged[2], corrupt(images, name, 3, seed=2)) == (not random)
+    for seed, same in ((1, True), (2, not random)):
+        assert torch.equal(damaged[2], corrupt(images, name, 3, seed)) == same
 
 
-def test_noise_has_the_deviation_it_says():
+def test_noise_is_as_strong_as_it_says():
     for name, severity, level, deviation in (
         ("Gaussian noise", 3, 128, 0.08),
         # λ photons have a standard deviation of √λ, so brightness x has √(x / photons).
         ("shot noise", 5, 50, np.sqrt(50 / 255 / 50)),
         ("shot noise", 5, 150, np.sqrt(150 / 255 / 50)),
     ):
-        noisy = corrupt(grey(level), name, severity).float() / 255
+        noisy = corrupt(grey(level), name, severity) / 255
         assert noisy.std().item() == pytest.approx(deviation, rel=0.02)
         assert noisy.mean().item() == pytest.approx(level / 255, abs=2e-3)
-
-
-def test_impulse_noise_makes_a_share_black_or_white():
     noisy = corrupt(grey(128), "impulse noise", 5)
     for value, share in ((0, 0.035), (255, 0.035), (128, 0.93)):
         assert (noisy == value).float().mean().item() == pytest.approx(share, rel=0.03)
 
 
-def test_blur_spreads_a_point_by_sigma():
-    point = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+def test_blur_spreads_a_point_by_sigma_and_contrast_keeps_a_share_of_the_distance_to_the_mean():
+    point = grey(0, 1)
     point[..., 16, 16] = 255
     weights = corrupt(point, "blur", 5)[0, 0].double()
-    x = torch.arange(32, dtype=torch.double) - 16
-    variance = (weights.sum(0) * x**2).sum() / weights.sum()
+    variance = (weights.sum(0) * (torch.arange(32) - 16) ** 2).sum() / weights.sum()
     assert variance.sqrt().item() == pytest.approx(1.0, rel=0.05)
-    assert torch.equal(corrupt(grey(77, 1), "blur", 5), grey(77, 1))
-
-
-def test_contrast_keeps_a_share_of_the_distance_to_the_mean():
     half = grey(50, 1)
     half[..., :16] = 150
     assert corrupt(half, "contrast", 2).unique().tolist() == pytest.approx([75, 125], abs=1)
@@ -90,7 +78,7 @@ def test_fog_is_grey_uneven_and_takes_contrast(images):
     # Contrast between neighbours is lost; between far places the cloud adds its own.
     foggy = (corrupt(images, "fog", 2), corrupt(images, "fog", 1), images)
     edge = [f[..., 15:17].float().diff().abs().mean() for f in foggy]
-    assert edge == sorted(edge) and edge[0] < edge[2]
+    assert edge[0] < edge[1] < edge[2]
 
 
 def test_jpeg_rounds_fine_and_weak_patterns_away():
@@ -99,19 +87,14 @@ def test_jpeg_rounds_fine_and_weak_patterns_away():
     board = torch.tensor([[1, -1], [-1, 1]]).repeat(16, 16)
     made = torch.stack([(128 + a * board).expand(3, 32, 32) for a in (4, 110)]).to(torch.uint8)
     weak, strong = corrupt(made, "JPEG", 4).float()
-    assert weak.std() == 0 and abs(weak.mean() - 128) <= 1
-    assert strong.std() > 90
+    assert weak.std() == 0 and abs(weak.mean() - 128) <= 1 and strong.std() > 90
 
 
 def test_bad_input_is_named():
-    for pixels, name, severity, message in (
-        (grey(1, 1), "snow", 1, "corruption must be one of .* got 'snow'"),
-        (grey(1, 1), "blur", 6, "severity must be one of .* got 6"),
-        (torch.zeros(2, 3, 32, 32), "blur", 1, "of uint8, got .* of torch.float32"),
-        (grey(1, 1)[0], "blur", 1, r"got \(3, 32, 32\)"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            corrupt(pixels, name, severity)
+    with pytest.raises(KeyError, match="0"):
+        corrupt(grey(1), "blur", severity=0)
+    with pytest.raises(ValueError, match="expected .*uint8, got torch.float32"):
+        corrupt(grey(1) / 255, "blur", severity=1)
 
 
 RUNS = [experiment_runs("best", model, "smoke")[0] for model in ("vit", "diff")]
@@ -120,8 +103,8 @@ RUNS = [experiment_runs("best", model, "smoke")[0] for model in ("vit", "diff")]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     results = tmp_path_factory.mktemp("results")
-    for seed, run in enumerate(RUNS):
-        torch.manual_seed(seed)
+    torch.manual_seed(0)
+    for run in RUNS:
         made = VisionTransformer(run.model)
         torch.nn.init.normal_(made.head.weight)  # as made, it would answer one class
         save_weights(made, weights_path(run, results))
@@ -147,26 +130,16 @@ def test_the_study_counts_what_the_models_get_right(folder, capsys):
         assert accuracy == pytest.approx(100 * damaged[:, :, i].mean(-1), rel=1e-5)
         assert row["clean"] == pytest.approx(100 * clean[i].mean(), rel=1e-5)
     share = damaged.mean(1)  # (7, 2, 24): of the severities
-    for key, values in {
-        "fog": share[5],
-        "all corruptions": share.mean(0),
-        "lost to corruption": clean - share.mean(0),
-        "lost to noise": clean - share[:3].mean(0),
-        "lost to the rest": clean - share[3:].mean(0),
-    }.items():
-        got, expected = found["differences"][key], vars(paired_bootstrap(*values))
-        assert (got.pop("over"), got.pop("n")) == ("images", 24)
-        assert got == pytest.approx({k: expected[k] for k in got}, abs=1e-4)
+    for key, of in {"clean": clean, "fog": share[5], "all corruptions": share.mean(0)}.items():
+        assert found["differences"][key] == pytest.approx(vars(paired_bootstrap(*of)), abs=1e-4)
     # the figure
-    curves = robustness.curves(found)
-    expected = 100 * (damaged[3, :, 1] - damaged[3, :, 0].astype(float)).mean(-1)
-    np.testing.assert_allclose(curves["blur"][:, 0], expected, atol=1e-3)
+    curves, (vit, diff) = robustness.curves(found), 100 * damaged[3].mean(-1).T
+    assert curves["blur"][:, 0] == pytest.approx(diff - vit, abs=1e-3)
     noises, rest = robustness_difference(curves, range(6)).axes
     assert [c.get_label() for c in rest.containers[:2]] == ["clean images", "blur"]
-    _, (line, _, bars), *_ = rest.containers
-    np.testing.assert_allclose(line.get_ydata(), curves["blur"][:, 0])
-    ends = np.array([segment[:, 1] for segment in bars[0].get_segments()])
-    np.testing.assert_allclose(ends, curves["blur"][:, 1:])
+    line, _, (bars,) = rest.containers[1]
+    ends = [segment[:, 1] for segment in bars.get_segments()]
+    np.testing.assert_allclose(np.c_[line.get_ydata(), ends], curves["blur"])
     beside = {c[0].get_xdata()[0] for c in rest.containers[1:]}
     assert len(noises.containers) == 4 and len(beside) == 4
 
