@@ -1,7 +1,7 @@
 # LLM-assisted: prompts P6, P8, P15, see report.md
 """How fast it all is, measured side by side on one machine and stored as JSON.
 
-    python -m cvassign.study.bench [--out results/bench] [--device cpu|cuda] [--quick]
+    python -m cvassign.study.bench [--out results/bench] [--device cpu|cuda]
 
 Who is compared takes turns, several rounds long: a machine's clock and its other work drift, and a
 ratio of two things that were measured a second apart does not. Stored are the seconds of every
@@ -41,24 +41,21 @@ OURS_MUON, OURS_DIFF = "our loop, Muon", "our loop, Muon, Diff-ViT"
 SIZES = {"cpu": (9, 6), "cuda": (9, 60), "quick": (3, 2)}
 
 
-def timed(f: Callable[[], object], device: torch.device) -> Callable[[], float]:
-    """f as a function that returns its seconds."""
+def timed(f: Callable[[], object], device: torch.device) -> float:
+    """The seconds that f takes; a GPU, which works on while Python goes on, is waited for."""
 
     def now() -> float:
-        if device.type == "cuda":  # works on while Python goes on: it must be done first
+        if device.type == "cuda":
             torch.cuda.synchronize(device)
         return time.perf_counter()
 
-    def once() -> float:
-        start = now()
-        f()
-        return now() - start
-
-    return once
+    start = now()
+    f()
+    return now() - start
 
 
 def alternate(candidates: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """The seconds of each candidate, see `timed`, in every round but a first one."""
+    """The seconds that each candidate says it took, in every round but a first one."""
     for candidate in candidates.values():
         candidate()  # compiles, fills caches, starts workers
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
@@ -95,7 +92,7 @@ def usual_loop(
     task |= dict(moments=(MEAN, STD), batch_size=batch_size, device=str(device), workers=workers)
     # The one setting of the environment that this package changes, see `cvassign/__init__.py`.
     environment = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"}
-    # -P: the modules beside that program, of which one is called "data", are none of its own
+    # -P: the modules beside that program, of which one is called "ray", are none of its own
     program = [sys.executable, "-P", str(Path(__file__).with_name("usual_loop.py"))]
     with tempfile.TemporaryDirectory() as folder:
         torch.save(task, path := Path(folder) / "task.pt")
@@ -123,7 +120,7 @@ def our_loop(
     trainer = Trainer(config, once, 0, replace(data, train=part))
     if compiled:
         compile_layers(trainer.model, normalise(part.images[: train.batch_size]))
-    return timed(trainer.train_epoch, data.train.images.device)
+    return partial(timed, trainer.train_epoch, data.train.images.device)
 
 
 def attention_kernels(config: ViTConfig, batch: int, rounds: int, device: torch.device) -> dict:
@@ -140,21 +137,20 @@ def attention_kernels(config: ViTConfig, batch: int, rounds: int, device: torch.
     found = {}
     for tokens in (17, 65, 257):
         qkv = [torch.randn(batch, H, tokens, d, **like, requires_grad=True) for _ in range(3)]
-        steps = {name: timed(partial(step, f, qkv), device) for name, f in kernels.items()}
+        steps = {k: partial(timed, partial(step, f, qkv), device) for k, f in kernels.items()}
         found[str(tokens)] = ratio(alternate(steps, rounds), "sdpa", "formula")
     return found
 
 
 def bench(device: torch.device, quick: bool = False) -> dict:
     """Every measurement of this module on one device, as the file has it: of the loops images a
-    second and ratios of their seconds, "diff_to_vit" those of a step, and `attention_kernels`."""
-    started = time.perf_counter()
+    second and ratios of their seconds, "diff_to_vit" those of a step, and `attention_kernels`;
+    `quick` for a test of it all."""
     rounds, steps = SIZES["quick" if quick else device.type]
     preset = "smoke" if quick else "full" if device.type == "cuda" else "cpu"
     run = experiment_runs("reference", "vit", preset)[0]
-    config, train = run.model, replace(run.train, label_smoothing=0.0, augment="crop+flip")
-    if quick:
-        train = replace(train, batch_size=8)
+    config, size = run.model, 8 if quick else run.train.batch_size
+    train = replace(run.train, label_smoothing=0.0, augment="crop+flip", batch_size=size)
     workers = 0 if quick else min(4, cores())
     compiled = not quick and should_compile(device, 10**6)  # as a long run is
     data, muon = DATASETS[run.dataset]().to(device), replace(train, optimizer="muon")
@@ -163,29 +159,24 @@ def bench(device: torch.device, quick: bool = False) -> dict:
         OURS_MUON: (config, muon),
         OURS_DIFF: (replace(config, attention="diff"), muon),
     }
-    with usual_loop(config, train.batch_size, data.train, device, workers) as usual:
-        candidates = {USUAL: partial(usual, steps)}
-        for name, pair in ours.items():
-            candidates[name] = our_loop(*pair, data, steps, compiled)
-        seconds = alternate(candidates, rounds)
-    images = steps * train.batch_size
+    with usual_loop(config, size, data.train, device, workers) as usual:
+        candidates = {name: our_loop(*pair, data, steps, compiled) for name, pair in ours.items()}
+        seconds = alternate({USUAL: partial(usual, steps)} | candidates, rounds)
+    images = steps * size
     return describe(device) | {
-        "quick": quick,
         "cores": cores(),
         "preset": preset,
         "model": asdict(config),
-        "batch_size": train.batch_size,
+        "batch_size": size,
         "steps_per_round": steps,
         "training": {
             "images_per_second": {k: summary([images / s for s in v]) for k, v in seconds.items()},
             "compiled": compiled,
             "ours_to_usual": ratio(seconds, USUAL, OURS),
-            "muon_to_usual": ratio(seconds, USUAL, OURS_MUON),
             "workers": workers,
         },
         "diff_to_vit": ratio(seconds, OURS_DIFF, OURS_MUON),
-        "attention": attention_kernels(config, train.batch_size, rounds, device),
-        "seconds": time.perf_counter() - started,
+        "attention": attention_kernels(config, size, rounds, device),
     }
 
 
@@ -193,29 +184,22 @@ def main(arguments: list[str] | None = None) -> None:
     parser = Parser("cvassign.study.bench", __doc__)
     parser.add_argument("--out", type=Path, default=RESULTS / "bench", help="folder of the file")
     parser.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
-    parser.add_argument("--quick", action="store_true", help="a trial in seconds, no result")
     given = parser.parse_args(arguments)
-    if given.quick and given.out == RESULTS / "bench":
-        parser.error("--quick measures nothing: give it a folder of its own with --out")
     try:
         device = pick_device(given.device)
     except ValueError as error:
         parser.error(str(error))
-    found = bench(device, given.quick)
+    found = bench(device)
     kind = "_bf16" * (device.type == "cpu" and use_bf16(device))
     path = given.out / f"{device.type}{kind}.json"
     write_json(found, path)
-    for name, r in found["training"]["images_per_second"].items():
-        print(f"{name:48} {r['median']:.0f} images/s")
-    ratios = {
-        "ours / usual, AdamW in both": found["training"]["ours_to_usual"],
-        "ours with Muon / usual": found["training"]["muon_to_usual"],
-        "Diff-ViT / ViT, time of a step": found["diff_to_vit"],
-    }
-    ratios |= {f"SDPA / formula, {n} tokens": r for n, r in found["attention"].items()}
-    for name, r in ratios.items():
+    training = found["training"]
+    told = {f"{name}, images/s": r for name, r in training["images_per_second"].items()}
+    told |= {"ours to usual": training["ours_to_usual"], "Diff-ViT to ViT": found["diff_to_vit"]}
+    told |= {f"SDPA to formula, {n} tokens": r for n, r in found["attention"].items()}
+    for name, r in told.items():
         print(f"{name:48} {r['median']:.2f} ({r['min']:.2f} to {r['max']:.2f})")
-    print(f"{path.name} written in {found['seconds']:.0f} s")
+    print(path)
 
 
 if __name__ == "__main__":

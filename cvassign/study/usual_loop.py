@@ -14,7 +14,8 @@ from collections.abc import Iterator
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional as F
 from torchvision import transforms
 from torchvision.datasets import CIFAR10
 
@@ -40,12 +41,11 @@ def steps(
     loader = torch.utils.data.DataLoader(dataset, batch_size, **options)
     model = VisionTransformer(**shape).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
-    loss_function = nn.CrossEntropyLoss()
     while True:
         for images, labels in loader:
             images, labels = images.to(device), labels.to(device)
             optimizer.zero_grad()
-            loss = loss_function(model(images), labels)
+            loss = F.cross_entropy(model(images), labels)
             loss.backward()
             optimizer.step()
             yield loss.item()  # which waits for the device
