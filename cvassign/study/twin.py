@@ -117,21 +117,13 @@ class Head(nn.Module):
         """See the class; fp32 whatever the weights are."""
         return self.scale * self.embed(features).float() @ self.classes.T
 
-    def trained(self) -> dict[str, Tensor]:
-        """The state without the fixed part, which the classifier and the class names give again."""
-        return {k: v for k, v in self.state_dict().items() if not k.startswith("fixed.")}
-
 
 def contrastive_loss(images: Tensor, texts: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
     """Each picture must find its sentence in the batch, and each sentence its picture.
 
     With few classes a batch holds several pictures of one class, whose sentences are right for all
     of them: the target is uniform over equal labels ("UniCL", arXiv 2204.03610, equation 3). With
-    all labels different this is CLIP's loss.
-
-    Args:
-        images, texts: (B, E) unit vectors, pair by pair.
-        labels: (B,) integers; equal ones are the same thing.
+    all labels (B,) different this is CLIP's loss. `images` and `texts` are unit vectors (B, E).
     """
     logits = scale * images @ texts.T  # (B, B)
     same = (labels[:, None] == labels).float()
@@ -139,19 +131,16 @@ def contrastive_loss(images: Tensor, texts: Tensor, labels: Tensor, scale: Tenso
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-def train(head: Head, data: tuple[Tensor, ...], score, config: TwinConfig, seed: int) -> dict:
-    """Trains a head with AdamW and a cosine schedule; its best state stays in it.
+def train(head: Head, data: tuple[Tensor, ...], score, config: TwinConfig, seed: int) -> list:
+    """Trains a head with AdamW and a cosine schedule; its best state stays in it. Returns the score
+    of each epoch; ValueError if one is not finite.
 
     Args:
         data: features (n, 2048), labels (n,), a class each, and sentences (K, T, E), unit vectors:
             T a class, one of which is drawn each time.
-        score: head -> float on validation data, higher is better; asked after every epoch.
-            ValueError if it is not finite.
-
-    Returns:
-        `loss` and `score` by epoch, `best_epoch`.
+        score: head -> float on validation data, higher is better.
     """
-    (features, labels, sentences), history = data, {"loss": [], "score": []}
+    (features, labels, sentences), scores = data, []
     generator = torch.Generator().manual_seed(seed)
     trained = [p for p in head.parameters() if p.requires_grad]
     groups = [dict(params=p, weight_decay=config.weight_decay * (p.ndim == 2)) for p in trained]
@@ -159,7 +148,6 @@ def train(head: Head, data: tuple[Tensor, ...], score, config: TwinConfig, seed:
     steps = config.max_epochs * math.ceil(len(labels) / config.batch_size)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for epoch in range(config.max_epochs):
-        total = 0.0
         for some in torch.randperm(len(labels), generator=generator).split(config.batch_size):
             images, row = head.embed(features[some]), labels[some]
             drawn = torch.randint(sentences.shape[1], row.shape, generator=generator)
@@ -168,38 +156,33 @@ def train(head: Head, data: tuple[Tensor, ...], score, config: TwinConfig, seed:
             loss.backward()
             optimizer.step()
             cosine.step()
-            total += loss.item() * len(some)
-        history["loss"].append(total / len(labels))
         with torch.inference_mode():
-            history["score"].append(float(score(head)))
-        if not math.isfinite(history["score"][-1]):
-            raise ValueError(f"expected a finite score, got {history['score'][-1]}")
-        best = history["score"].index(max(history["score"]))
+            scores.append(float(score(head)))
+        if not math.isfinite(scores[-1]):
+            raise ValueError(f"expected a finite score, got {scores[-1]}")
+        best = scores.index(max(scores))
         if best == epoch:
             best_state = copy.deepcopy(head.state_dict())
         elif epoch - best >= config.patience:
             break
     head.load_state_dict(best_state)
-    return history | {"best_epoch": best}
+    return scores
 
 
 def save(head: Head, config: TwinConfig, trunk: str, folder: Path = FOLDER) -> None:
     """Writes the head and the class vectors in half precision, with what made them; `trunk` is the
     name of the classifier whose features the head was trained on."""
     made = {"config": json.dumps(asdict(config)), "trunk": trunk, "program": PROGRAM}
-    for name, tensors in ((HEAD, head.trained()), (CLASSES, {"seven": head.classes})):
+    # the fixed part follows from the classifier and the class vectors
+    trained = {k: v for k, v in head.state_dict().items() if not k.startswith("fixed.")}
+    for name, tensors in ((HEAD, trained), (CLASSES, {"seven": head.classes})):
         with replacing(folder / name) as file:
             save_file({k: v.half().contiguous() for k, v in tensors.items()}, file, made)
 
 
 def load(classifier: imagenet.Classifier, folder: Path = FOLDER) -> imagenet.Classifier:
-    """The stored twin of this classifier.
-
-    Raises:
-        FileNotFoundError: when it was not stored.
-        ValueError: when it was trained on another trunk (features of two networks do not mix), or
-            its tensors are not a head's.
-    """
+    """The stored twin of this classifier; FileNotFoundError when there is none, ValueError when it
+    was trained on another trunk: features of two networks do not mix."""
     if missing := [n for n in (HEAD, CLASSES) if not (folder / n).exists()]:
         raise FileNotFoundError(f"expected {', '.join(missing)} in {folder}: run `{PROGRAM}`")
     with safe_open(folder / HEAD, "pt") as file:
@@ -209,11 +192,8 @@ def load(classifier: imagenet.Classifier, folder: Path = FOLDER) -> imagenet.Cla
         raise ValueError(f"the stored head belongs to {trunk}, {here}")
     classes = F.normalize(load_file(folder / CLASSES)["seven"].float(), dim=-1)
     head = Head(classifier.model.fc, classes, TwinConfig(ridge=json.loads(made["config"])["ridge"]))
-    state = {k: v.float() for k, v in load_file(folder / HEAD).items()}
-    if set(state) != set(head.trained()):
-        expected = f"expected the tensors {', '.join(head.trained())}"
-        raise ValueError(f"{folder / HEAD}: {expected}, got {', '.join(state)}")
-    head.load_state_dict(state, strict=False)
+    fixed = {f"fixed.{k}": v for k, v in head.fixed.state_dict().items()}
+    head.load_state_dict(load_file(folder / HEAD) | fixed)  # copied into fp32
     network = copy.deepcopy(classifier.model)
     network.fc = head
     return replace(classifier, name=NAME, model=network.eval().requires_grad_(False))

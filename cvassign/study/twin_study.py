@@ -1,7 +1,7 @@
 # LLM-assisted: prompts P4, P9, P14, P15, P16, see report.md
 """Trains the text-aligned twin, measures it beside the classifier, and writes results/twin.
 
-    python -m cvassign.study.twin_study [--out results/twin] [--seeds 3]
+    python -m cvassign.study.twin_study
 
 Needs the pictures of CVASSIGN_DATA/images, the assets "resnet50-keras" (or torchvision's weights),
 "minilm-l6" and "iconify", and `pip install transformers resvg-py`: sentences are MiniLM-L6's
@@ -16,7 +16,7 @@ import json
 import re
 import tarfile
 from collections import Counter, defaultdict
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from itertools import compress
 from pathlib import Path
 from statistics import mean, stdev
@@ -28,7 +28,6 @@ from torch.nn import functional as F
 
 from cvassign import assets, results
 from cvassign.clip import gallery, imagenet, zero_shot
-from cvassign.command import Parser
 from cvassign.files import replacing
 from cvassign.study import twin
 
@@ -38,7 +37,7 @@ VARIANTS = {
     # the sets of emoji whose subjects the test emoji share
     "without OpenMoji and Twemoji": twin.TwinConfig(without=("openmoji", "twemoji")),
 }
-KINDS = ("photo", "rendition")
+KINDS, SEEDS = ("photo", "rendition"), 3
 # Cosine of two pictures' features: above DUPLICATE they are the same picture; above COPY and of one
 # class, one is redrawn from the other, as sets of icons often are.
 DUPLICATE, COPY = 0.98, 0.95
@@ -50,16 +49,6 @@ HANDS = ("fluent", "fxemoji", "game-icons", "noto", "bx", "feather", "lucide-", 
 HANDS += ("twemoji",)
 PRODUCTS = ("Logos", "Programming", "devicon", "fa-brands", "fa6-brands")
 SIZE, MARGIN = 288, 0.06  # of an icon's picture: pixels a side; border, of the longer side
-
-
-@dataclass
-class Data:
-    """All that training and measuring need, as tensors."""
-
-    pictures: dict[str, list[gallery.Picture]]  # by part
-    features: dict[str, Tensor]  # by part, (n, 2048), row by row of `pictures`
-    sentences: Tensor  # (1000, T, E), each of a class's sentences by itself
-    fc: nn.Linear  # the classifier's last layer
 
 
 def encode(sentences: list[str]) -> Tensor:
@@ -74,8 +63,7 @@ def encode(sentences: list[str]) -> Tensor:
     out = []
     with torch.inference_mode():
         for i in range(0, len(sentences), 64):
-            how = dict(padding=True, truncation=True, max_length=128, return_tensors="pt")
-            batch = tokenizer(sentences[i : i + 64], **how)
+            batch = tokenizer(sentences[i : i + 64], padding=True, return_tensors="pt")
             mask = batch["attention_mask"][..., None]
             tokens = model(**batch).last_hidden_state  # (B, N, D)
             out.append(F.normalize((tokens * mask).sum(1) / mask.sum(1), dim=-1))
@@ -154,9 +142,9 @@ def draw(icon: dict) -> bytes:
     return bytes(resvg_py.svg_to_bytes(svg_string=svg, background="#ffffff"))
 
 
-def collect(classifier: imagenet.Classifier) -> Data:
-    """Reads the pictures, computes features and sentences, and drops duplicates from training.
-    ValueError for a source that not exactly one part names: it must be decided, not guessed."""
+def collect(classifier: imagenet.Classifier) -> tuple[dict, dict]:
+    """The pictures by part and their features (n, 2048), training without duplicates. ValueError
+    for a source that not exactly one part names: it must be decided, not guessed."""
     pictures, x = defaultdict(list), {}
     if (data := assets.named("CVASSIGN_DATA")) is None:
         raise ValueError("expected a folder with images/ that CVASSIGN_DATA names, got none")
@@ -172,84 +160,73 @@ def collect(classifier: imagenet.Classifier) -> Data:
     for part, some in pictures.items():
         print(f"features of {len(some)} pictures: {part}", flush=True)
         x[part] = trunk.logits([p.path for p in some])
-
-    def keep(mask: list[bool]) -> int:
-        """Leaves the others out of training, and says how many they are."""
-        x["train"], pictures["train"] = x["train"][mask], [*compress(pictures["train"], mask)]
-        return mask.count(False)
-
-    measured = F.normalize(torch.cat([x["validation"], x["test"]]), dim=-1)
-    nearest = (F.normalize(x["train"], dim=-1) @ measured.T).max(dim=1).values
-    print(f"left out: {keep((nearest <= DUPLICATE).tolist())} that are measured elsewhere")
-    print(f"left out: {keep(originals(x['train'], pictures['train']))} near copies")
-    texts = [t(n) for n in imagenet.class_names() for t in zero_shot.TEMPLATES["seven"]]
-    return Data(pictures, x, encode(texts).unflatten(0, (1000, -1)), classifier.model.fc)
+    measured = torch.cat([x["validation"], x["test"]])
+    kept = originals(x["train"], pictures["train"], measured)
+    x["train"], pictures["train"] = x["train"][kept], [*compress(pictures["train"], kept)]
+    print(f"left out: {kept.count(False)} near copies")
+    return pictures, x
 
 
-def originals(features: Tensor, pictures: list[gallery.Picture]) -> list[bool]:
-    """Which pictures are no `COPY` of an earlier one of their class."""
-    unit, of_class, out = F.normalize(features, dim=-1), defaultdict(list), []
+def originals(features: Tensor, pictures: list[gallery.Picture], measured: Tensor) -> list[bool]:
+    """Which of n pictures are no `DUPLICATE` of one with the features `measured` (m, 2048), and no
+    `COPY` of an earlier one of their class."""
+    unit, measured = F.normalize(features, dim=-1), F.normalize(measured, dim=-1)
+    new, of_class = ((unit @ measured.T).amax(1) <= DUPLICATE).tolist(), defaultdict(list)
     for i, p in enumerate(pictures):
-        earlier = of_class[p.index]
-        out.append(not earlier or (unit[earlier] @ unit[i]).max().item() <= COPY)
-        if out[-1]:
+        if earlier := of_class[p.index]:
+            new[i] = new[i] and (unit[earlier] @ unit[i]).max().item() <= COPY
+        if new[i]:
             earlier.append(i)
-    return out
+    return new
 
 
-def rates(pictures: list[gallery.Picture], logits: Tensor, k: int = 5) -> dict[str, float]:
-    """Hit rates of photos and of renditions."""
-    hit = gallery.hits(pictures, logits, k, accepted=True).double()
-    photo = torch.tensor([p.kind == "photo" for p in pictures])
-    return {"photo": hit[photo].mean().item(), "rendition": hit[~photo].mean().item()}
-
-
-def study(data: Data, name: str, seeds: int, folder: Path) -> dict:
-    """Trains and measures; writes the first seed's head into `folder`. Returns the content of
-    twin.json: top-5 rates on the test sources. `name` is the classifier's."""
-    classes, train = F.normalize(data.sentences.mean(1), dim=-1), data.pictures["train"]
+def study(
+    classifier: imagenet.Classifier, pictures: dict, features: dict, sentences: Tensor, folder: Path
+) -> dict:
+    """Trains and measures, by what `collect` gives and each class's sentences (1000, T, E); writes
+    the first seed's head into `folder`. Returns the content of twin.json: top-5 rates on the test
+    sources."""
+    fc, train = classifier.model.fc, pictures["train"]
+    classes = F.normalize(sentences.mean(1), dim=-1)
 
     @torch.inference_mode()
     def measured(last: nn.Module, part: str = "test") -> dict[str, float]:
-        return rates(data.pictures[part], last(data.features[part]))
+        hit = gallery.hits(pictures[part], last(features[part]), accepted=True).double()
+        return {kind: hit[[p.kind == kind for p in pictures[part]]].mean().item() for kind in KINDS}
 
     def score(head: twin.Head) -> float:
         return mean(measured(head, "validation").values())
 
-    counts = {part: dict(Counter(p.kind for p in some)) for part, some in data.pictures.items()}
-    out = {"program": twin.PROGRAM, "trunk": name, "pictures": counts, "variants": {}}
-    out["untrained"] = measured(twin.Head(data.fc, classes, twin.TwinConfig()))
-    out["classifier"] = measured(data.fc)
+    counts = {part: dict(Counter(p.kind for p in some)) for part, some in pictures.items()}
+    out = {"program": twin.PROGRAM, "trunk": classifier.name, "pictures": counts, "variants": {}}
+    out["untrained"] = measured(twin.Head(fc, classes, twin.TwinConfig()))
+    out["classifier"] = measured(fc)
     for label, config in VARIANTS.items():
         rows = [i for i, p in enumerate(train) if config.renditions or p.kind == "photo"]
         rows = [i for i in rows if not any(word in train[i].source for word in config.without)]
         labels, found = torch.tensor([train[i].index for i in rows]), []
-        for seed in range(seeds):
-            head = twin.Head(data.fc, classes, config)
-            pairs = data.features["train"][rows], labels, data.sentences
-            history = twin.train(head, pairs, score, config, seed)
-            best = f"epoch {history['best_epoch']}, validation {max(history['score']):.3f}"
-            print(f"{label}, seed {seed}: {best}", flush=True)
+        for seed in range(SEEDS):
+            head = twin.Head(fc, classes, config)
+            pairs = features["train"][rows], labels, sentences
+            best = max(twin.train(head, pairs, score, config, seed))
+            print(f"{label}, seed {seed}: validation {best:.3f}", flush=True)
             found.append(measured(head))
             if label == "with renditions" and seed == 0:
-                twin.save(head, config, name, folder)
+                twin.save(head, config, classifier.name, folder)
         row = out["variants"][label] = {"config": asdict(config), "pairs": len(rows)}
         for kind in KINDS:
             values = [of[kind] for of in found]
-            spread = stdev(values) if seeds > 1 else None
-            row[kind] = {"mean": mean(values), "std": spread, "values": values}
+            row[kind] = {"mean": mean(values), "std": stdev(values), "values": values}
     return out
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = Parser("cvassign.study.twin_study", __doc__)
-    parser.add_argument("--out", type=Path, default=twin.FOLDER)
-    parser.add_argument("--seeds", type=int, default=3)
-    args = parser.parse_args(arguments)
-    classifier = imagenet.load_resnet50()
-    found = study(collect(classifier), classifier.name, args.seeds, args.out)
-    results.write_json(found, args.out / "twin.json")
-    print(args.out / "twin.json")
+def main() -> None:
+    classifier, file = imagenet.load_resnet50(), twin.FOLDER / "twin.json"
+    data = collect(classifier)
+    texts = [t(n) for n in imagenet.class_names() for t in zero_shot.TEMPLATES["seven"]]
+    sentences = encode(texts).unflatten(0, (1000, -1))
+    results.write_json(study(classifier, *data, sentences, twin.FOLDER), file)
+    print(file)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 in two parts, and an icon gets the class that its name says."""
 
 import json
-from collections import OrderedDict
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -13,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -26,6 +24,12 @@ torch.set_num_threads(1)
 def picture(index: int, kind: str = "photo", source: str = "openclipart", stem: str = "x"):
     path = Path(f"{stem}.png")
     return gallery.Picture(path, index, (index,), kind, kind, source, "CC0", "a", True)
+
+
+def classifier(fc: nn.Linear, *layers: nn.Module) -> imagenet.Classifier:
+    network, transform = nn.Sequential(*layers), imagenet.preprocessing((0.5,) * 3, (0.2,) * 3)
+    network.fc = fc
+    return imagenet.Classifier("some ResNet-50", network.eval(), transform)
 
 
 def test_loss_is_clips_when_all_differ_and_does_not_push_equal_things_apart():
@@ -51,8 +55,7 @@ def toy():
 
 
 def accuracy(head, toy):
-    with torch.inference_mode():
-        return (head(toy[0]).argmax(-1) == toy[1]).double().mean().item()
+    return (head(toy[0]).argmax(-1) == toy[1]).double().mean().item()
 
 
 def new_head(toy):
@@ -63,16 +66,15 @@ def new_head(toy):
 
 def test_training_learns_and_repeats(toy):
     config = twin.TwinConfig(batch_size=32, max_epochs=20, lr=1e-3)
-    heads, weights = [new_head(toy) for _ in range(3)], []
+    heads = [new_head(toy) for _ in range(3)]
     fixed = heads[0].fixed[0].weight.clone()
-    for head, seed in zip(heads, (0, 0, 1)):
-        torch.manual_seed(len(weights))  # the world's random numbers play no part
-        history = twin.train(head, toy, lambda head: accuracy(head, toy), config, seed)
-        weights.append(head.project.weight)
-    assert accuracy(head, toy) > 0.95 and history["loss"][-1] < history["loss"][0]
-    assert max(history["score"]) == history["score"][history["best_epoch"]]
-    assert torch.equal(heads[0].fixed[0].weight, fixed)  # the classifier's layer is never trained
-    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+    for i, (head, seed) in enumerate(zip(heads, (0, 0, 1))):
+        torch.manual_seed(i)  # the world's random numbers play no part
+        scores = twin.train(head, toy, lambda head: accuracy(head, toy), config, seed)
+    assert accuracy(head, toy) == max(scores) > 0.95
+    assert torch.equal(head.fixed[0].weight, fixed)  # the classifier's layer is never trained
+    first, again, other = (head.project.weight for head in heads)
+    assert torch.equal(first, again) and not torch.equal(first, other)
 
 
 def test_early_stopping_keeps_the_best_and_a_score_must_be_a_number(toy):
@@ -83,8 +85,7 @@ def test_early_stopping_keeps_the_best_and_a_score_must_be_a_number(toy):
         return next(scores)
 
     head = new_head(toy)
-    history = twin.train(head, toy, score, twin.TwinConfig(patience=3), 0)
-    assert len(history["score"]) == 5 and history["best_epoch"] == 1
+    assert len(twin.train(head, toy, score, twin.TwinConfig(patience=3), 0)) == 5
     assert all(torch.equal(a, b) for a, b in zip(head.parameters(), states[1]))
     with pytest.raises(ValueError, match="expected a finite score, got nan"):
         twin.train(head, toy, lambda head: float("nan"), twin.TwinConfig(), 0)
@@ -98,9 +99,8 @@ def test_untrained_head_says_what_the_classifier_says():
     p = fc(features).softmax(-1)
     again, expected = (z - z.mean(1, keepdim=True) for z in (p @ words @ classes.T, p))
     assert torch.allclose(again, expected, atol=1e-3)
-    with torch.inference_mode():
-        head = twin.Head(fc, classes, twin.TwinConfig(ridge=1e-6))
-        assert torch.equal(head(features).argmax(-1), p.argmax(-1))
+    head = twin.Head(fc, classes, twin.TwinConfig(ridge=1e-6))
+    assert torch.equal(head(features).argmax(-1), p.argmax(-1))
     large = twin.put_into_words(classes, ridge=1e6)  # the class vectors themselves, centred
     centred = classes - classes.mean(0)
     assert torch.allclose(F.normalize(large, dim=-1), F.normalize(centred, dim=-1), atol=1e-4)
@@ -108,11 +108,8 @@ def test_untrained_head_says_what_the_classifier_says():
 
 def test_stored_twin_is_the_trained_one(tmp_path):
     torch.manual_seed(0)
-    transform = imagenet.preprocessing((0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
-    conv, fc = nn.Conv2d(3, 2048, 32, 32), nn.Linear(2048, 1000)
-    layers = dict(conv=conv, relu=nn.ReLU(), pool=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten(), fc=fc)
-    network = nn.Sequential(OrderedDict(layers)).eval()
-    trunk = imagenet.Classifier("some ResNet-50", network, transform)
+    fc, pool = nn.Linear(2048, 1000), nn.AdaptiveAvgPool2d(1)
+    trunk = classifier(fc, nn.Conv2d(3, 2048, 32, 32), nn.ReLU(), pool, nn.Flatten())
     config, classes = twin.TwinConfig(), F.normalize(torch.randn(1000, 384), dim=-1)
     head = twin.Head(fc, classes, config)
     nn.init.normal_(head.project.weight, std=0.1)  # as if trained
@@ -121,22 +118,15 @@ def test_stored_twin_is_the_trained_one(tmp_path):
     twin.save(head, config, trunk.name, tmp_path)
     image = Image.effect_noise((260, 300), 80).convert("RGB")
     loaded = twin.load(trunk, tmp_path)
-    with torch.inference_mode():
-        features = network[:-1](transform(image)[None])
-        expected = head.scale * head.embed(features) @ classes.T
-    found = loaded.logits([image])
+    features, found = trunk.model[:-1](trunk.preprocess(image)[None]), loaded.logits([image])
+    expected = head.scale * head.embed(features) @ classes.T
     assert torch.allclose(found, expected, atol=0.05)  # half precision
-    assert loaded.name == twin.NAME and network.fc is fc  # a copy was made
+    assert loaded.name == twin.NAME and trunk.model.fc is fc  # a copy was made
     low = half.lower(loaded, "bf16")
     assert low.model.fc.project.weight.dtype == torch.bfloat16
     assert torch.allclose(low.logits([image]), found, atol=0.5)
     with pytest.raises(ValueError, match="belongs to some ResNet-50, the network here is another"):
         twin.load(replace(trunk, name="another"), tmp_path)
-    with safe_open(tmp_path / twin.HEAD, "pt") as file:
-        state, made = {k: file.get_tensor(k) for k in file.keys()}, file.metadata()
-    save_file({k: v for k, v in state.items() if k != "log_scale"}, tmp_path / twin.HEAD, made)
-    with pytest.raises(ValueError, match="expected the tensors log_scale, .*got log_temp"):
-        twin.load(trunk, tmp_path)
 
 
 def test_each_source_has_one_part_and_held_out_ones_are_the_tests():
@@ -151,44 +141,42 @@ def test_each_source_has_one_part_and_held_out_ones_are_the_tests():
 
 def test_stored_study_is_that_of_the_stored_head():
     study = json.loads((twin.FOLDER / "twin.json").read_bytes())
-    with safe_open(twin.FOLDER / twin.HEAD, "pt") as file:
-        made = file.metadata()
+    made = safe_open(twin.FOLDER / twin.HEAD, "pt").metadata()
     assert list(study["variants"]) == list(twin_study.VARIANTS) and study["trunk"] == made["trunk"]
     first = study["variants"]["with renditions"]["config"]
     assert json.loads(made["config"]).items() <= first.items()  # some settings came since
-    for v, kind in product(study["variants"].values(), twin_study.KINDS):
-        assert len(v[kind]["values"]) == 3
-        assert v[kind]["mean"] == pytest.approx(sum(v[kind]["values"]) / 3, abs=1e-4)
 
 
 def test_study_trains_every_variant(tmp_path):
     torch.manual_seed(0)
-    centres, pictures, features = torch.rand(6, 64), {}, {}
+    centres, pictures, features = torch.rand(20, 64), {}, {}
     for part, n in (("train", 6), ("validation", 2), ("test", 2)):
         sources = ["npm:openmoji", *["npm:x"] * (n - 1)]
-        pictures[part] = [picture(*of) for of in product(range(6), twin_study.KINDS, sources)]
-        features[part] = centres.repeat_interleave(2 * n, 0) + 0.1 * torch.rand(12 * n, 64)
-    sentences = F.normalize(torch.randn(1000, 7, 16), dim=-1)
-    data = twin_study.Data(pictures, features, sentences, nn.Linear(64, 1000))
-    out = json.loads(json.dumps(twin_study.study(data, "small", 2, tmp_path)))  # plain numbers
-    assert [v["pairs"] for v in out["variants"].values()] == [72, 36, 60]
-    trained = out["variants"]["with renditions"]["photo"]
-    assert trained["mean"] >= out["untrained"]["photo"] and len(trained["values"]) == 2
-    assert load_file(tmp_path / twin.HEAD)["project.weight"].dtype == torch.float16
+        pictures[part] = [picture(*of) for of in product(range(20), twin_study.KINDS, sources)]
+        features[part] = centres.repeat_interleave(2 * n, 0) + torch.rand(40 * n, 64)
+    sentences = F.normalize(torch.randn(20, 7, 16), dim=-1)
+    trunk = classifier(nn.Linear(64, 20))
+    out = twin_study.study(trunk, pictures, features, sentences, tmp_path)
+    assert [v["pairs"] for v in out["variants"].values()] == [240, 120, 200]
+    trained = out["variants"]["with renditions"]
+    assert trained["photo"]["mean"] > out["untrained"]["photo"]
+    first = {kind: trained[kind]["values"][0] for kind in twin_study.KINDS}
+    stored = twin.load(trunk, tmp_path).model.fc  # in half precision
+    for head, found, near in ((trunk.model.fc, out["classifier"], 1e-9), (stored, first, 0.03)):
+        top = head(features["test"]).topk(5).indices.tolist()
+        for kind, rate in found.items():
+            hit = [p.index in of for p, of in zip(pictures["test"], top) if p.kind == kind]
+            assert rate == pytest.approx(np.mean(hit), abs=near)
 
 
-def test_hit_rates_by_kind():
-    logits = F.one_hot(torch.tensor([1, 2, 500]), 1000)
-    some = [picture(1), picture(2, "rendition"), picture(3, "rendition")]
-    assert twin_study.rates(some, logits, 1) == {"photo": 1.0, "rendition": 0.5}
-
-
-def test_a_copy_is_a_near_picture_of_the_same_class():
+def test_a_copy_is_a_near_picture_of_the_same_class_and_none_that_is_measured_is_trained_on():
     cos = torch.tensor([1.0, 0.96, 0.94])  # of the pictures with the first; COPY lies between
     x = torch.stack([cos, (1 - cos**2).sqrt()], dim=1) * torch.tensor([[3.0], [1.0], [2.0]])
-    assert twin_study.originals(x[:2], [picture(1), picture(2)]) == [True, True]
+    far, one, other = -x[:1], picture(1), picture(2)
+    assert twin_study.originals(x[:2], [one, other], far) == [True, True]
     # the third is near the second, but that is left out
-    assert twin_study.originals(x, [picture(1)] * 3) == [True, False, True]
+    assert twin_study.originals(x, [one] * 3, far) == [True, False, True]
+    assert twin_study.originals(x, [one, one, other], x[:1]) == [False, True, True]
 
 
 def labelled(name: str, source: str = "openclipart", stem: str = "x"):
@@ -197,10 +185,10 @@ def labelled(name: str, source: str = "openclipart", stem: str = "x"):
 
 def test_icons_are_named_by_classes_and_their_emoji():
     tiger = labelled("tiger", "npm:openmoji", "tiger-face")
-    box, crane = labelled("cardboard box / carton"), labelled("crane bird")
-    found = twin_study.icon_names([tiger, box, crane, labelled("ram (adult male sheep)")])
-    expected = {"tiger-face": tiger.index, "cardboard-box": box.index, "carton": box.index}
-    assert {n: p.index for n, p in found.items()} == expected | {"crane-bird": 134, "ram": 348}
+    names = "cardboard box / carton", "crane bird", "ram (adult male sheep)"
+    found = twin_study.icon_names([tiger, *map(labelled, names)])
+    expected = {"tiger-face": 292, "cardboard-box": 478, "carton": 478, "crane-bird": 134}
+    assert {n: p.index for n, p in found.items()} == expected | {"ram": 348}
     other = labelled("leopard", "npm:twemoji", "tiger-face")  # a name of two classes is left out
     assert "tiger-face" not in twin_study.icon_names([tiger, other])
 
@@ -209,12 +197,11 @@ def test_aliases_are_followed_and_one_drawing_counts_once(tmp_path):
     pytest.importorskip("resvg_py")
     wanted = {n: picture(i) for i, n in enumerate(("box", "carton", "piano", "tiger"))}
     square = {"body": '<path fill="currentColor" d="M0 0h24v24H0z"/>'}
-    aliases = {"carton": {"parent": "box"}, "tiger": {"parent": "box", "hFlip": True}}
-    content = {"info": {}, "width": 24, "height": 24, "aliases": aliases}
-    content["icons"] = {"box": square, "piano": {"body": "<g/>"}}
+    content = {"width": 24, "height": 24, "icons": {"box": square, "piano": {"body": "<g/>"}}}
+    content["aliases"] = {"carton": {"parent": "box"}, "tiger": {"parent": "box", "hFlip": True}}
     got = twin_study.icon_set(content, "mdi", wanted, tmp_path)
     assert [(p.path.name, p.index) for p in got] == [("box.png", 0), ("piano.png", 2)]
-    assert all(twin.parts(p.source) == ["train"] for p in got)
+    assert twin.parts(got[0].source) == ["train"]
     drawn = np.asarray(Image.open(got[0].path))[..., 0] < 128  # black on white, within its margin
     assert drawn.shape == (twin_study.SIZE,) * 2 and not drawn[0].any()
     assert drawn.any(1).sum() == pytest.approx(twin_study.SIZE / (1 + 2 * twin_study.MARGIN), abs=2)
