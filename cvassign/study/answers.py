@@ -16,7 +16,6 @@ from torch import Tensor
 
 from cvassign import assets
 from cvassign.clip import gallery, imagenet
-from cvassign.command import Parser
 from cvassign.files import replacing
 from cvassign.study import twin
 
@@ -52,13 +51,12 @@ class Answers:
 
     def of(self, pictures: list[gallery.Picture]) -> "Answers":
         """The same for some pictures, in their order; KeyError for one that was not scored."""
-        place, keys = dict(zip(self.keys, range(len(self.keys)))), [key(p) for p in pictures]
+        place, keys = {k: i for i, k in enumerate(self.keys)}, [key(p) for p in pictures]
         if missing := [k for k in keys if k not in place]:
             which = f"{missing[0]} and {len(missing) - 1} more"
             raise KeyError(f"no answers are stored for {which}: run `{PROGRAM}`")
-        rows = [place[k] for k in keys]
-        parts = (part[rows] for part in (self.indices, self.probabilities, self.ranks))
-        return Answers(self.name, keys, *parts)
+        at = [place[k] for k in keys]
+        return Answers(self.name, keys, self.indices[at], self.probabilities[at], self.ranks[at])
 
     def topk(self, pictures: list[gallery.Picture], k: int = 5) -> list[list[tuple[str, float]]]:
         """See `imagenet.Classifier`; k up to 10."""
@@ -104,12 +102,9 @@ def models() -> dict[str, imagenet.Classifier]:
     return dict(zip(MODELS, (network, twin.load(network))))
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = Parser("cvassign.study.answers", __doc__)
-    parser.add_argument("--out", type=Path, default=FILE, help="the file to write")
-    args = parser.parse_args(arguments)
-    write(models(), pool(), args.out)
-    print(args.out)
+def main() -> None:
+    write(models(), pool(), FILE)
+    print(FILE)
 
 
 if __name__ == "__main__":

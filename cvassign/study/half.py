@@ -40,12 +40,9 @@ def lower(model, name: str):
 
 
 def compared(model, pictures: list[gallery.Picture], low: Sequence[str] = LOW) -> dict:
-    """A model's probabilities of n pictures in fp32 and in the precisions of `low`.
-
-    Returns:
-        {"top": (n, 5) classes by fp32, the best first, "fp32": (n, 5) their probabilities, and for
-        each of `low` {"top": the same, "largest": (n,) largest change among all classes}}.
-    """
+    """A model's probabilities of n pictures in fp32 and in the precisions of `low`: {"top": (n, 5)
+    classes by fp32, the best first, "fp32": (n, 5) their probabilities, and for each of `low`
+    {"top": the same, "largest": (n,) largest change among all classes}}."""
     full = model.logits(pictures).softmax(-1)
     best, top = full.topk(5)
     out = {"top": top.tolist(), "fp32": best.tolist()}
