@@ -31,8 +31,7 @@ OPS = (
     "Identity", "Brightness", "Contrast", "Posterize", "Solarize", "AutoContrast", "Equalize",
 )  # fmt: skip
 
-# What a spec may name, in the order in which it is applied: how its arguments are written, and what
-# they are if left out.
+# What a spec may name, in the order of application: how arguments are written, and the defaults.
 NAMES = dict.fromkeys(("none", "crop", "flip", "jitter"), ("", ()))
 NAMES["randaugment"] = r"(?:\((\d+),([12]?\d|30)\))?", (2, 9)
 NAMES["cutmix"] = r"(?:\(([01]|0?\.\d+|1\.0*)\))?", (0.5,)
@@ -82,8 +81,8 @@ class Augmentation:
 
 
 def build_augmentation(spec: str) -> Augmentation:
-    """Reads names joined by "+", such as "crop+flip+randaugment(2,9)+cutmix(0.5)": n operations of
-    magnitude m, and a share p of the images. ValueError lists what is known."""
+    """Reads names joined by "+", such as "crop+flip+randaugment(2,9)+cutmix(0.5)": two operations of
+    magnitude 9 of 30, half of the images mixed. ValueError lists what is known."""
     parts = {}
     for term in spec.replace(" ", "").split("+"):
         name = term.partition("(")[0]
@@ -146,7 +145,6 @@ def apply_op(images: Tensor, op: Tensor, magnitude: Tensor) -> Tensor:
     is_colour = (op == OPS.index("Color")).view(-1, 1, 1, 1)
     degenerate = torch.where(is_colour, grey(images), smooth(images))
     images = blend(images.float(), degenerate, amount("Color") + amount("Sharpness")).byte()
-
     return look_up(images, op, magnitude)
 
 
@@ -166,7 +164,7 @@ def warp(images: Tensor, matrix: Tensor) -> Tensor:
     return fetched * inside[:, None]
 
 
-def blend(images: Tensor, degenerate: Tensor, amount: Tensor) -> Tensor:
+def blend(images: Tensor, degenerate: Tensor | int, amount: Tensor) -> Tensor:
     """A step of amount (B,) away from a degenerate image, at -1 to it; floats in 0..255."""
     return torch.addcmul(images, amount.view(-1, 1, 1, 1), images - degenerate).clamp_(0, 255)
 
@@ -222,8 +220,7 @@ def colour_jitter(images: Tensor, generator: Generator) -> Tensor:
     """Brightness, contrast and saturation by a factor in [0.6, 1.4], hue by a tenth of a turn, in
     this order, which torchvision also shuffles."""
     u = torch.rand(4, len(images), device=images.device, generator=generator) * 2 - 1
-    x = images.float()
-    x = blend(x, torch.zeros_like(x), 0.4 * u[0])
+    x = blend(images.float(), 0, 0.4 * u[0])  # 0 is black
     x = blend(x, grey(x).mean((2, 3), keepdim=True), 0.4 * u[1])
     x = blend(x, grey(x), 0.4 * u[2])
     return turn_hue(x, 0.1 * u[3]).round().byte()

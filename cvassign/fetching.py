@@ -34,8 +34,7 @@ class Source:
 def download(source: Source, path: Path) -> None:
     """A source's file as `path`, verified, then renamed, unless it is there; or AssetError."""
     get, retries = (_http, 2) if source.kind == "url" else (_package, 0)
-    known = {path.name: source.sha256}
-    store = pooch.create(path.parent, "", registry=known, retry_if_failed=retries)
+    store = pooch.Pooch(path.parent, "", {path.name: source.sha256}, retry_if_failed=retries)
     try:
         store.fetch(path.name, downloader=lambda _name, file, _store: get(source, Path(file)))
     except (ValueError, OSError) as error:  # of the checksum; of requests, or the disk
