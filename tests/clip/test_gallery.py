@@ -1,14 +1,12 @@
 # LLM-assisted: prompts P3, P4, P12, P14, P15, see report.md
 """The selection rule picks what the assignment asks for, and bad manifests are refused."""
 
-import csv
 import hashlib
-import importlib.util
-import io
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -16,10 +14,9 @@ from PIL import Image
 from cvassign.assets import AssetError
 from cvassign.clip import gallery, imagenet
 from cvassign.study import twin
+from gallery import make
 
-spec = importlib.util.spec_from_file_location("make", gallery.BUNDLED / "make.py")
-make = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(make)
+WNIDS = [c.wnid for c in imagenet.classes()]
 WIDE, CLOSE = (0.1, 0.1, 0.9, 0.9), (0.3, 0.3, 0.7, 0.7)
 
 
@@ -45,10 +42,8 @@ def selected(pictures: list, losses: list, **options) -> dict:
 class Model:
     """Gives the own class a logit, the others 0, 0.001, …, 0.999; it knows what it has seen."""
 
-    name = "model"
-
     def __init__(self, own):
-        self.own, self.seen = own, []
+        self.name, self.own, self.seen = "model", own, []
 
     def logits(self, pictures):
         self.seen += pictures
@@ -56,13 +51,6 @@ class Model:
         for row, p in zip(rows, pictures):
             row[p.index] = self.own(p)
         return rows
-
-
-def write_csv(file: Path, *rows: dict) -> None:
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def test_select_follows_the_rule():
@@ -81,6 +69,10 @@ def test_select_follows_the_rule():
         assert [p.style for p in wins] == ["clipart", "emoji_flat"] and loss.style == "icon"
     both = torch.ones(len(pictures), dtype=torch.bool)
     assert gallery.select(pictures, both, both) == selected(pictures, []) == {}
+    shown = (False, True, False, True, False, True)  # of a class: four wins, two losses
+    pictures = [picture(292, shown=s, path=f"{i}") for i, s in enumerate(shown)]
+    assert selected(pictures, pictures[4:])[292] == (pictures[1:4:2], pictures[5])
+    assert selected(pictures[:5], pictures[4:]) == {}  # no loss that may be shown
 
 
 def test_select_takes_whole_photos_then_renditions_then_the_widest_close_ups():
@@ -97,14 +89,7 @@ def test_select_takes_whole_photos_then_renditions_then_the_widest_close_ups():
     assert selected([*windows, photo], [photo]) == {}
 
 
-def test_select_takes_only_what_may_be_shown():
-    shown = (False, True, False, True, False, True)  # of a class: four wins, two losses
-    pictures = [picture(292, shown=s, path=f"{i}") for i, s in enumerate(shown)]
-    assert selected(pictures, pictures[4:])[292] == (pictures[1:4:2], pictures[5])
-    assert selected(pictures[:5], pictures[4:]) == {}
-
-
-def test_a_contest_scores_close_ups_only_where_they_can_matter(tmp_path):
+def test_a_contest_scores_close_ups_only_where_they_can_matter():
     pictures = [*drawn(1, "a", "b"), *(picture(i, "photo", "photo", f"{i}.jpg") for i in (1, 2))]
     models = [Model(lambda p: -1 if p.cropped else 1), Model(lambda p: 1 if p.cropped else -1)]
     found = gallery.contest(pictures, *models)
@@ -149,13 +134,13 @@ def test_bundle_goes_by_the_rule(tmp_path, monkeypatch):
         Image.new("RGB", (64, 64)).save(tmp_path / f"{name}.png")
         known = dict.fromkeys(gallery.COLUMNS, str(index)) | {"path": f"{name}.png"}
         known |= {"source_repo": f"debian:{source} 1", "may_be_committed": shown}
-        known |= {"style": "clipart", "kind": "rendition", "synset": imagenet.classes()[index].wnid}
+        known |= {"style": "clipart", "kind": "rendition", "synset": WNIDS[index]}
         return known | changes
 
     rows = [row("tiger0"), row("tiger1"), row("tiger2", style="emoji_3d"), row("fish", 0)]
     rows += [row("tiger3", style="photo", kind="photo"), row("trained", source="openclipart")]
     rows += [row("secret", shown="no"), row("seal")]  # listed as not of its class
-    write_csv(tmp_path / "manifest.csv", *rows)
+    pd.DataFrame(rows).to_csv(tmp_path / "manifest.csv")
     assert make.bundle(tmp_path, tmp_path / "out") == 6
     names = {p.path.stem for p in gallery.read(tmp_path / "out")}
     assert names == {"tiger0", "tiger1", "tiger2", "tiger3", "fish", "trained"}
@@ -177,8 +162,7 @@ def test_more_pictures_are_counted_apart(tmp_path, monkeypatch):
 
 
 def test_own_label_decides_and_close_ups_of_a_photo_are_one_sample():
-    windows = [window(3, CLOSE, f"{i // 5}") for i in range(10)]
-    pictures = [picture(1), picture(2), *windows]
+    pictures = [picture(1), picture(2), *(window(3, CLOSE, f"{i // 5}") for i in range(10))]
     logits = torch.zeros(12, 1000)
     logits[0, 1] = logits[1, 5] = logits[2:7, 3] = 1  # 5 is accepted for all, nobody's own class
     logits[7:, 10:15] = 1
@@ -202,47 +186,36 @@ def test_rates_are_of_the_own_class_and_empty_groups_are_left_out():
 def test_the_manifest_is_checked(tmp_path):
     row = dict.fromkeys(gallery.COLUMNS, "") | {"path": "t.png", "may_be_committed": "yes"}
     row |= {"imagenet_class_index": "292", "accept_indices": "292|293", "synset": "n02129604"}
-    write_csv(tmp_path / "manifest.csv", row)
+    rows = pd.DataFrame([row])
+    rows.to_csv(tmp_path / "manifest.csv")
     (p,) = gallery.read(tmp_path)
     assert p.accept == (292, 293) and p.may_be_shown and p.class_name == "tiger"
-    wrong = row | {"synset": "n01440764"}
-    short = {k: v for k, v in row.items() if k != "style"}
+    wrong, short = rows.assign(synset="n01440764"), rows.drop(columns="style")
     for bad, words in ((wrong, "class 292 is n02129604"), (short, "columns missing: style")):
-        write_csv(tmp_path / "manifest.csv", bad)
+        bad.to_csv(tmp_path / "manifest.csv")
         with pytest.raises(ValueError, match=words):
             gallery.read(tmp_path)
-    with pytest.raises(FileNotFoundError, match="none/manifest.csv"):
-        gallery.read(tmp_path / "none")
 
 
-@pytest.fixture
-def tiger(server, cache, tmp_path, monkeypatch) -> str:
-    """Three of the public photos on a server of this machine, and an empty cache; the last's name
-    on the server."""
+def test_get_downloads_verifies_and_goes_on(server, cache, tmp_path, monkeypatch, capsys):
     rows = []
     for index in (0, 1, 292):
-        name = f"{imagenet.classes()[index].wnid}_x.JPEG"
-        Image.effect_noise((40, 40), index).save(content := io.BytesIO(), "JPEG")
-        server.files[f"/{name}"] = content.getvalue()
-        rows.append({"file": name, "sha256": hashlib.sha256(content.getvalue()).hexdigest()})
-    write_csv(tmp_path / "imagenet_samples.csv", *rows)
+        name = f"{WNIDS[index]}_x.JPEG"
+        server.files[f"/{name}"] = right = bytes(1000 + index)
+        rows.append({"file": name, "sha256": hashlib.sha256(right).hexdigest()})
+    pd.DataFrame(rows).to_csv(tmp_path / "imagenet_samples.csv")
     monkeypatch.setattr(gallery, "SAMPLES", tmp_path / "imagenet_samples.csv")
     monkeypatch.setattr(gallery, "ADDRESS", server.address)
-    return f"/{name}"
-
-
-def test_get_downloads_verifies_and_goes_on(tiger, server, cache, capsys):
-    right = server.files[tiger]
     assert gallery.samples() == []
-    server.files[tiger] = right[:-1] + b"x"  # another file under its name
+    server.files[f"/{name}"] = right[:-1] + b"x"  # another file under the tiger's name
     assert len(gallery.samples(fetch=True)) == 2
     with pytest.raises(AssetError, match="(?s)1 of 3 photos cannot be had.*known hash: expected"):
         gallery.get()
     assert [p.index for p in gallery.samples()] == [0, 1]
-    server.files[tiger] = right
+    server.files[f"/{name}"] = right
     server.asked.clear()
-    assert [f.name for f in gallery.get() if f.read_bytes() == right] == [tiger[1:]]
-    assert server.asked == [tiger]  # the other two are not asked for again
+    assert [f.name for f in gallery.get() if f.read_bytes() == right] == [name]
+    assert server.asked == [f"/{name}"]  # the other two are not asked for again
     (*_, p) = gallery.samples()
     assert (p.index, p.kind, p.class_name) == (292, "photo", "tiger") and "ImageNet" in p.licence
     assert {s.path for s in gallery.samples()} == set(gallery.get())
@@ -255,9 +228,7 @@ def test_get_downloads_verifies_and_goes_on(tiger, server, cache, capsys):
 
 
 def test_the_list_of_photos_is_one_a_class_and_none_is_in_the_project():
-    with gallery.SAMPLES.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    assert sorted(r["synset"] for r in rows) == sorted(c.wnid for c in imagenet.classes())
+    assert sorted(pd.read_csv(gallery.SAMPLES)["synset"]) == sorted(WNIDS)
     source = f"github:{gallery.REPOSITORY}"
     assert twin.parts(source) == ["train"]  # never scored by the twin
     for notebook in gallery.BUNDLED.parent.glob("notebooks/*.ipynb"):

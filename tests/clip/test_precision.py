@@ -4,10 +4,10 @@
 import json
 import time
 
-import open_clip
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from cvassign.clip import precision
 from cvassign.results import RESULTS
@@ -34,75 +34,48 @@ def test_conversion_counts_to_the_byte(encoder):
         precision.convert(encoder, "int8")
 
 
-def test_fp16_is_open_clips_fp16(random_clip):
-    ours = precision.convert(random_clip.visual, "fp16")
-    theirs = open_clip.create_model("RN50", precision="fp16", pretrained_image=False).visual
-    types = {k: v.dtype for k, v in theirs.state_dict().items()}
-    assert {k: v.dtype for k, v in ours.state_dict().items()} == types
-    assert types["bn1.weight"] == torch.float32 and types["conv1.weight"] == torch.float16
-
-
-def test_foreign_weights_are_refused_in_one_line(random_clip, tmp_path, monkeypatch):
-    monkeypatch.setattr(precision, "rn50", lambda: random_clip)  # what they are not loaded into
-    torch.save({"visual.foreign": torch.zeros(1)}, tmp_path / "x.pt")
-    with pytest.raises(
-        ValueError, match="x.pt: expected CLIP RN50 or its .*, got .*Missing key.*$"
-    ):
-        precision.image_encoder(tmp_path / "x.pt")
-
-
-def test_numerics_restores_the_switch():
-    before = torch.backends.cudnn.conv.fp32_precision
-    with pytest.raises(KeyError), precision.numerics("tf32"):
-        assert torch.backends.cudnn.conv.fp32_precision == "tf32"
-        raise KeyError
-    assert torch.backends.cudnn.conv.fp32_precision == before
+def test_numerics_restores_the_switches():
+    conv, matmul = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    before = conv.fp32_precision, matmul.fp32_precision
+    for name, expected in (("tf32", "tf32"), ("bf16", "ieee")):
+        with pytest.raises(KeyError), precision.numerics(name):
+            assert conv.fp32_precision == matmul.fp32_precision == expected
+            raise KeyError
+        assert (conv.fp32_precision, matmul.fp32_precision) == before
 
 
 def test_time_is_wall_clock():
-    def sleeper(x):
-        time.sleep(0.01)
-
-    t = precision.time_forward(sleeper, BATCH, runs=5, warmup=1)
+    t = precision.time_forward(lambda _: time.sleep(0.01), BATCH, runs=5, warmup=1)
     assert t["runs"] == 5 and 10 <= t["mean_ms"] < 30
     assert t["mean_ms"] == pytest.approx(sum(t["runs_ms"]) / 5, rel=1e-3)
-    assert precision.time_forward(sleeper, BATCH, limit_s=0.05)["runs"] < 10
+    assert precision.time_forward(lambda _: time.sleep(0.01), BATCH, limit_s=0.05)["runs"] < 10
     with pytest.raises(ValueError, match="at least 2, got 1"):
-        precision.time_forward(sleeper, BATCH, 1)
+        precision.time_forward(None, BATCH, 1)
 
 
-def test_without_fp32_the_others_say_so():
+def test_without_fp32_the_others_say_so_and_no_error_leaves_the_encoder_on_the_device():
     class Half(nn.Linear):  # as on a device that runs out of memory in single precision
+        moved = 0
+
         def forward(self, x):
             if self.weight.dtype == torch.float32:
                 raise RuntimeError("out of memory")
             return super().forward(x)
 
-    out = precision.measure(Half(4, 4), torch.ones(2, 4), [1], runs=2)
+        def cpu(self):
+            self.moved += 1
+
+    out = precision.measure(encoder := Half(4, 4), torch.ones(2, 4), [1], runs=2)
     assert out["fp32"]["error"] == "RuntimeError: out of memory"
     assert out["bf16"]["error"].endswith("nothing to compare with: fp32 did not run")
-
-
-def test_an_error_leaves_no_encoder_on_the_device(encoder, monkeypatch):
-    """Else the next precision is measured beside it."""
-    moved = []
-
-    def fails(*args):
-        moved.clear()  # what was moved before the error does not count
-        raise RuntimeError("out of memory")
-
-    monkeypatch.setattr(precision, "error_by_layer", fails)
-    monkeypatch.setattr(encoder, "cpu", lambda: moved.append("cpu"))
-    out = precision.measure(encoder, BATCH, [1], runs=2)
-    assert "out of memory" in out["bf16"]["error"] and moved == ["cpu"]
+    assert encoder.moved == 3  # after each, else the next would be measured beside it
 
 
 def test_compare():
     a = torch.tensor([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0]])
     b = torch.tensor([[3.0, 1.0, 2.0], [1.0, 2.0, 3.5]])
-    c = precision.compare(a, b, top=2)
-    assert (c["max_abs"], c["max_rank_change"]) == (1, 1)
-    assert c["relative"] == pytest.approx((2.25 / 28) ** 0.5)
+    expected = {"max_abs": 1, "relative": (2.25 / 28) ** 0.5, "max_rank_change": 1}
+    assert precision.compare(a, b, top=2) == pytest.approx(expected)
 
 
 def test_error_by_layer_sees_rounding_and_order(encoder):
@@ -114,23 +87,21 @@ def test_error_by_layer_sees_rounding_and_order(encoder):
 
 
 def test_timeline_categories():
-    class Known(nn.Module):  # allocates 4000 bytes that stay and 8000 that do not
-        def __init__(self):
-            super().__init__()
-            self.weight = nn.Parameter(torch.zeros(3))
-
+    class Known(nn.Linear):  # allocates 4000 bytes that stay and 8000 that do not
         def forward(self, x):
             kept = torch.ones(1000)
+            F.pairwise_distance(kept[None, :500], kept[None, :500])  # 4000 more, while it computes
             torch.ones(1000).neg().sum()
             return kept + kept
 
-    m = precision.memory(Known(), BATCH)
+    m = precision.memory(Known(3, 1, bias=False), BATCH)
     line = m["timeline"]
     assert line["weights"] == 12 and m["weights"] == {"float32": 12}
     assert line["input"] == BATCH.numel() * 4
     assert line["activations"][-1] == 4000  # the output alone is alive at the end
     assert m["activation_peak"] == 12_000  # kept, a temporary and its negative
     assert m["peak"] == 12 + line["input"] + 12_000
+    assert m["workspace_peak"] == pytest.approx(4000, abs=100) and line["workspace"][-1] == 0
 
 
 def test_command_writes_one_json(encoder, tmp_path, monkeypatch):
@@ -149,8 +120,8 @@ def test_memory_table_adds_up():
     stored = json.loads((RESULTS / "precision" / "precision_cuda.json").read_text(encoding="utf-8"))
     for m in precision.memory_table(stored["precisions"]).values():
         mib = {k: float(v) for k, v in m.items()}
-        parts = ("weights", "input", "activations, at the peak of both")
-        total = sum(mib[k] for k in (*parts, "workspace, at the peak of both"))
+        both = mib["activations, at the peak of both"] + mib["workspace, at the peak of both"]
+        total = mib["weights"] + mib["input"] + both
         assert total == pytest.approx(mib["sum, by the profiler"], abs=0.2)
         extra = mib["of these neither weights nor input"]
         assert total + extra == pytest.approx(mib["peak, by the allocator"], abs=0.3)
