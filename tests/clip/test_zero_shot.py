@@ -68,9 +68,7 @@ def test_wrong_files_are_refused(random_clip, tmp_path, monkeypatch):
     for name, got in (("resnet.pt", '.*\n.*Missing key.*"positional'), ("text.pt", ".*web page")):
         with pytest.raises(ValueError, match=f"expected OpenAI's RN50.pt or a state dict.*{got}"):
             zero_shot.load(tmp_path / name)
-    with pytest.raises(
-        ValueError, match="resnet.pt: expected CLIP RN50 or .*, got .*Missing key.*$"
-    ):
+    with pytest.raises(ValueError, match="resnet.pt: expected CLIP RN50.*, got .*Missing key.*$"):
         precision.image_encoder(tmp_path / "resnet.pt")
 
 
