@@ -81,7 +81,7 @@ class Augmentation:
 
 
 def build_augmentation(spec: str) -> Augmentation:
-    """Reads names joined by "+", such as "crop+flip+randaugment(2,9)+cutmix(0.5)": two operations of
+    """Reads names joined by "+", as in "crop+flip+randaugment(2,9)+cutmix(0.5)": two operations of
     magnitude 9 of 30, half of the images mixed. ValueError lists what is known."""
     parts = {}
     for term in spec.replace(" ", "").split("+"):

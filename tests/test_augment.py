@@ -59,10 +59,12 @@ def test_each_op_equals_torchvisions_in_a_batch_of_mixed_ops():
         assert name == "Identity" or (theirs != images)[op == number].any(), name
 
 
-def test_randaugment_applies_its_level_and_every_op():
+def test_randaugment_applies_its_level_and_every_op_so_many_times():
     image = photos(8)[4:5]  # not of full range, or AutoContrast would do nothing
-    images = image.expand(2000, -1, -1, -1)
-    out = build_augmentation("randaugment(1,20)").pixels(images, seeded())
+    images, once = image.expand(2000, -1, -1, -1), build_augmentation("randaugment(1,20)")
+    out = once.pixels(images, generator := seeded())
+    twice = build_augmentation("randaugment(2,20)").pixels(images, seeded())
+    assert torch.equal(twice, once.pixels(out, generator))
     for name, m in zip(OPS, augment.magnitude_table("cpu")[:, 20].tolist()):
         signs = (1, -1) if SPACE[name][1] else (1,)
         expected = [torchvision_op(image[0], name, s * m) for s in signs]
