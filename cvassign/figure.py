@@ -44,8 +44,7 @@ COLOURS = ("#117733", "#AA4499", "#BB9900", "#44AA99", "#332288", "#999999", "#0
 
 
 def styled(draw):
-    """Makes a function draw in the common style, in place of whatever the user has set, and leave
-    no open figure behind."""
+    """Makes a function draw in the common style, whatever the user has set."""
 
     @wraps(draw)
     def drawn(*args, **kwargs) -> Figure:
@@ -75,11 +74,8 @@ def encoded(figure: Figure) -> tuple[bytes, str]:
 
 
 def show(figure: Figure, name: str, folder: Path | None = None):
-    """Saves a figure and shows its file in a notebook, at the figure's size.
-
-    The file keeps the notebook small; shown by the inline backend, a grid of maps is megabytes.
-    Where the folder cannot be written the figure is shown all the same, and one line says so.
-    """
+    """Saves a figure and shows its file, which keeps a notebook small: by the inline backend a grid
+    of maps is megabytes. Where the folder cannot be written one line says so."""
     from IPython import display  # not needed but in a notebook, and there it is
 
     if not name or Path(name).name != name:
@@ -123,21 +119,19 @@ def wrapped(text: str, width: int) -> str:
 
 
 def panels(names: Sequence[str], columns: int, xlabel: str) -> tuple[Figure, dict[str, Axes]]:
-    """A grid of panels with common axes, one a name; the cells that are left over are removed."""
+    """A grid of panels with common axes, one a name; cells that are left over stay empty."""
     columns = min(columns, len(names))
-    rows = -(-len(names) // columns)
+    cells = np.reshape([*names, *[""] * (-len(names) % columns)], (-1, columns))
     titles = [wrapped(name, 110 // columns) for name in names]
-    size = WIDTH, (1.8 + 0.15 * max(title.count("\n") for title in titles)) * rows + 0.6
-    fig, axes = plt.subplots(rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
-    for ax in axes.flat[len(names) :]:
-        ax.remove()
-    for i, (ax, title) in enumerate(zip(axes.flat, titles)):
+    size = WIDTH, (1.8 + 0.15 * max(title.count("\n") for title in titles)) * len(cells) + 0.6
+    fig, axes = plt.subplot_mosaic(cells, figsize=size, sharex=True, sharey=True, empty_sentinel="")
+    for i, (ax, title) in enumerate(zip(axes.values(), titles)):
         ax.set_title(title, fontsize=9)
         ax.yaxis.set_major_locator(MaxNLocator(5))
         if i + columns >= len(names):  # the lowest panel of its column
             ax.xaxis.set_tick_params(labelbottom=True)
             ax.set_xlabel(xlabel)
-    return fig, dict(zip(names, axes.flat))
+    return fig, axes
 
 
 def legend_below(fig: Figure, title: str = "") -> Figure:

@@ -1,11 +1,10 @@
 # LLM-assisted: prompts P1, P2, P3, P8, P13, P15, see report.md
 """The figures of images, attention maps and positions: each takes arrays and returns a Figure.
 
-Images are CIFAR's uint8 pixels (B, 3, S, S), drawn pixel by pixel. A map has one number per
-patch, in raster order (B, N); it is smoothed to the image's size and laid over its grey version.
-Each map has a scale of its own: without negative numbers from its least to its largest value; a
-signed one has a diverging scale centred at 0, as wide as its largest weight of either sign. Only
-`head_maps` can draw all maps on one scale.
+Images are CIFAR's uint8 pixels (B, 3, S, S). A map has one number per patch, in raster order; it is
+smoothed to the image's size and laid over its grey version. Each map has a scale of its own, from
+its least to its largest value; a signed one a diverging scale, as wide as its largest weight of
+either sign. Only `head_maps` can draw all maps on one scale.
 
 Shapes: B batch, L layers, H heads, N = g² patches, S pixels a side, D embed_dim.
 """
@@ -41,8 +40,8 @@ def _images(images) -> np.ndarray:
 
 
 def _checked(images, maps: dict, shape: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Checked images (B, S, S, 3), and the maps of each name on their patch grid; `shape` names
-    the axes of the maps, for example "L, B, H, N"."""
+    """Checked images (B, S, S, 3), and maps on their patch grid; `shape` has the names of their
+    axes, for example "L, B, H, N"."""
     images, grids, axes = _images(images), {}, shape.split(", ")
     for name, of_name in maps.items():
         of_name = np.asarray(of_name, dtype=float)
@@ -56,32 +55,24 @@ def _checked(images, maps: dict, shape: str) -> tuple[np.ndarray, dict[str, np.n
 
 
 def captions(labels, predictions, classes: Sequence[str]) -> list[str]:
-    """ "cat ✓" for a right prediction, "cat ✗ dog" where the model says dog."""
+    """ "cat ✓" for a right prediction; "cat" and, in a line of its own, "✗ dog" for a mistake."""
     pairs = zip(labels, predictions, strict=True)
-    return [f"{classes[y]} ✓" if y == p else f"{classes[y]} ✗ {classes[p]}" for y, p in pairs]
+    return [f"{classes[y]} ✓" if y == p else f"{classes[y]}\n✗ {classes[p]}" for y, p in pairs]
 
 
 def captions_of_all(texts: dict[str, Sequence[str]]) -> list[str]:
     """One caption an image with the answers of all models, from {model: its `captions`}: "cat",
     "ViT ✓", "Diff-ViT ✗ dog"."""
-    found = []
-    for of_image in zip(*texts.values(), strict=True):
-        answers = [text.partition(" ") for text in of_image]  # a class, then ✓ or ✗ and another
-        found.append("\n".join([answers[0][0], *(f"{n} {a[2]}" for n, a in zip(texts, answers))]))
-    return found
-
-
-def _two_lines(caption: str) -> str:
-    """A mistake takes a line of its own, unless the caption has lines already."""
-    return caption if "\n" in caption else caption.replace(" ✗ ", "\n✗ ")
+    classes = [text.split()[0] for text in next(iter(texts.values()))]
+    answers = [[f"{name} {text.split(maxsplit=1)[1]}" for text in of] for name, of in texts.items()]
+    return ["\n".join(of_image) for of_image in zip(classes, *answers, strict=True)]
 
 
 def _cells(rows: int, columns: int, title: str, left, top, bottom=0.06, group=1, between=0.0):
-    """A figure and its square cells without axes (rows, columns), close together, under a title.
+    """A figure and its square cells without axes (rows, columns), the fewer rows the larger.
 
-    The margins left, top, bottom, and `between` each `group` of rows, are in inches; the fewer the
-    rows, the larger the cells. Every size is known beforehand, so nothing has to be laid out: a
-    grid of 150 axes would take constrained layout many seconds.
+    The margins left, top, bottom, and `between` each `group` of rows, are in inches. Every size is
+    known beforehand: constrained layout would take many seconds for a grid of 150 axes.
     """
     gap, top = 0.06, top + 0.3 * bool(title)
     side = min(max(0.9, min(1.7, 11 / rows)), (WIDTH - left - gap) / columns - gap)
@@ -100,8 +91,7 @@ def _cells(rows: int, columns: int, title: str, left, top, bottom=0.06, group=1,
 
 
 def _overlay(ax: Axes, image, grid, signed: bool, limit: float | None = None) -> None:
-    """A map (g, g) over a grey image (S, S, 3). A signed map's scale reaches to `limit`, else to
-    its own largest weight.
+    """A map (g, g) over a grey image (S, S, 3); a signed one's scale reaches to `limit` if given.
 
     They are blended here, at the image's own S x S pixels: drawn smoothly at the figure's
     resolution a grid of maps is megabytes. In 64 steps a colour, which no eye tells from 256.
@@ -142,10 +132,9 @@ def _scales(fig: Figure, signed: dict[str, bool], what: str, limit: float | None
 def _rows_of_maps(images, grids: dict, heads: list[str], texts, title: str, common=False) -> Figure:
     """A row an image and model: the image, then the model's maps, of (B, columns, g, g)."""
     B, n, texts = len(images), len(grids), texts or {}  # n rows an image
-    for name, text in texts.items():
-        if name not in grids or len(text) != B:
-            expected = f"captions of {B} images for {list(grids)}"
-            raise ValueError(f"expected {expected}, got {len(text)} for {name!r}")
+    for name, of in texts.items():
+        if name not in grids or len(of) != B:
+            raise ValueError(f"expected {B} captions for {list(grids)}, got {len(of)} for {name!r}")
     limit = max(np.abs(maps).max() for maps in grids.values()) if common else None
     signed = {name: common or bool(maps.min() < 0) for name, maps in grids.items()}
     spaces = dict(left=1.0, top=0.3, bottom=0.6, group=n, between=0.12 * (n > 1))
@@ -153,7 +142,7 @@ def _rows_of_maps(images, grids: dict, heads: list[str], texts, title: str, comm
     for row, (b, name) in zip(axes, product(range(B), grids)):
         row[0].imshow(images[b])
         before = [name] if n > 1 else []
-        before += [_two_lines(texts[name][b])] if name in texts else []
+        before += [texts[name][b]] if name in texts else []
         row[0].set_ylabel("\n".join(before), **LEFT)
         for ax, grid in zip(row[1:], grids[name][b]):  # a Diff-ViT has half as many heads
             _overlay(ax, images[b], grid, signed[name], limit)
@@ -167,14 +156,9 @@ def _rows_of_maps(images, grids: dict, heads: list[str], texts, title: str, comm
 def head_maps(
     images, attention: dict, captions: dict | None = None, layer=-1, title="", common=False
 ) -> Figure:
-    """CLS attention of every head of one layer, and the heads' mean.
-
-    Args:
-        images: (B, 3, S, S) uint8.
-        attention: {model: (L, B, H, N)} as `rollout.cls_attention` gives it, perhaps signed.
-        captions: {model: B texts}, see `captions`.
-        common: all maps on one scale, whose colour bar has numbers: what is pale is small.
-    """
+    """CLS attention of every head of one layer, and the heads' mean; from {model: (L, B, H, N)} as
+    `rollout.cls_attention` gives it, and {model: its `captions`}. A `common` scale is one for all
+    maps, and its bar has numbers: what is pale is small."""
     images, grids = _checked(images, attention, "L, B, H, N")
     grids = {k: np.insert(m[layer], 0, m[layer].mean(axis=1), axis=1) for k, m in grids.items()}
     heads = max(maps.shape[1] for maps in grids.values())
@@ -184,7 +168,7 @@ def head_maps(
 
 @styled
 def layer_maps(images, attention: dict, captions: dict | None = None, title: str = "") -> Figure:
-    """CLS attention in every layer, the mean over its heads. Arguments as for `head_maps`."""
+    """CLS attention in every layer, the mean over its heads, from what `head_maps` takes."""
     images, grids = _checked(images, attention, "L, B, H, N")
     grids = {name: maps.mean(axis=2).swapaxes(0, 1) for name, maps in grids.items()}
     layers = max(maps.shape[1] for maps in grids.values())
@@ -193,18 +177,13 @@ def layer_maps(images, attention: dict, captions: dict | None = None, title: str
 
 @styled
 def rollout_maps(images, maps: dict, captions: Sequence[str] = (), title: str = "") -> Figure:
-    """Images in columns, under each its rollout by every model or treatment.
-
-    Args:
-        images: (B, 3, S, S) uint8.
-        maps: {name of the row: (B, N)} as `rollout.rollout_map` gives it, perhaps signed.
-        captions: B texts above the images, see `captions` and `captions_of_all`.
-    """
+    """Images in columns below their `captions` (or `captions_of_all`), under each its rollout by
+    every model or treatment, from {name of the row: (B, N)} as `rollout.rollout_map` gives it."""
     images, grids = _checked(images, maps, "B, N")
     B = len(images)
-    texts = [_two_lines(text) for text in captions or [""] * B]
+    texts = captions or [""] * B
     if len(texts) != B:
-        raise ValueError(f"expected captions of {B} images, got {len(texts)}")
+        raise ValueError(f"expected {B} captions, got {len(texts)}")
     signed = {name: bool(grid.min() < 0) for name, grid in grids.items()}
     above = 0.1 + 0.135 * max(text.count("\n") + 1 for text in texts)  # inches of text
     columns, n = min(B, PER_BLOCK), 1 + len(grids)  # rows of a block
@@ -227,8 +206,7 @@ def rollout_maps(images, maps: dict, captions: Sequence[str] = (), title: str = 
 def augmentation_preview(augmented: dict, title: str = "") -> Figure:
     """A row an augmentation, from {its name: (B, 3, S, S) uint8}, a column an image."""
     rows = {name: _images(images) for name, images in augmented.items()}
-    B = max(map(len, rows.values()))
-    fig, axes = _cells(len(rows), B, title, left=1.6, top=0.06)
+    fig, axes = _cells(len(rows), max(map(len, rows.values())), title, left=1.6, top=0.06)
     for row, (name, images) in zip(axes, rows.items()):
         for ax, image in zip(row, images):
             ax.imshow(image)
@@ -247,12 +225,11 @@ def _cosines(positions) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 def position_cosines(positions) -> dict[str, list[list]]:
-    """Mean cosine of the positions (N, D) of patches that are d apart, with the number of pairs.
+    """Mean cosine of the positions (N, D) of patches of one column or row that are d apart, and how
+    many pairs these are: rows [d, cosine, pairs] by direction.
 
-    Returns:
-        Rows [d, cosine, pairs]: "vertical", of one column; "horizontal", of one row; "horizontal,
-        folded", of one row, d as if the image were folded down its middle: at 0 are mirror images,
-        without those of the two middle columns, which are neighbours.
+    "Folded" is d as if the image were folded down its middle: at 0 are mirror images, without
+    those of the two middle columns, which are neighbours.
     """
     _, cosine, g = _cosines(positions)
     row, column = np.divmod(np.arange(g * g), g)
@@ -290,10 +267,8 @@ def position_similarity(positions, title: str = "") -> Figure:
 
 @styled
 def position_grid(positions, title: str = "") -> Figure:
-    """Figure 7 of the ViT paper: for each patch the cosines of its position with all others.
-
-    Tile (row, column) of the g x g tiles belongs to the patch there; its pixel (i, j) is the
-    similarity of that patch's position to the one of patch (i, j). positions: (N, D).
+    """Figure 7 of the ViT paper: for each patch the cosines of its position with all others, from
+    positions (N, D). Tile (row, column) is of the patch there, its pixel (i, j) with patch (i, j).
     """
     _, cosines, g = _cosines(positions)
     gap = max(1, g // 8)
@@ -314,8 +289,7 @@ def position_grid(positions, title: str = "") -> Figure:
 
 @styled
 def position_distance(positions, title: str = "") -> Figure:
-    """Mean cosine of two positions against their distance, the lines of `position_cosines`.
-    positions: (N, D)."""
+    """Mean cosine of two positions (N, D) by their distance, the lines of `position_cosines`."""
     fig, ax = plt.subplots(figsize=(WIDTH * 0.6, 3.4))
     for (name, rows), colour in zip(position_cosines(positions).items(), COLOURS):
         ax.plot(*np.array(rows).T[:2], "o-", ms=4, color=colour, label=name)
@@ -339,12 +313,8 @@ def perturbation_curves(scores: dict[str, dict], title: str = "") -> Figure:
 
 @styled
 def by_layer(panels: dict[str, dict], uniform: dict | None = None, title: str = "") -> Figure:
-    """Numbers of every layer, a panel for each quantity, a line for each model.
-
-    Args:
-        panels: {axis label: {line's name: (L,), or (L, 3) mean, low, high}}.
-        uniform: {axis label: value of attention that is the same everywhere}, drawn dashed.
-    """
+    """Numbers of every layer, from {axis label of a panel: {line's name: (L,), or (L, 3) mean, low,
+    high}}; `uniform`, by axis label, is what attention that is the same everywhere has: dashed."""
     fig, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 3.3), squeeze=False)
     for ax, (name, of_models) in zip(axes[0], panels.items()):
         lines(ax, range(1, 1 + max(map(len, of_models.values()))), of_models)

@@ -3,6 +3,7 @@
 seeds, its band one standard deviation."""
 
 from collections.abc import Sequence
+from operator import attrgetter
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -50,19 +51,15 @@ def _histories(group: list[Result], key: str) -> np.ndarray:
 def _loss(group: list[Result], split: str) -> tuple[np.ndarray, np.ndarray]:
     """Epochs (n,) and the loss of each seed (seeds, n); of training ten points an epoch."""
     losses = _histories(group, "train_loss_tenths" if split == "train" else "val_loss")
-    points = losses.reshape(len(losses), -1)
-    an_epoch = points.shape[1] // losses.shape[1]
-    return np.arange(1, points.shape[1] + 1) / an_epoch, points
+    n = losses[0].size
+    return np.arange(1, n + 1) * losses.shape[1] / n, losses.reshape(-1, n)
 
 
 @styled
 def loss_curves(results: Sequence[Result], title: str = "") -> Figure:
-    """Training loss (left) and validation loss (right) of several runs over the epochs; a colour
-    tells the models apart, or the labels of one model.
-
-    The two losses are not the same quantity: the training loss is that of augmented images with
-    smoothed labels. ValueError if there are more runs than can be told apart (then `loss_grid`).
-    """
+    """Training loss (left), which is that of augmented images with smoothed labels, and validation
+    loss (right) over the epochs; a colour tells the models apart, or the labels of one model.
+    ValueError if there are more runs than can be told apart (then `loss_grid`)."""
     groups = by_name(results)
     models, labels = ({getattr(g[0], key) for g in groups} for key in ("kind", "label"))
     if len(labels) > (most := len(COLOURS) if len(models) == 1 else 1):
@@ -85,12 +82,9 @@ def loss_curves(results: Sequence[Result], title: str = "") -> Figure:
 def loss_grid(
     results: Sequence[Result], title: str = "", columns: int = 4, reference: Sequence[Result] = ()
 ) -> Figure:
-    """A small panel for each label, with training (dashed) and validation loss (solid).
-
-    For experiments of many configurations, and for ViT beside Diff-ViT in all of them. The
-    validation loss of the `reference`, mean of its seeds, is a thin grey line in every panel; of
-    one model, it has no panel of its own.
-    """
+    """A small panel for each label, with training (dashed) and validation loss (solid). The latter
+    of the `reference`, mean of its seeds, is a thin grey line in every panel; where all results are
+    of one model, it has no panel of its own."""
     groups = by_name(results)
     shown = {r.run.name for r in reference}
     if len({g[0].kind for g in groups}) == 1:
@@ -113,18 +107,15 @@ def loss_grid(
 
 @styled
 def lambda_curves(results: Sequence[Result], title: str = "") -> Figure:
-    """λ of each layer over the epochs of one Diff-ViT run; dots are λ_init.
-
-    Several seeds are thin lines under their mean: layers lie so close that bands would hide them.
-    """
+    """λ of each layer over the epochs of one Diff-ViT run; dots are λ_init. Several seeds are thin
+    lines under their mean: layers lie so close that bands would hide them."""
     (group,) = by_name(results)
     values = _histories(group, "lambdas").T  # (layers, epochs, seeds)
-    layers, epochs, _ = values.shape
     fig, ax = plt.subplots(figsize=(6.5, 3.6))
-    shades = plt.get_cmap("viridis")(np.linspace(0, 0.88, layers))
+    shades = plt.get_cmap("viridis")(np.linspace(0, 0.88, len(values)))
     places = _apart(values[:, -1].mean(axis=1), 0.055 * (np.nanmax(values) - np.nanmin(values)))
     beside = {"fontsize": 8, "va": "center", "transform": ax.get_yaxis_transform()}
-    x = range(1, epochs + 1)
+    x = range(1, values.shape[1] + 1)
     for layer, (shade, of_seeds, place) in enumerate(zip(shades, values, places), start=1):
         ax.plot(x, of_seeds, color=shade, lw=0.8, alpha=0.6, label="_seed")
         ax.plot(x, of_seeds.mean(axis=1), color=shade, label=f"layer {layer}")
@@ -170,47 +161,37 @@ def first_lambdas(results: Sequence[Result], marked: str = "", title: str = "") 
     return fig
 
 
-def _setting(result: Result, key: str):
-    return (vars(result.train) | vars(result.model))[key]
-
-
 @styled
 def hyperparameters(
     results: list[Result], reference: list[Result], title: str, noise: Noise
 ) -> Figure:
     """Validation accuracy against the value of each hyperparameter, a small panel each.
 
-    Args:
-        results: the reference recipe first, then runs that change one thing in it; of one or of
-            both models. AdamW's runs share a panel of their own against its rate.
-        reference: all seeds of the reference recipe, drawn as their mean with its 95 % interval;
-            AdamW's single runs have theirs.
-        noise: of validation. Inside the band around the mean lies, nineteen times of twenty, a run
-            that differs by its seed.
+    The mean of all seeds of the `reference` recipe, which is the first of each model's `results`,
+    has its 95 % interval, and AdamW's single runs have theirs. Inside the band around the mean
+    lies, nineteen times of twenty, a run that differs by its seed: `noise`, of validation.
     """
     seeds = {group[0].kind: [r.val for r in group] for group in by_name(reference)}
-    names = {"depth": "layers", "embed_dim": "embedding dimension D", "num_heads": "heads",
-             "mlp_ratio": "MLP width / D", "learning_rate": "learning rate, Muon",
-             "adamw": "learning rate, AdamW (own scale)"}  # fmt: skip
+    names = (("model.depth", "layers"), ("model.embed_dim", "embedding dimension D"),
+             ("model.num_heads", "heads"), ("model.mlp_ratio", "MLP width / D"),
+             ("train.learning_rate", "learning rate, Muon"),
+             ("train.learning_rate", "learning rate, AdamW (own scale)"))  # fmt: skip
     fig, axes = plt.subplots(2, 3, figsize=(WIDTH, 5))
     for ax in axes.flat[1:5]:
         ax.sharey(axes.flat[0])  # but AdamW, whose accuracies would flatten the others
-    for ax, (key, name) in zip(axes.flat, names.items()):
+    for ax, (key, name) in zip(axes.flat, names):
+        value, is_adamw = attrgetter(key, "train.optimizer"), "AdamW" in name
         for model in dict.fromkeys(r.kind for r in results):
             base, *rest = (r for r in results if r.kind == model)
-            adamw = [r for r in rest if r.train.optimizer != base.train.optimizer]
-            if key == "adamw":
-                runs, x = adamw, "learning_rate"
-            else:
-                changed = [r for r in rest if _setting(r, key) != _setting(base, key)]
-                runs, x = [base] + [r for r in changed if r not in adamw], key
-            runs.sort(key=lambda r: _setting(r, x))
+            runs = [base, *(r for r in rest if value(r) != value(base))]
+            runs = [r for r in runs if (r.train.optimizer != base.train.optimizer) == is_adamw]
+            runs.sort(key=value)
             colour, n, mean = MODEL_COLOURS[model], len(seeds[model]), np.mean(seeds[model])
-            values = [mean if r is base else r.val for r in runs]
-            ax.plot(range(len(runs)), values, "o-", ms=4.5, color=colour, label=model)
-            ax.set_xticks(range(len(runs)), [f"{_setting(r, x):g}" for r in runs])
-            if base not in runs:
-                ax.errorbar(range(len(runs)), values, noise.between(1), color=colour, capsize=3)
+            x, values = range(len(runs)), [mean if r is base else r.val for r in runs]
+            ax.plot(x, values, "o-", ms=4.5, color=colour, label=model)
+            ax.set_xticks(x, [f"{value(r)[0]:g}" for r in runs])
+            if is_adamw:
+                ax.errorbar(x, values, noise.between(1), color=colour, capsize=3)
             else:
                 ax.errorbar(runs.index(base), mean, noise.between(n), color=colour, capsize=3)
                 width = noise.between(1, n)
@@ -232,11 +213,8 @@ FOREST = {  # kind: its name, marker, colour
 
 @styled
 def forest(rows: Sequence[tuple], xlabel: str = "points", title: str = "") -> Figure:
-    """Differences with their 95 % intervals, a row each; a filled marker where zero is outside.
-
-    Args:
-        rows: (label, mean, low, high, what the interval is over, kind), from top to bottom; a line
-            parts one kind, a key of `FOREST`, from the next.
+    """Differences with their 95 % intervals, a filled marker where zero is outside, from rows
+    (label, mean, low, high, what the interval is over, a key of `FOREST`); a line parts the kinds.
     """
     fig, ax = plt.subplots(figsize=(WIDTH, 1.3 + 0.3 * len(rows)))
     ax.axvline(0, color="0.4", lw=0.8)
@@ -259,13 +237,9 @@ def forest(rows: Sequence[tuple], xlabel: str = "points", title: str = "") -> Fi
 
 @styled
 def robustness_difference(gaps: dict, severities: Sequence[int], title: str = "") -> Figure:
-    """Diff-ViT minus ViT against the severity, a line a corruption: noises (left), others (right).
-
-    Args:
-        gaps: {"clean": (1, 3) and each corruption: (severities, 3)} the difference in points with
-            its 95 % interval; lines are moved sideways, so that intervals stand side by side.
-        severities: of the columns, after 0 for clean images.
-    """
+    """Diff-ViT minus ViT against the severity, a line a corruption: noises (left), others (right);
+    from `study.robustness.curves` and the severities, after 0 for clean images. Lines are moved
+    sideways, so that intervals stand side by side."""
     fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.4), sharey=True)
     for ax, noise in zip(axes, (True, False)):
         names = [name for name in gaps if name != "clean" and ("noise" in name) == noise]

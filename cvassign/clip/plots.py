@@ -16,7 +16,6 @@ from cvassign.stats import interval
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#999999"  # safe for colour blindness
 PAIR = ("#332288", "#AA4499")  # the ImageNet network, and the model of words beside it
 
-
 # Of each column the boxes from top to bottom; what differs between the two networks has a colour.
 ARCHITECTURES = {
     "ImageNet RN50: stem": [
@@ -47,10 +46,9 @@ ARCHITECTURES = {
 @styled
 def architectures() -> Figure:
     """Stem, a downsampling block and head of both ResNet-50, side by side."""
-    fig, axes = plt.subplots(2, 3, figsize=(9.5, 6.8), layout="constrained")
+    fig, axes = plt.subplots(2, 3, figsize=(9.5, 6.8))
     for ax, (title, boxes) in zip(axes.T.flat, ARCHITECTURES.items()):
-        ax.set(xlim=(0, 1), ylim=(len(boxes), -0.2))
-        ax.set_title(title, fontsize=10)
+        ax.set(xlim=(0, 1), ylim=(len(boxes), -0.2), title=title)
         ax.axis("off")
         for i, (text, colour) in enumerate(boxes):
             box = {"boxstyle": "round,pad=0.4", "fc": colour, "alpha": 0.25, "ec": colour}
@@ -66,7 +64,7 @@ def subtree(wnids: list[str]) -> Figure:
     whole = [imagenet.paths(w)[0] for w in wnids]
     paths = sorted({path[:n] for path in whole for n in range(1, len(path) + 1)})  # depth first
     place = {path[-1]: (len(path) - 1, y) for y, path in enumerate(paths)}
-    fig, ax = plt.subplots(figsize=(8, 0.2 * len(paths) + 0.4), layout="constrained")
+    fig, ax = plt.subplots(figsize=(8, 0.2 * len(paths) + 0.4))
     curated = dict(zip((c.wnid for c in imagenet.classes()), imagenet.class_names()))
     for *_, above, wnid in paths[1:]:
         (xa, ya), (xb, yb) = place[above], place[wnid]
@@ -124,13 +122,9 @@ def moved(models: dict[str, dict], meanings: dict[str, str]) -> Figure:
 
 @styled
 def answers(pictures: list, tops: dict[str, list], strips: list[dict] | None = None) -> Figure:
-    """Pictures with the five best answers of each model, and what changes do to the right class.
-
-    Args:
-        pictures: `gallery.Picture`s that may be shown; close-ups as windows of their photos.
-        tops: {model: one [(name, probability), …] a picture}; the own class is bold, what is
-            accepted as well green.
-        strips: {change: (image, {model: rank of the right class})} a picture, of two models.
+    """Pictures, close-ups as windows of their photos, with the answers of each model, from {model:
+    [(name, probability), …] a picture}: the own class is bold, what is accepted as well green.
+    `strips` are what changes do: {change: (image, {model: rank of the right class})} a picture.
     """
     if hidden := [p.path.name for p in pictures if not p.may_be_shown]:
         raise ValueError(f"these pictures may not be in a committed figure: {hidden}")
@@ -145,36 +139,33 @@ def answers(pictures: list, tops: dict[str, list], strips: list[dict] | None = N
         """Text at x inches from the left and y from the top."""
         fig.text(x / 9.5, 1 - y / total, text, color=colour, fontsize=7, **more)
 
-    def picture(x: float, y: float, side: float, image, title: str, cut=()) -> None:
-        """In a square with this corner; `cut` is a window (left, top, right, bottom in shares)."""
+    def picture(x: float, y: float, side: float, image, title: str, cropped=None) -> None:
+        """In a square with this corner, with the window of a `Picture` that is `cropped`."""
         ax = fig.add_axes((x / 9.5, 1 - (y + side) / total, side / 9.5, side / total))
         image = image.copy()
         image.thumbnail((160, 160))
         ax.imshow(image, interpolation="antialiased")
         ax.axis("off")
         write(x + side / 2, y - 0.03, title.replace("_", " "), ha="center", va="bottom")
-        if cut:
-            left, top, right, bottom = (share * n for share, n in zip(cut, image.size * 2))
+        if cropped:
+            left, top, right, bottom = (share * n for share, n in zip(cropped[1], image.size * 2))
             look = {"fill": False, "ec": "red", "lw": 1.5, "clip_on": False}
             ax.add_patch(Rectangle((left, top), right - left, bottom - top, **look))
 
-    for i, model in enumerate(tops):
-        for left in range(columns):
-            x = 4.75 * left + first + names * i
-            write(x, head, textwrap.fill(model, 26), colour=colours[i], weight="bold")
     beside = first + names * len(tops)  # where the strips begin
     if strips:
-        about = "the right class's rank after each change, bold in the top five"
-        write(beside, head - 0.19, about)
+        write(beside, head - 0.19, "the right class's rank after each change, bold in the top five")
         for i, (word, model) in enumerate(zip(("left", "right"), tops)):
             write(beside + 1.8 * i, head - 0.05, f"{word}: {model}", colour=colours[i])
     for r, p in enumerate(pictures):
         left, y = 4.75 * (r % columns), head + sum(heights[: r // columns])
-        cut = p.cropped[1] if p.cropped else ()
-        picture(left + 0.05, y + 0.3, side, open_rgb(p.path), f"{p.class_name}\n{p.style}", cut)
+        title = f"{p.class_name}\n{p.style}"
+        picture(left + 0.05, y + 0.3, side, open_rgb(p.path), title, p.cropped)
         right = {imagenet.class_names()[k] for k in p.accept} | {p.class_name}
-        for i, top in enumerate(tops.values()):
+        for i, (model, top) in enumerate(tops.items()):
             x = left + first + names * i
+            if r < columns:
+                write(x, head, textwrap.fill(model, 26), colour=colours[i], weight="bold")
             for k, (name, probability) in enumerate(top[r]):
                 look = {"colour": GREEN if name in right else "black"}
                 look["weight"] = "bold" if name == p.class_name else "normal"
@@ -195,9 +186,8 @@ def gallery_rows(rows: dict[str, list]) -> Figure:
     """A row of pictures under each name; each `gallery.Picture` with its class and style."""
     width = max(map(len, rows.values()))
     fig, axes = plt.subplots(len(rows), width, figsize=(9.5, 1.75 * len(rows)), squeeze=False)
+    plt.setp(axes.ravel(), frame_on=False, xticks=(), yticks=())
     for line, (name, pictures) in zip(axes, rows.items()):
-        for ax in line:
-            ax.axis("off")
         for ax, p in zip(line, pictures):
             ax.imshow(p.image)
             ax.set_title(f"{p.class_name}\n{p.style.replace('_', ' ')}", fontsize=7.5)

@@ -28,12 +28,15 @@ def test_answers_show_names_windows_and_ranks(picture):
     strip = {"as is": (picture.image, {"one": 412, "two": 3})}
     figure = plots.answers([picture, window], {"one": [top] * 2, "two": [top] * 2}, [strip] * 2)
     said = words(figure)
+    assert said["one"] == (plots.PAIR[0], "bold") and said["left: one"][0] == plots.PAIR[0]
     assert said["2  goldfish"] == (plots.GREEN, "bold")  # its own class
     assert said["3  great white shark"] == (plots.GREEN, "normal")  # accepted beside it
     assert said["1  tench"] == ("black", "normal") and "0.40" in said
     assert said["412"] == (plots.PAIR[0], "normal") and said["3"] == (plots.PAIR[1], "bold")
     (box,) = [patch for ax in figure.axes for patch in ax.patches]
     assert (box.get_x(), box.get_width(), box.get_height()) == (15, 30, 20)
+    (ax,) = plots.gallery_rows({"photos": [picture]}).axes
+    assert ax.get_title() == "goldfish\nphoto" and not (ax.get_frame_on() or len(ax.get_xticks()))
 
 
 def test_pictures_without_a_licence_are_refused(picture):
