@@ -19,9 +19,9 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -33,19 +33,17 @@ from cvassign.vit import KINDS, ViTConfig, gflop_per_image
 
 MODELS = tuple(KINDS)  # "vit", "diff"
 BUSY = 3  # exit code: nothing failed, but another process still trains
-FOR_GPU = 1e6  # GFLOP of a training that takes two cores half a day
 
 
-@dataclass(frozen=True)
-class Preset:
+class Preset(NamedTuple):
     """How large the experiments are on one kind of machine."""
 
     reference: dict  # the reference recipe: changes to COMMON
     long: dict  # the long recipe: changes to the reference recipe
     candidates: tuple[dict, ...] = ()  # changes to the long recipe that were tried ...
-    winner: dict = field(default_factory=dict)  # ... of which validation chose this one
-    short: dict = field(default_factory=dict)  # long made short: positions are compared on it
-    seeds: dict = field(default_factory=dict)  # experiment -> number of seeds; else one
+    winner: dict = {}  # ... of which validation chose this one
+    short: dict = {}  # long made short: positions are compared on it
+    seeds: dict = {}  # experiment -> number of seeds; else one
     rows: int | None = None  # of each experiment, the first ones; None: all
     dataset: str = "cifar10"
 
@@ -81,18 +79,16 @@ PRESETS = {
 }
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One row of an experiment's table."""
 
-    changes: dict = field(default_factory=dict)  # to the experiment's base recipe
+    changes: dict = {}  # to the experiment's base recipe
     label: str = ""  # empty: the changes in words
     models: tuple[str, ...] = MODELS
     base: str = ""  # another base recipe than the experiment's
 
 
-@dataclass(frozen=True)
-class Experiment:
+class Experiment(NamedTuple):
     """A table of the report."""
 
     sections: tuple[str, str]  # of the assignment: of the ViT, of the Diff-ViT
@@ -171,20 +167,13 @@ def _run(preset: str, experiment: str, model: str, row: Row, seed: int) -> Run:
     slug = re.sub(r"[^a-z0-9.]+", "-", _text(changes)).strip("-")
     name = "-".join(filter(None, (model, base, slug)))
     recipe |= row.changes
+    vit = ViTConfig(**{k: v for k, v in recipe.items() if hasattr(ViTConfig, k)})
+    train = TrainConfig(**{k: v for k, v in recipe.items() if not hasattr(ViTConfig, k)})
+    label, section = row.label or _text(row.changes), table.sections[MODELS.index(model)]
+    # What figures and studies need; the rest would fill the repository.
     best = base == "long" and changes == p.winner
-    return Run(
-        name=name,
-        label=row.label or _text(row.changes),
-        section=table.sections[MODELS.index(model)],
-        preset=preset,
-        seed=seed,
-        model=ViTConfig(**{k: v for k, v in recipe.items() if hasattr(ViTConfig, k)}),
-        train=TrainConfig(**{k: v for k, v in recipe.items() if not hasattr(ViTConfig, k)}),
-        dataset=p.dataset,
-        # What figures and studies need; the rest would fill the repository.
-        keep_weights=seed == 0 and (best or name == "vit-reference"),
-        keep_logits=best,
-    )
+    kept = dict(keep_weights=seed == 0 and (best or name == "vit-reference"), keep_logits=best)
+    return Run(name, label, section, preset, seed, vit, train, p.dataset, **kept)
 
 
 def experiment_runs(experiment: str, model: str, preset: str) -> list[Run]:
@@ -211,10 +200,9 @@ def all_runs(preset: str, section: str = "", model: str | None = None) -> list[R
     return sorted(runs.values(), key=lambda run: run.seed)
 
 
-def _worker(
-    runs: list[Run], results: Path, device: str | None, deadline: float, progress: bool
-) -> int:
+def _worker(runs: list[Run], results: Path, device: str | None, deadline: float) -> int:
     """Trains those of `runs` that nobody has done or is doing; returns how many failed."""
+    alone = multiprocessing.parent_process() is None  # bars of several would overwrite one another
     failed, pace = 0, 0.0  # seconds of an epoch for each GFLOP per image, as the last run had it
     for run in runs:
         try:
@@ -223,7 +211,7 @@ def _worker(
             cost = 1.0 if deadline == math.inf else gflop_per_image(run.model)
             if time.time() + pace * cost > deadline:
                 continue  # not one epoch of it could be done
-            result = run_or_load(run, results, None, device, progress, deadline)
+            result = run_or_load(run, results, device, alone, deadline)
             pace = result.seconds / run.train.epochs / cost
             print(f"{said(result)}\n", end="", flush=True)  # in one write: others print here too
         except Busy:
@@ -245,22 +233,15 @@ def said(r: Result) -> str:
 
 
 def run_all(
-    runs: list[Run],
-    results: Path,
-    jobs: int = 1,
-    device: str | None = None,
-    progress: bool = True,
-    deadline: float = math.inf,
+    runs: list[Run], results: Path, jobs=1, device: str | None = None, deadline: float = math.inf
 ) -> int:
-    """Trains `runs` in `jobs` processes, until `deadline`; returns 0 if all went well.
-
-    There is no scheduler: each process takes what has neither a result nor a lock. So any number of
-    processes, started at any time, can share one list.
-    """
+    """Trains `runs` in `jobs` processes, until `deadline`; returns 0 if all went well. There is no
+    scheduler: each process takes what has neither a result nor a lock. So any number of processes,
+    started at any time, can share one list."""
     if jobs < 1:
         raise ValueError(f"jobs must be positive, got {jobs}")
     if jobs == 1:
-        return _worker(runs, results, device, deadline, progress)
+        return _worker(runs, results, device, deadline)
     process = multiprocessing.get_context("spawn").Process  # a forked one cannot use CUDA
     # Not a Pool: it waits for ever for a process that was killed, for its memory for example.
     task = max(1, cores() // jobs), runs, results, device, deadline
@@ -278,7 +259,7 @@ def _job(threads: int, *args) -> None:
     """A worker as a process, whose exit code says whether a run failed."""
     torch.set_num_threads(threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    sys.exit(_worker(*args, False) > 0)
+    sys.exit(_worker(*args) > 0)
 
 
 def _end_with_parent() -> None:
@@ -298,8 +279,8 @@ def show(runs: list[Run], results: Path) -> None:
             continue
         done += result is not None
         state = f"{result.test:6.2f} %" if result else "       -"
-        cost = 0 if result else 3 * gflop_per_image(run.model) * 45_000 * run.train.epochs
-        where = "  (for an accelerator)" if cost > FOR_GPU else ""
+        gflop = 0 if result else 3 * gflop_per_image(run.model) * 45_000 * run.train.epochs
+        where = "  (for an accelerator)" if gflop > 1e6 else ""  # half a day of two cores
         print(f"{run.section:6} {state}  {run.file_name:60} {run.label}{where}")
     print(f"{done} of {len(runs)} runs done")
 
@@ -339,8 +320,7 @@ def main(arguments: list[str] | None = None) -> int:
     unfinished = [run.file_name for run in runs if not (given.out / run.file_name).exists()]
     if unfinished and deadline == math.inf:
         first = f"{len(unfinished)} runs, the first is {unfinished[0]}"
-        print(f"being trained by another process: {first}", file=sys.stderr)
-        return BUSY
+        parser.exit(BUSY, f"being trained by another process: {first}\n")
     return 0
 
 

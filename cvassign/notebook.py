@@ -76,7 +76,7 @@ class Stored:
             self.presets = ("full",) if pick_device().type == "cuda" else ("cpu",)
         if SMOKE or RETRAIN:
             runs = [r for model in models for r in all_runs(self.presets[0], model=model)]
-            if run_all(runs, self.results, progress=not SMOKE):
+            if run_all(runs, self.results):
                 print("some runs failed, see above; their rows are missing", file=sys.stderr)
         if not SMOKE:
             print(f"results of preset {self.presets[0]!r}, from results/{self.presets[0]}")
@@ -102,9 +102,9 @@ class Stored:
         """The trained model of the best recipe, or of the reference recipe; seed 0."""
         return load_model(self.runs(model, experiment)[0], self.results)
 
-    def logits(self, model: str = "vit", seed: int = 0) -> Tensor:
-        """What the best model said of the test images when it was trained, (n, 10)."""
-        return load_logits(self.runs(model)[seed], self.results)[0]
+    def logits(self, model: str = "vit") -> Tensor:
+        """What the best model said of the test images when it was trained, (n, 10); seed 0."""
+        return load_logits(self.runs(model)[0], self.results)[0]
 
     def all_results(self, model: str = "vit") -> list[Result]:
         """Every stored result of a model, whatever its experiment."""
@@ -128,8 +128,7 @@ def score_table(scores: dict[str, dict]):
     rows = {}
     for name, found in scores.items():
         row = {k: f"{found[k]:.1f}" for k in ("deletion", "insertion")}
-        gains = [k for k in found if "gain" in k]
-        rows[name] = row | {k: interval(found[k], "+.1f") for k in gains}
+        rows[name] = row | {k: interval(v, "+.1f") for k, v in found.items() if "gain" in k}
     return shown(pd.DataFrame(rows).T.fillna("–"))
 
 
@@ -143,11 +142,9 @@ def pick_images(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def table(results: Rows, diff: Rows | None = None):
-    """A row for each configuration: its cost, training loss and accuracies (mean ± std over seeds);
-    † marks what was trained on a CPU, where everything else is from a GPU.
-
-    Two lists, of the ViT and of the Diff-ViT, stand side by side with the difference of the means.
-    """
+    """A row for each configuration: cost, losses and accuracies (mean ± std over seeds); † marks
+    what was trained on a CPU, where everything else is from a GPU. Of two lists, of the ViT and of
+    the Diff-ViT, the accuracies side by side with the difference of the means."""
     if diff is not None:
         return _side_by_side(by_label(results), by_label(diff))
     rows = []

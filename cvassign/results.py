@@ -52,7 +52,6 @@ class Run:
 
     @property
     def file_name(self) -> str:
-        """The result file: preset/name-sSEED.json."""
         return f"{self.preset}/{self.name}-s{self.seed}.json"
 
 
@@ -89,9 +88,8 @@ KEYS = {NAMES.get(f.name, f.name): f for f in fields(Result) if f.name != "run"}
 
 def write_json(obj, path: Path) -> None:
     """Writes JSON atomically, with its numbers `_rounded`."""
-    text = json.dumps(_rounded(obj), indent=1, allow_nan=False) + "\n"
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(json.dumps(_rounded(obj), indent=1) + "\n", encoding="utf-8")
 
 
 def _rounded(obj):
@@ -105,7 +103,6 @@ def _identity(run: Run) -> dict:
 
 
 def save(result: Result, results: Path = RESULTS) -> None:
-    """Writes a result's file."""
     run = result.run
     about = _identity(run) | {"model": asdict(run.model), "train": asdict(run.train)}
     about |= {key: getattr(result, field.name) for key, field in KEYS.items()}
@@ -113,12 +110,8 @@ def save(result: Result, results: Path = RESULTS) -> None:
 
 
 def load(run: Run, results: Path = RESULTS) -> Result | None:
-    """The stored result of `run`, or None if there is none.
-
-    Raises:
-        ResultError: if its file is damaged, contradicts itself or the logits that are stored
-            beside it, or holds a run of another configuration or of other data.
-    """
+    """The stored result of `run`, or None if there is none; ResultError if its file is damaged,
+    contradicts itself or the logits beside it, or holds a run of another configuration or data."""
     path = results / run.file_name
     if not path.exists():
         return None
@@ -132,9 +125,8 @@ def load(run: Run, results: Path = RESULTS) -> Result | None:
                 said = f"test_accuracy {held['test_accuracy']} contradicts its logits"
                 raise ValueError(f"{said}, which give {accuracy:.2f}")
     except (OSError, TypeError, ValueError) as error:
-        again = "delete it and train the run again (python -m cvassign.experiments run)"
-        why = f"no usable result: {error}; restore the file (git checkout), or {again}"
-        raise ResultError(f"{path}: {why}") from error
+        how = "restore it (git checkout), or delete it and run python -m cvassign.experiments run"
+        raise ResultError(f"{path}: no usable result: {error}; {how}") from error
     return Result(run, **{field.name: held[key] for key, field in KEYS.items()})
 
 
@@ -198,42 +190,27 @@ def by_label(results: Sequence[Result]) -> dict[str, list[Result]]:
 
 
 def run_or_load(
-    run: Run,
-    results: Path = RESULTS,
-    state: Path | None = None,
-    device: str | None = None,
-    progress: bool = True,
-    deadline: float = math.inf,
+    run: Run, results: Path = RESULTS, device: str | None = None, progress=True, deadline=math.inf
 ) -> Result:
-    """The result of `run`: from its file if there is one, else by training it now.
-
-    Args:
-        results: folder of the result files.
-        state: folder of the checkpoints of unfinished runs (default `checkpoints` in `results`).
-        deadline: when to stop with the state kept (TimeUp), see `Trainer.fit`.
-
-    Raises:
-        Busy: if another process is training the same run.
-        ResultError: if the stored result cannot be used.
-    """
+    """The result of `run`: from its file if there is one, else by training it now, as far as
+    `deadline` allows (see `Trainer.fit`). Busy if another process is training it, ResultError if
+    the stored result cannot be used."""
     if stored := load(run, results):
         return stored
-    checkpoint = (state or results / "checkpoints") / run.file_name.replace(".json", ".pt")
+    checkpoint = results / "checkpoints" / run.file_name.replace(".json", ".pt")
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(f"{checkpoint}.lock")  # the system releases it when its process dies
     try:
-        held = lock.acquire(timeout=0)
+        with FileLock(f"{checkpoint}.lock", timeout=0):  # the system frees it of a dead process
+            if stored := load(run, results):
+                return stored  # finished by the process that held the lock before us
+            data = DATASETS[run.dataset]().to(pick_device(device))
+            trainer = Trainer(run.model, run.train, run.seed, data, checkpoint)
+            trainer.fit(progress, deadline)
+            result = finish(run, trainer, results)
+            checkpoint.unlink(missing_ok=True)
+            return result
     except Timeout as error:
         raise Busy(f"{run.name} (seed {run.seed}) is being trained by another process") from error
-    with held:
-        if stored := load(run, results):
-            return stored  # finished by the process that held the lock before us
-        data = DATASETS[run.dataset]().to(pick_device(device))
-        trainer = Trainer(run.model, run.train, run.seed, data, checkpoint)
-        trainer.fit(progress, deadline)
-        result = finish(run, trainer, results)
-        checkpoint.unlink(missing_ok=True)
-        return result
 
 
 def finish(run: Run, trainer: Trainer, results: Path = RESULTS) -> Result:
@@ -243,9 +220,8 @@ def finish(run: Run, trainer: Trainer, results: Path = RESULTS) -> Result:
     if run.keep_weights:
         save_weights(trainer.model, weights_path(run, results))
     if run.keep_logits:
-        held = {"test": logits.half().cpu(), "labels": test.labels.byte().cpu()}
         with replacing(logits_path(run, results)) as temporary:
-            save_file(held, temporary)
+            save_file({"test": logits.half().cpu(), "labels": test.labels.byte().cpu()}, temporary)
     result = Result(
         run,
         trainer.history,

@@ -2,11 +2,9 @@
 """The list of runs is what the assignment asks for, and the command trains it once."""
 
 import re
-import signal
 from collections import Counter
 from dataclasses import asdict, replace
 from functools import cache
-from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -15,13 +13,10 @@ import torch
 from cvassign import experiments
 from cvassign.experiments import EXPERIMENTS, MODELS, PRESETS, all_runs, experiment_runs
 from cvassign.positional import POSITIONS
-from cvassign.results import Busy, Run, load, save
+from cvassign.results import RESULTS, Busy, Run, load, save
 from cvassign.train import TimeUp
 from cvassign.vit import VisionTransformer, ViTConfig, count_parameters
 from tests.made import made_result
-
-ROOT = Path(__file__).resolve().parents[1]
-MEASURED = ("full", "cpu")  # the presets whose results are reported; smoke's are thrown away
 
 
 @cache
@@ -39,15 +34,14 @@ def changed(runs: list[Run], part: str) -> list[dict]:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_vit_run_has_a_diff_twin_of_equal_parameters_that_differs_only_in_attention(preset):
     """The controls belong to one model; smoke's λ and norm weigh more, it has 10,000 parameters."""
-    runs, measured = {run.file_name: run for run in all_runs(preset)}, preset in MEASURED
-    pairs = [(runs[f], runs.get(f.replace("/vit-", "/diff-"))) for f in runs if "/vit-" in f]
-    pairs = [(vit, diff) for vit, diff in pairs if diff]
+    runs, measured = {run.file_name: run for run in all_runs(preset)}, preset != "smoke"
+    twins = {f: f.replace("/vit-", "/diff-") for f in runs if "/vit-" in f}
+    pairs = [(runs[f], runs[twin]) for f, twin in twins.items() if twin in runs]
     assert len(pairs) > (20 if measured else 10)
     for vit, diff in pairs:
         assert vit.model.attention == "standard"
-        model = replace(vit.model, attention="diff")
-        same = dict(name=diff.name, section=diff.section, keep_weights=diff.keep_weights)
-        assert diff == replace(vit, model=model, **same)
+        own = dict(name=diff.name, section=diff.section, keep_weights=diff.keep_weights)
+        assert diff == replace(vit, model=replace(vit.model, attention="diff"), **own)
         ours, theirs = parameters(vit.model), parameters(diff.model)
         assert ours < theirs < ours * (1.01 if measured else 1.02), vit.name
     counts = [parameters(r.model) for m in MODELS for r in experiment_runs("factorial", m, preset)]
@@ -60,7 +54,7 @@ def test_every_vit_run_has_a_diff_twin_of_equal_parameters_that_differs_only_in_
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_assignments_experiments_are_there(preset, model):
     runs = {e: [r for r in experiment_runs(e, model, preset) if r.seed == 0] for e in EXPERIMENTS}
-    (reference,), hyper, measured = runs["reference"], runs["hyper"], preset in MEASURED
+    (reference,), hyper, measured = runs["reference"], runs["hyper"], preset != "smoke"
     assert (reference.model.patch_size, reference.model.position) == (4, "learned_1d")
     assert sorted(run.model.patch_size for run in runs["patch"]) == [2, 4, 8]
     assert sorted(run.model.position for run in runs["position"]) == sorted(POSITIONS)
@@ -84,56 +78,43 @@ def test_the_assignments_experiments_are_there(preset, model):
 
 
 def test_the_factorial_separates_heads_norm_and_subtraction():
+    """In the order in which `study.factorial` names them."""
     everything = [r for m in MODELS for r in experiment_runs("factorial", m, "full")]
     assert set(Counter(run.label for run in everything).values()) == {3}
     assert len({run.train for run in everything}) == 1
-    models = {run.label: run.model for run in everything}
-    wide, pairs = models["8 heads of width 16"], models["4 pairs, norm"]
-    assert models == {
-        "8 heads of width 16": wide,
-        "8 heads, norm": replace(wide, attention="standard_norm"),
-        "4 heads of width 32": replace(wide, num_heads=4),
-        "4 heads, norm": replace(wide, num_heads=4, attention="standard_norm"),
-        "4 pairs, no norm": replace(pairs, attention="diff_no_norm"),
-        "4 pairs, norm": replace(wide, attention="diff"),
-    }
+    wide = everything[0].model
+    assert [(run.label, run.model) for run in everything if run.seed == 0] == [
+        ("8 heads of width 16", replace(wide, attention="standard", num_heads=8)),
+        ("8 heads, norm", replace(wide, attention="standard_norm")),
+        ("4 heads of width 32", replace(wide, num_heads=4)),
+        ("4 heads, norm", replace(wide, num_heads=4, attention="standard_norm")),
+        ("4 pairs, no norm", replace(wide, attention="diff_no_norm")),
+        ("4 pairs, norm", replace(wide, attention="diff")),
+    ]
 
 
-def test_a_new_experiment_is_one_entry(monkeypatch):
-    rows = [experiments.Row(dict(depth=7)), experiments.Row(label="again")]
-    monkeypatch.setitem(EXPERIMENTS, "new", experiments.Experiment(("9.1", "9.2"), rows))
-    vit, again, diff, _ = all_runs("full", "9")
-    assert (vit.name, vit.label, vit.section) == ("vit-reference-depth-7", "depth 7", "9.1")
-    assert (diff.name, diff.label, diff.section) == ("diff-reference-depth-7", "depth 7", "9.2")
-    assert (again.name, again.label) == ("vit-reference", "again")
-
-
-@pytest.mark.parametrize("model", MODELS)
-def test_the_best_recipe_is_the_candidate_that_validation_chose(model):
+def test_the_best_recipe_is_the_candidate_that_validation_chose():
     """The mean of both models, so that one recipe serves both; three seeds, within 50 epochs."""
-    candidates = {m: experiment_runs("candidates", m, "full") for m in MODELS}
-    means = [sum(load(candidates[m][i]).val for m in MODELS) for i in range(len(candidates[model]))]
-    chosen = candidates[model][means.index(max(means))]
-    best = experiment_runs("best", model, "full")
-    assert replace(best[0], label="") == replace(chosen, label="")
-    assert [run.seed for run in best] == [0, 1, 2]
-    assert best[0].train.epochs == 50 and parameters(best[0].model) < 5_000_000
+    candidates = zip(*(experiment_runs("candidates", m, "full") for m in MODELS))
+    chosen = max(candidates, key=lambda pair: sum(load(run).val for run in pair))
+    for model, run in zip(MODELS, chosen):
+        best = experiment_runs("best", model, "full")
+        assert replace(best[0], label="") == replace(run, label="")
+        assert [b.seed for b in best] == [0, 1, 2]
+        assert run.train.epochs == 50 and parameters(run.model) < 5_000_000
 
 
 def test_every_stored_result_belongs_to_a_run():
     runs = {run.file_name: run for run in all_runs("full")}
-    stored = {f"full/{path.name}" for path in (ROOT / "results" / "full").glob("*.json")}
-    assert stored <= runs.keys()
-    assert all(load(runs[name]) for name in stored)
+    assert all(load(runs[f"full/{path.name}"]) for path in (RESULTS / "full").glob("*.json"))
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_weights_are_kept_of_the_runs_that_figures_show(preset):
-    kept = {run.name for run in all_runs(preset) if run.keep_weights}
-    best = {experiment_runs("best", model, preset)[0].name for model in MODELS}
-    assert kept == best | {"vit-reference"}
-    logits = {(run.name, run.seed) for run in all_runs(preset) if run.keep_logits}
-    assert logits == {(r.name, r.seed) for m in MODELS for r in experiment_runs("best", m, preset)}
+    best = {r.file_name for m in MODELS for r in experiment_runs("best", m, preset)}
+    assert {run.file_name for run in all_runs(preset) if run.keep_logits} == best
+    kept = {f for f in best if "-s0" in f} | {f"{preset}/vit-reference-s0.json"}
+    assert {run.file_name for run in all_runs(preset) if run.keep_weights} == kept
 
 
 def test_sections_and_models_filter_and_the_first_seed_of_everything_comes_first():
@@ -160,10 +141,10 @@ def test_no_run_is_begun_that_cannot_get_one_epoch_done(tmp_path, monkeypatch, c
 
 
 def test_unknown_names_list_the_known():
-    unknown = {"speed vit cpu": "experiment must be .*'patch'", "patch cnn cpu": "model .*'vit'"}
-    for asked, message in (unknown | {"patch vit x": "preset .*'full'"}).items():
-        with pytest.raises(ValueError, match=message):
-            experiment_runs(*asked.split())
+    known = {"experiment": "'patch'", "model": "'vit'", "preset": "'full'"}
+    for what in known:
+        with pytest.raises(ValueError, match=f"{what} must be one of .*{known[what]}.*, got 'x'"):
+            experiment_runs(**dict(experiment="patch", model="vit", preset="cpu") | {what: "x"})
 
 
 RUNS = experiment_runs("position", "vit", "smoke")
@@ -171,10 +152,9 @@ OF_RUNS = ["--preset", "smoke", "--section", "1.3", "--out"]
 
 
 @pytest.fixture
-def main():
-    before = signal.getsignal(signal.SIGTERM)
-    yield experiments.main
-    signal.signal(signal.SIGTERM, before)
+def main(monkeypatch):
+    monkeypatch.setattr("signal.signal", Mock())  # this process keeps its handler
+    return experiments.main
 
 
 def test_a_worker_takes_what_is_neither_done_nor_being_done(main, tmp_path, monkeypatch, capsys):
@@ -185,21 +165,24 @@ def test_a_worker_takes_what_is_neither_done_nor_being_done(main, tmp_path, monk
     done = made_result(good, val=12.0, test=34.0, seconds=5.0)
     train = Mock(side_effect=[Busy, RuntimeError("out of memory"), done])
     monkeypatch.setattr(experiments, "run_or_load", train)
-    assert main(["run", *OF_RUNS, str(tmp_path)]) == 1
+    command = ["run", *OF_RUNS, str(tmp_path)]
+    assert main(command) == 1
     assert [call.args[0] for call in train.call_args_list] == [busy, broken, good]
     out, err = capsys.readouterr()
     assert out == f"{good.file_name}: validation 12.00 %, test 34.00 %, 5 s\n"
     assert f"{damaged.file_name}: no usable" in err
     assert broken.file_name in err and "RuntimeError: out of memory" in err
+    (tmp_path / damaged.file_name).unlink()
+    train.side_effect = Busy
+    with pytest.raises(SystemExit, match=str(experiments.BUSY)):  # no failure, and not done either
+        main(command)
+    assert "being trained by another process: 4 runs" in capsys.readouterr().err
 
 
 def test_list_shows_what_is_done(main, tmp_path, capsys):
-    command = ["list", *OF_RUNS, str(tmp_path)]
-    assert main(command) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "0 of 4 runs done"
     save(made_result(RUNS[0], test=87.65), tmp_path)
     (tmp_path / RUNS[1].file_name).write_bytes(b"{")
-    assert main(command) == 0
+    assert main(["list", *OF_RUNS, str(tmp_path)]) == 0
     done, damaged, missing, _, last = capsys.readouterr().out.splitlines()
     assert RUNS[0].file_name in done and "87.65 %" in done
     assert damaged.startswith("! ") and RUNS[1].file_name in damaged
@@ -207,19 +190,13 @@ def test_list_shows_what_is_done(main, tmp_path, capsys):
     assert last == "1 of 4 runs done"
 
 
-@pytest.mark.parametrize(
-    "arguments, words",
-    (
-        ("list --preset huge", "'huge'"),
-        ("list --section 9.9", "no run of section '9.9'"),
-        ("run --jobs 0 --section 1.3", "got 0"),
-        ("run --preset smoke --device gpu", "device 'gpu' cannot be used"),
-    ),
-)
-def test_bad_arguments_end_with_two_and_a_message(main, arguments, words, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        main(arguments.split())
-    assert words in capsys.readouterr().err
+def test_bad_arguments_end_with_two_and_a_message(main, capsys):
+    bad = {"list --preset huge": "'huge'", "list --section 9.9": "no run of section '9.9'"}
+    bad |= {"run --jobs 0": "got 0", "run --device gpu": "device 'gpu' cannot be used"}
+    for arguments, words in bad.items():
+        with pytest.raises(SystemExit, match="2"):
+            main(arguments.split())
+        assert words in capsys.readouterr().err
 
 
 def test_two_jobs_train_the_smoke_preset_once(main, tmp_path, capfd):
@@ -227,16 +204,9 @@ def test_two_jobs_train_the_smoke_preset_once(main, tmp_path, capfd):
     assert main([*command, "--jobs", "2"]) == 0
     said = Counter(line.split(":")[0] for line in capfd.readouterr().out.splitlines())
     assert said == {run.file_name: 1 for run in RUNS}  # each by one of the two
-    for run in RUNS:
-        assert len(load(run, tmp_path).history["val_loss"]) == run.train.epochs
+    assert all(load(run, tmp_path) for run in RUNS)
     assert not list(tmp_path.rglob("*.tmp")) and not list(tmp_path.rglob("*.pt"))
     files = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
     assert main(command) == 0
     assert capfd.readouterr() == ("", "")  # all are done: nothing to train or say
     assert files == {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
-
-
-def test_a_run_that_another_process_trains_has_its_own_code(main, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(experiments, "run_or_load", Mock(side_effect=Busy))
-    assert main(["run", *OF_RUNS, str(tmp_path)]) == experiments.BUSY
-    assert "being trained by another process" in capsys.readouterr().err

@@ -33,8 +33,7 @@ def test_a_missing_run_is_a_row_and_a_line_with_the_command(stored, capsys):
 def test_two_models_stand_side_by_side_with_their_difference(stored):
     vit, diff = stored("patch"), stored("patch", "diff")
     html = notebook.table(vit, diff).to_html()
-    for part in ("val", "test"):
-        gap = getattr(diff[0], part) - getattr(vit[0], part)
+    for gap in (diff[0].val - vit[0].val, diff[0].test - vit[0].test):
         assert f"{gap:+.2f}" in html
 
 

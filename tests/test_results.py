@@ -3,6 +3,7 @@
 
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,9 +30,8 @@ RUN = Run("vit-tiny", "tiny", "1.1", "smoke", 3, TINY, RECIPE, "generated", True
 def trained(tmp_path_factory) -> tuple[Path, Result]:
     """A folder with the result and the weights of RUN, and that result; tests only read it."""
     folder = tmp_path_factory.mktemp("trained")
-    state = tmp_path_factory.mktemp("state")
-    result = results.run_or_load(RUN, folder, state, device="cpu", progress=False)
-    assert not list(state.rglob("*.pt"))  # nothing to resume: the checkpoint is gone
+    result = results.run_or_load(RUN, folder, device="cpu", progress=False)
+    assert not list(folder.rglob("*.pt"))  # nothing to resume: the checkpoint is gone
     return folder, result
 
 
@@ -44,15 +44,16 @@ def by_hand() -> Trainer:
 
 @pytest.fixture
 def store(trained, tmp_path):
-    """Writes the result of RUN to a folder of its own: changed ("none": left out) or as bytes."""
-    held = json.loads((trained[0] / RUN.file_name).read_bytes())
+    """A folder of its own with the result of RUN, changed ("none": left out) or as bytes."""
+    shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
+    path = tmp_path / RUN.file_name
+    held = json.loads(path.read_bytes())
 
-    def write(changes: dict | bytes, run: Run = RUN) -> Path:
-        path = tmp_path / run.file_name
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def write(changes: dict | bytes) -> Path:
         if isinstance(changes, dict):
             changes = {k: v for k, v in (held | changes).items() if v != "none"}
-        path.write_bytes(changes if isinstance(changes, bytes) else json.dumps(changes).encode())
+            changes = json.dumps(changes).encode()
+        path.write_bytes(changes)
         return tmp_path
 
     return write
@@ -78,12 +79,11 @@ def test_the_last_epoch_is_reported_and_weights_are_kept_on_demand(by_hand, tmp_
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-def test_a_stored_result_is_loaded_and_not_trained(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(results, "Trainer", None)
-    stored = results.run_or_load(RUN, trained[0], tmp_path)  # also a rate of many digits, rounded
+def test_a_stored_result_is_loaded_and_not_trained(trained, monkeypatch):
+    monkeypatch.setattr(results, "FileLock", None)  # many notebooks may read at once
+    stored = results.run_or_load(RUN, trained[0])  # also a rate of many digits, rounded
     assert stored == results.load(RUN, trained[0])
     assert stored.test == pytest.approx(trained[1].test, rel=1e-5)
-    assert not list(tmp_path.iterdir())  # no lock either: many notebooks may read at once
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_stored_result_is_loaded_and_not_trained(trained, tmp_path, monkeypatc
         *(({"format": n}, f"expected format 2, got {n!r}") for n in ("one", 1, 3)),
         ({"history": 3}, "'history' to be dict, got 3"),
         ({"test_accuracy": None}, "'test_accuracy' to be float, got None"),
-        ({"seed": 4}, "expected seed 3, got 4; restore"),  # a copy of another run's file
+        ({"seed": 4}, "expected seed 3, got 4; restore it"),  # a copy of another run's file
         ({"test_accuracy": 101.0}, "101.0 is no percentage"),
         ({"test_accuracy": 99.5}, "99.5 contradicts its logits, which give"),
         ({"val_accuracy": 99.5}, "val_accuracy is not that of the last epoch"),
@@ -104,17 +104,14 @@ def test_a_stored_result_is_loaded_and_not_trained(trained, tmp_path, monkeypatc
         ({"model": {"depth": 2.0}}, "depth must be a positive whole number"),
         ({"train": {"epochs": 2, "momentum": 1}}, "unexpected keyword argument 'momentum'"),
         ({"data": "300 images"}, "expected data '400 .*, got '300 images'"),
-        ({"preset": "full"}, "expected preset 'smoke', got 'full'; restore the file .git"),
+        ({"preset": "full"}, "expected preset 'smoke', got 'full'; restore it .git"),
         ({"model": {"depth": 3}}, r"another configuration .*'depth': \(3, 2\)"),
         ({"train": {"epochs": 2, "warmup_epochs": 1}}, r"another .*'batch_size': \(256, 200\)"),
         *(({k: "none"}, f"{k}'? .*, got None") for k in ("name", "model", "train", *results.KEYS)),
     ),
 )
-def test_an_unusable_file_is_named(store, content, words, trained):
+def test_an_unusable_file_is_named(store, content, words):
     folder = store(content)
-    path, logits = (results.logits_path(RUN, f) for f in (folder, trained[0]))
-    path.parent.mkdir(parents=True)
-    path.write_bytes(logits.read_bytes())
     for read in (results.load, results.run_or_load):
         with pytest.raises(ResultError, match=f"vit-tiny-s3.json: .*{words}"):
             read(RUN, folder)
@@ -128,16 +125,13 @@ def test_numbers_that_are_not_finite_become_null(tmp_path):
 
 def test_a_full_disk_at_the_end_of_a_run_loses_nothing(tmp_path, monkeypatch):
     """The result cannot be written: the checkpoint stays, and the next call has only to write."""
-    args = (RUN, tmp_path / "results", tmp_path / "state", "cpu", False)
-
     with monkeypatch.context() as patch:
-        full = OSError(28, "No space left on device")
-        patch.setattr(Path, "write_text", Mock(side_effect=full))
+        patch.setattr(Path, "write_text", Mock(side_effect=OSError(28, "No space left on device")))
         with pytest.raises(OSError, match="No space left") as kept:
-            results.run_or_load(*args)
-    assert results.load(RUN, tmp_path / "results") is None
+            results.run_or_load(RUN, tmp_path, "cpu")
+    assert results.load(RUN, tmp_path) is None
     monkeypatch.setattr(Trainer, "train_epoch", None)
-    assert len(results.run_or_load(*args).history["seconds"]) == 2
+    assert len(results.run_or_load(RUN, tmp_path, "cpu").history["seconds"]) == 2
     del kept  # until here, as notebooks keep an exception: it does not hold the lock
 
 
@@ -154,10 +148,11 @@ def test_weights_come_back_in_half_precision(trained, by_hand):
 def test_unusable_weights_are_named(trained, tmp_path):
     path, message = results.weights_path(RUN, tmp_path), "s3.safetensors: no usable weights"
     whole = results.weights_path(RUN, trained[0]).read_bytes()
+    with pytest.raises(ResultError, match=f"{message}: No such file"):
+        results.load_model(RUN, tmp_path)
     path.parent.mkdir(parents=True)
-    for content in (None, whole[: len(whole) // 2], whole[:4], b"", bytes(100)):
-        if content is not None:
-            path.write_bytes(content)
+    for content in (whole[: len(whole) // 2], whole[:4], b"", bytes(100)):
+        path.write_bytes(content)
         with pytest.raises(ResultError, match=message):
             results.load_model(RUN, tmp_path)
     wider = replace(RUN, model=replace(RUN.model, embed_dim=32))
@@ -165,27 +160,24 @@ def test_unusable_weights_are_named(trained, tmp_path):
         results.load_model(wider, trained[0])
 
 
-def test_load_all_relabels_leaves_out_and_warns(store, trained):
+def test_load_all_relabels_leaves_out_and_warns(store):
     damaged, missing = replace(RUN, seed=4), replace(RUN, seed=5)
-    store(b"{", damaged)
-    folder = store({})
     again = replace(RUN, label="patch 8", section="1.2.1")  # one result in two tables
+    folder = store({})
+    (folder / damaged.file_name).write_bytes(b"{")
     with pytest.warns(UserWarning, match="vit-tiny-s4.json: no usable") as caught:
         found = results.load_all([RUN, damaged, missing, again], folder)
     assert len(caught) == 1 and caught[0].filename == __file__
     assert [(r.label, r.run.section) for r in found] == [("tiny", "1.1"), ("patch 8", "1.2.1")]
-    assert found[0].history == found[1].history == results.load(RUN, folder).history
+    assert found[0].history == found[1].history
 
 
 # A process that trains RUN and stops in its second epoch.
 CHILD = """
 import signal, sys, time
 from pathlib import Path
-import torch
-torch.set_num_threads(1)
+from tests import test_results as t
 signal.alarm(120)  # a child that hangs fails the test, not the hour
-sys.path.insert(0, sys.argv[1])
-import test_results as t
 
 def pause(trainer, *told):
     if trainer.epoch == 1:
@@ -194,37 +186,31 @@ def pause(trainer, *told):
     return epoch(trainer, *told)
 
 epoch, t.Trainer.train_epoch = t.Trainer.train_epoch, pause
-folder = Path(sys.argv[2])
-t.results.run_or_load(t.RUN, folder / "results", folder / "state", "cpu", False)
+t.results.run_or_load(t.RUN, Path(sys.argv[1]), "cpu")
 """
 
 
 def test_a_killed_process_frees_its_run_and_leaves_its_epochs(tmp_path, monkeypatch):
-    command = [sys.executable, "-c", CHILD, str(Path(__file__).parent), str(tmp_path)]
-    with subprocess.Popen(command, cwd=results.ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "training\n"
-        args = (RUN, tmp_path / "results", tmp_path / "state", "cpu", False)
+    command = [sys.executable, "-c", CHILD, tmp_path]
+    with subprocess.Popen(command, cwd=results.ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"training\n"
         with pytest.raises(Busy, match=r"vit-tiny \(seed 3\) is being trained by another process"):
-            results.run_or_load(*args)
+            results.run_or_load(RUN, tmp_path)
         process.kill()
     assert process.returncode == -signal.SIGKILL
-    epochs, real = [], Trainer.train_epoch
-    note = lambda self, *told: epochs.append(self.epoch) or real(self)  # noqa: E731
-    monkeypatch.setattr(Trainer, "train_epoch", note)
-    assert len(results.run_or_load(*args).history["seconds"]) == 2
-    assert epochs == [1]  # the first one was not trained again
+    train = Mock(side_effect=Trainer.train_epoch)
+    monkeypatch.setattr(Trainer, "train_epoch", lambda *args: train(*args))
+    results.run_or_load(RUN, tmp_path, "cpu")
+    train.assert_called_once()  # the first epoch was not trained again
 
 
-def test_a_run_finished_while_waiting_for_its_lock_is_loaded(trained, tmp_path, monkeypatch):
-    looks = iter((None, "its result"))
-    monkeypatch.setattr(results, "load", lambda run, folder: next(looks))
-    monkeypatch.setattr(results, "Trainer", None)
-    assert results.run_or_load(RUN, tmp_path / "results", tmp_path / "state") == "its result"
+def test_a_run_finished_while_waiting_for_its_lock_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "load", Mock(side_effect=(None, "its result")))
+    assert results.run_or_load(RUN, tmp_path) == "its result"
 
 
 def test_seeds_of_a_run_are_one_group():
-    runs = [replace(RUN, seed=seed, name=name) for name in "ab" for seed in range(2)]
-    made = [made_result(run) for run in runs]
+    made = [made_result(replace(RUN, seed=seed, name=name)) for name in "ab" for seed in (0, 1)]
     assert results.by_name(made) == [made[:2], made[2:]]
     with pytest.raises(ValueError, match="at least one result"):
         results.by_name([])
