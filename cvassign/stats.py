@@ -41,8 +41,7 @@ def _paired(first, second) -> np.ndarray:
     """second - first as float (n,); ValueError if they are not n >= 1 pairs."""
     first, second = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     if first.shape != second.shape or first.ndim != 1 or not len(first):
-        shapes = f"{first.shape}, {second.shape}"
-        raise ValueError(f"expected two arrays (n,) of n >= 1 pairs, got {shapes}")
+        raise ValueError(f"expected arrays (n,) of n >= 1 pairs, got {first.shape}, {second.shape}")
     return second - first
 
 
@@ -53,12 +52,8 @@ def _percentiles(mean: float, means: np.ndarray, n: int, over: str) -> Differenc
 
 
 def paired_bootstrap(first, second, draws: int = 10_000, seed: int = 0) -> Difference:
-    """Percentile bootstrap over test images.
-
-    Args:
-        first: (images,) 1 where the first model is right, else 0; or shares between 0 and 1.
-        second: the same of the second model, on the same images.
-    """
+    """Percentile bootstrap over test images, of which `first` and `second` say whether two models
+    are right: (images,) 1 or 0, or shares between."""
     values, counts = np.unique(_paired(first, second).round(12), return_counts=True)
     n = int(counts.sum())
     # Drawing n images with replacement and counting their values is a multinomial draw.
@@ -87,25 +82,16 @@ class Noise:
     df: int  # degrees of freedom: runs minus groups
 
     def between(self, n: float, m: float = math.inf) -> float:
-        """Half the 95 % interval of the difference of two means, of n runs and of m, in points: 1
-        and 3 for a single run and a mean of three; n alone for a mean and a fixed number."""
-        return self.half_width(1 / n + 1 / m)
-
-    def half_width(self, variance: float) -> float:
-        """Half the 95 % interval of a number whose variance is so many times that of one run."""
-        return t_quantile(self.df) * self.std * math.sqrt(variance)
+        """Half the 95 % interval of the difference of two means, of n runs and of m, in points; n
+        alone for a mean and a fixed number."""
+        return t_quantile(self.df) * self.std * math.sqrt(1 / n + 1 / m)
 
 
 def pooled(groups: Sequence[Sequence[float]]) -> Noise:
-    """The noise of groups of runs: s² = Σ (x - mean of its group)² / (runs - groups).
-
-    Pooling takes each group's scatter for the same, and gives far better intervals than three
-    seeds alone: Student's t at 95 % is 4.30 with two degrees of freedom, 2.31 with eight.
-
-    Args:
-        groups: accuracies (percent) of runs that differ by their seed only; of one dataset and one
-            length, as longer training scatters less. Single runs say nothing and are left out.
-    """
+    """The noise of accuracies (percent) in groups that differ by their seed only, of one dataset
+    and one length: s² = Σ (x - mean of its group)² / (runs - groups), without single runs. To take
+    their scatter for the same gives far better intervals than three seeds alone: Student's t at
+    95 % is 4.30 with two degrees of freedom, 2.31 with eight."""
     several = [np.asarray(g, dtype=float) for g in groups if len(g) > 1]
     if not several:
         raise ValueError(f"expected a group of two runs or more, got {len(groups)} groups of one")

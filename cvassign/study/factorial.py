@@ -11,16 +11,13 @@ numbers for the same seed.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import product
 from statistics import fmean
 
-from cvassign.experiments import MODELS, experiment_runs
+from cvassign.experiments import FACTORIAL, MODELS, experiment_runs
 from cvassign.results import RESULTS, Result, by_label, load_all, write_json
 from cvassign.stats import pooled
 
-WIDE, WIDE_NORM = "8 heads of width 16", "8 heads, norm"
-FOUR, FOUR_NORM = "4 heads of width 32", "4 heads, norm"
-PAIRS, PAIRS_NORM = "4 pairs, no norm", "4 pairs, norm"
+CELLS = WIDE, WIDE_NORM, FOUR, FOUR_NORM, PAIRS, PAIRS_NORM = [row.label for row in FACTORIAL]
 
 HALVE = [(FOUR, WIDE), (FOUR_NORM, WIDE_NORM)]
 NORM = [(WIDE_NORM, WIDE), (FOUR_NORM, FOUR), (PAIRS_NORM, PAIRS)]
@@ -42,7 +39,6 @@ EFFECTS = {
     "subtract, norm": ("detail", SUBTRACT[1:]),
     "Diff-ViT without norm − ViT": ("detail", [(PAIRS, WIDE)]),
 }
-CELLS = (WIDE, WIDE_NORM, FOUR, FOUR_NORM, PAIRS, PAIRS_NORM)
 
 
 def effects(results: Sequence[Result]) -> dict:
@@ -53,33 +49,32 @@ def effects(results: Sequence[Result]) -> dict:
         "test"}, "effects": {label: {"kind", "seeds": fewest of a cell, "val", "test": {"mean",
         "low", "high"}}}}, without the effects of cells that have no run.
     """
-    groups, found = by_label(results), {}
-    cells = {s: {k: [getattr(r, s) for r in g] for k, g in groups.items()} for s in ("val", "test")}
-    noise = {split: pooled([*of.values()]) for split, of in cells.items()}
-    variants = {k: ("variant", [(k, PAIRS_NORM)]) for k in groups if k not in CELLS}
+    cells, found = {}, {}
+    for label, group in by_label(results).items():
+        cells[label] = {split: [getattr(r, split) for r in group] for split in ("val", "test")}
+        cells[label]["cpu"] = sum(r.on_cpu for r in group)
+    noise = {split: pooled([cell[split] for cell in cells.values()]) for split in ("val", "test")}
+    variants = {k: ("variant", [(k, PAIRS_NORM)]) for k in cells if k not in CELLS}
     for label, (kind, *lists) in (EFFECTS | variants).items():
         weights: dict[str, float] = defaultdict(float)
         for pairs, (first, second) in ((of, pair) for of in lists for pair in of):
             weights[first] += 1 / len(pairs)
             weights[second] -= 1 / len(pairs)
-        if not weights.keys() <= groups.keys():
+        if not weights.keys() <= cells.keys():
             continue
-        found[label] = {"kind": kind, "seeds": min(len(groups[k]) for k in weights)}
-        for split, of in cells.items():
-            mean = sum(w * fmean(of[k]) for k, w in weights.items())
-            variance = sum(w**2 / len(of[k]) for k, w in weights.items())
-            half = noise[split].half_width(variance)
+        seeds = {k: len(cells[k]["val"]) for k in weights}
+        runs = 1 / sum(w**2 / seeds[k] for k, w in weights.items())  # whose mean is as certain
+        found[label] = {"kind": kind, "seeds": min(seeds.values())}
+        for split, z in noise.items():
+            mean = sum(w * fmean(cells[k][split]) for k, w in weights.items())
+            half = z.between(runs)
             found[label][split] = {"mean": mean, "low": mean - half, "high": mean + half}
-    by_cell = {k: {split: of[k] for split, of in cells.items()} for k in groups}
-    for k, group in groups.items():
-        by_cell[k]["cpu"] = sum(r.on_cpu for r in group)
-    noise = {split: vars(z) for split, z in noise.items()}
-    return {"cells": by_cell, "noise": noise, "effects": found}
+    return {"cells": cells, "noise": {k: vars(z) for k, z in noise.items()}, "effects": found}
 
 
 def main() -> None:
-    tables = product(("factorial", "variants"), MODELS)
-    runs = [run for experiment, m in tables for run in experiment_runs(experiment, m, "full")]
+    tables = ("factorial", "variants")
+    runs = [run for of in tables for m in MODELS for run in experiment_runs(of, m, "full")]
     write_json(effects(load_all(runs)), RESULTS / "study" / "factorial.json")
 
 

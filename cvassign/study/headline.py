@@ -7,13 +7,11 @@ notebooks and report read.
 From stored results and the logits of the best recipe: no forward pass.
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
 from statistics import fmean
 
 import torch
 
-from cvassign.data import DATASETS
 from cvassign.experiments import MODELS, all_runs, experiment_runs
 from cvassign.results import RESULTS, Result, by_name, load_all, load_logits, write_json
 from cvassign.stats import Difference, paired_bootstrap, pooled
@@ -28,12 +26,9 @@ def noise(results: Sequence[Result]) -> dict:
         {"15 epochs": {"val", "test": `stats.Noise`; "half widths": {"val", "test": of the 95 %
         interval, by how many runs are compared with how many}; "recipes": their number}}.
     """
-    by_length = defaultdict(list)
-    for group in by_name(results):
-        if len(group) > 1:
-            by_length[group[0].train.epochs].append(group)
-    found = {}
-    for epochs, groups in sorted(by_length.items()):
+    several, found = [group for group in by_name(results) if len(group) > 1], {}
+    for epochs in sorted({group[0].train.epochs for group in several}):
+        groups = [group for group in several if group[0].train.epochs == epochs]
         of = {s: pooled([[getattr(r, s) for r in g] for g in groups]) for s in ("val", "test")}
         widths = {s: {name: z.between(*n) for name, n in COMPARED.items()} for s, z in of.items()}
         found[f"{epochs} epochs"] = {split: vars(z) for split, z in of.items()}
@@ -49,10 +44,10 @@ def over_seeds(first: Sequence[float], second: Sequence[float]) -> Difference:
 
 
 def main() -> None:
-    labels, right = DATASETS["cifar10"]().test.labels, {}
+    right = {}  # model -> (seeds, images)
     for m in MODELS:
-        logits = [load_logits(run)[0] for run in experiment_runs("best", m, "full")]
-        right[m] = (torch.stack(logits).argmax(2) == labels).float()  # (seeds, images)
+        of_seeds = [load_logits(run) for run in experiment_runs("best", m, "full")]
+        right[m] = torch.stack([logits.argmax(1) == labels for logits, labels in of_seeds]).float()
     accuracy = {m: (100 * r.mean(1)).tolist() for m, r in right.items()}
     vit, diff = accuracy.values()
     found = {"accuracy": accuracy, "over seeds": vars(over_seeds(vit, diff))}

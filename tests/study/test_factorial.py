@@ -6,27 +6,16 @@ import pytest
 from cvassign.study import factorial as study
 from tests.made import made_result, made_run
 
-CELLS = {
-    study.WIDE: (82.0, 83.0, 84.0),
-    study.WIDE_NORM: (81.0, 82.0, 83.0),
-    study.FOUR: (80.0, 81.0, 82.0),
-    study.FOUR_NORM: (79.0, 80.0, 81.0),
-    study.PAIRS: (84.0, 85.0, 86.0),
-    study.PAIRS_NORM: (80.5, 81.5, 82.5),
-    "a variant": (82.5,),
-}
-
-
-def made(cells) -> list:
-    return [
-        made_result(made_run(f"run {i}", label, seed=seed), val=v, test=v + 1, device="CPU")
-        for i, (label, values) in enumerate(cells.items())
-        for seed, v in enumerate(values)
-    ]
+MADE = [
+    made_result(made_run(label, seed=i), val=mean + i - 1, test=mean + i, device="CPU")
+    for label, mean in zip(study.CELLS, (83.0, 82.0, 81.0, 80.0, 85.0, 81.5))
+    for i in range(3)
+]
+MADE.append(made_result(made_run("a variant"), val=82.5, test=83.5))
 
 
 def test_effects_are_differences_of_means():
-    found = study.effects(made(CELLS))["effects"]
+    found = study.effects(MADE)["effects"]
     means = {label: effect["val"]["mean"] for label, effect in found.items()}
     steps = [means[label] for label, effect in found.items() if effect["kind"] == "step"]
     assert steps == pytest.approx([(-2 - 2) / 2, (-1 - 1 - 3.5) / 3, (4 + 1.5) / 2])
@@ -40,7 +29,7 @@ def test_effects_are_differences_of_means():
 
 def test_intervals_follow_from_the_pooled_noise():
     """Each cell has a standard deviation of 1; t at 95 % with 12 degrees of freedom is 2.179."""
-    found = study.effects(made(CELLS))
+    found = study.effects(MADE)
     assert found["noise"]["val"] == pytest.approx({"std": 1.0, "df": 12})
     variances = {"add the norm, 8 heads": 2 / 3, "add the norm (mean of 3)": 2 / 9}
     for label, variance in (variances | {"a variant": 4 / 3}).items():
@@ -50,8 +39,7 @@ def test_intervals_follow_from_the_pooled_noise():
 
 
 def test_a_cell_without_runs_leaves_its_effects_out():
-    some = {k: v for k, v in CELLS.items() if k not in (study.FOUR, "a variant")}
-    found = study.effects(made(some))
+    found = study.effects([r for r in MADE if r.label not in (study.FOUR, "a variant")])
     assert "add the norm, 8 heads" in found["effects"]
     assert not {"add the norm, 4 heads", "sum of the three"} & found["effects"].keys()
     assert found["cells"][study.WIDE]["cpu"] == 3
