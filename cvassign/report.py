@@ -20,9 +20,7 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Callable
 from functools import cache
-from itertools import chain
 from pathlib import Path
 from statistics import fmean
 
@@ -32,9 +30,11 @@ from cvassign.results import RESULTS, ROOT, Result, ResultError, by_label, load_
 from cvassign.stats import interval, mean_std
 from cvassign.vit import KINDS
 
+PLACES = ("*.md", "notebooks/*.md", "notebooks/*.ipynb")
+TEXTS = [path for place in PLACES for path in sorted(ROOT.glob(place))]  # those with markers
 MARKER = re.compile(r"<!--= (.+?) -->(.*?)<!--/-->", re.DOTALL)
 # A field's value for one seed, and the form of the seeds' mean: "±" with deviation, "to" the range.
-FIELDS: dict[str, tuple[Callable[[Result], float], str]] = {
+FIELDS = {
     "val": (lambda r: r.val, "±"),
     "test": (lambda r: r.test, "±"),
     "train loss": (lambda r: r.history["train_loss"][-1], ".3f"),
@@ -45,19 +45,13 @@ FIELDS: dict[str, tuple[Callable[[Result], float], str]] = {
 }
 
 
-def texts() -> list[Path]:
-    """The files with markers."""
-    places = ("*.md", "notebooks/*.md", "notebooks/*.ipynb")
-    return [path for place in places for path in sorted(ROOT.glob(place))]
-
-
 @cache
 def _rows(experiment: str, model: str) -> dict[str, list[Result]]:
     """The results of an experiment's rows, of the reference recipe with all its seeds."""
     rows = by_label(load_all(experiment_runs(experiment, model, "full")))
     reference = load_all(experiment_runs("reference", model, "full"))
-    same = {label for label, group in rows.items() if group[0].run.name == reference[0].run.name}
-    return {label: reference if label in same else group for label, group in rows.items()}
+    name = reference[0].run.name
+    return {label: reference if g[0].run.name == name else g for label, g in rows.items()}
 
 
 def _values(experiment: str, model: str, *label_field: str) -> tuple[list[float], str]:
@@ -107,9 +101,9 @@ def _table(experiment: str, *models: str) -> str:
     columns = ("parameters", "validation %", "test %")
     header = ["", "GFLOP per image", *(f"{KINDS[m][1]}, {c}" for m in models for c in columns)]
     lines = [header, ["---"] + ["---:"] * (len(header) - 1)]
-    for label in dict.fromkeys(chain(*rows)):
+    for label in dict.fromkeys(label for of_model in rows for label in of_model):
         groups = [of_model.get(label, []) for of_model in rows]
-        both = list(chain(*groups))
+        both = sum(groups, [])
         line = [label + " †" * any(r.on_cpu for r in both), f"{both[0].gflop:.3f}"]
         for group in groups:
             line.append(f"{group[0].n_params:,}" if group else "–")
@@ -128,7 +122,7 @@ def _clip() -> str:
     return f"\n\n| | |\n|---|---|\n{rows}\n\n"
 
 
-SPECIAL: dict[str, Callable[..., str]] = {
+SPECIAL = {
     "table": _table,
     "json": lambda name, path, form, by="1": _signed(_read(name, path) * json.loads(by), form),
     "interval": lambda name, path, form: interval(_read(name, path), form),
@@ -164,7 +158,7 @@ def filled_file(path: Path) -> str:
 
 
 def main() -> None:
-    for path in texts():
+    for path in TEXTS:
         try:
             content = filled_file(path)
         except ResultError as error:

@@ -10,7 +10,7 @@ from cvassign import report
 from cvassign.results import ROOT, ResultError
 
 
-@pytest.mark.parametrize("path", report.texts(), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", report.TEXTS, ids=lambda path: path.name)
 def test_filling_again_changes_nothing(path):
     content = path.read_text(encoding="utf-8")
     assert report.filled_file(path) == content
@@ -21,15 +21,11 @@ def test_filling_again_changes_nothing(path):
     "key, expected",
     (
         ("reference vit test", "82.54 ± 0.40"),
-        ('patch vit "patch 8" test', "74.30"),
         ('patch vit "patch 8" "train loss"', "0.923"),
         ('patch vit "patch 2" test - reference vit test', "−0.77"),
         ("best diff 'above 80'", "20 to 21"),
-        ("reference vit parameters", "811,146"),
         ("json study/headline over\\ images/mean +.2f", "−0.89"),
-        ("rank fxemoji/n07749582_lemon Keras", "86"),
         ("rank fxemoji/n07749582_lemon twin 'surface alone'", "1"),
-        ("alarms 13", "0.65"),
     ),
 )
 def test_a_marker_is_filled_from_the_results(key, expected):
@@ -39,16 +35,7 @@ def test_a_marker_is_filled_from_the_results(key, expected):
 
 @pytest.mark.parametrize(
     "key",
-    (
-        "best vit",
-        'patch vit "patch 3" test',
-        "json study/none mean .2f",
-        "best gan test",
-        "json study/headline over/mean .2f",
-        "reference vit test - reference vit",
-        "rank lemon Keras",
-        "rank fxemoji/n07749582_lemon Keras paint",
-    ),
+    ('patch vit "patch 3" test', "json study/none mean d", "json study/none", "rank lemon Keras"),
 )
 def test_a_marker_that_nothing_fills_is_named(key):
     with pytest.raises(ResultError, match=re.escape(repr(key))):
