@@ -1,6 +1,7 @@
 # LLM-assisted: prompts P1, P3, P9, P12, P15, see report.md
 """CLIP RN50 with random weights, the same as a file in OpenAI's form, and what downloads meet."""
 
+import copy
 import os
 import sys
 import threading
@@ -12,7 +13,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from cvassign import assets
 
@@ -32,26 +32,15 @@ def random_clip():
 @pytest.fixture(scope="session")
 def openai_archive(random_clip, tmp_path_factory):
     """TorchScript, with three settings beside the tensors."""
-
-    class Archive(nn.Module):
-        def __init__(self):
-            super().__init__()
-            for name, child in random_clip.named_children():
-                self.add_module(name, child)
-            for name, p in random_clip.named_parameters(recurse=False):
-                self.register_parameter(name, p)
-            settings = {"input_resolution": 224, "context_length": 77, "vocab_size": 49408}
-            for name, value in settings.items():
-                self.register_buffer(name, torch.tensor(value))
-
-        def forward(self, x):
-            return self.visual(x)
-
-    file = tmp_path_factory.mktemp("clip") / "RN50.pt"
+    archive, file = copy.deepcopy(random_clip), tmp_path_factory.mktemp("clip") / "RN50.pt"
+    del archive.attn_mask  # which open_clip keeps out of files
+    for name, value in dict(input_resolution=224, context_length=77, vocab_size=49408).items():
+        vars(archive).pop(name, None)
+        archive.register_buffer(name, torch.tensor(value))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # OpenAI's form is an old one
-        example = torch.zeros(1, 3, 224, 224)
-        torch.jit.save(torch.jit.trace(Archive(), example, check_trace=False), file)
+        example = {"encode_image": torch.zeros(1, 3, 224, 224)}
+        torch.jit.save(torch.jit.trace_module(archive, example, check_trace=False), file)
     return file
 
 
@@ -114,13 +103,11 @@ def programs(tmp_path, monkeypatch):
 @pytest.fixture
 def at_hand():
     """Skips a test of foreign files where they have not been downloaded: no test fetches them."""
-    from cvassign import assets
 
-    def check(*names: str) -> None:
-        folders = [f for f in (assets.named("CVASSIGN_DATA"), assets.cache_home()) if f]
-        for name in names:
-            file = assets.ASSETS[name].file
-            if not any((f / file).is_file() for f in folders):
-                pytest.skip(f"{file} is not on this machine: python -m cvassign.assets get {name}")
+    def check(name: str) -> None:
+        file = assets.ASSETS[name].file
+        folders = filter(None, (assets.named("CVASSIGN_DATA"), assets.cache_home()))
+        if not any((folder / file).is_file() for folder in folders):
+            pytest.skip(f"{file} is not on this machine: python -m cvassign.assets get {name}")
 
     return check
