@@ -81,8 +81,8 @@ def test_jitter_is_torchvisions_in_its_order():
     for image, out, (b, c, s, h) in zip(images, ours, u.T.tolist()):
         x = F.adjust_brightness(image / 255, 1 + 0.4 * b)  # floats, as bytes lose one each step
         x = F.adjust_saturation(F.adjust_contrast(x, 1 + 0.4 * c), 1 + 0.4 * s)
-        error = (F.adjust_hue(x, 0.1 * h) * 255 - out).abs()
-        assert error.max() <= 1.5  # grey in whole levels, and the rounding of the result
+        x = F.adjust_hue(x, 0.1 * h) * 255
+        assert (x - out).abs().max() <= 1.5  # grey in whole levels, and the rounding of the result
 
 
 def test_crop_and_flip_are_an_index_into_the_padded_image():
