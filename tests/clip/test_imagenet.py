@@ -30,6 +30,7 @@ def test_classes_are_the_thousand_in_order():
 def test_paths_lead_from_entity_to_the_class():
     known = imagenet.synsets()
     for c in imagenet.classes():
+        assert [*imagenet.paths(c.wnid)] == sorted(imagenet.paths(c.wnid), key=len)
         for path in imagenet.paths(c.wnid):
             assert known[path[0]].lemmas == ["entity"] and path[-1] == c.wnid
             assert all(a in known[b].hypernyms for a, b in pairwise(path))
