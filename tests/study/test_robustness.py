@@ -72,9 +72,9 @@ def test_blur_spreads_a_point_by_sigma_and_contrast_keeps_a_share_of_the_distanc
 
 def test_fog_is_grey_uneven_and_takes_contrast(images):
     cloud = corrupt(grey(100), "fog", 5).float()
-    assert cloud.std((1, 2, 3)).amin() > 2  # uneven in every image
-    assert torch.equal(cloud[:, 0], cloud[:, 1])  # grey
-    assert not torch.equal(cloud[0], cloud[1])  # another cloud for each
+    assert (cloud.amax((1, 2, 3)) == 100).all() and cloud.std((1, 2, 3)).amin() > 2  # uneven
+    assert cloud.diff().abs().mean() < 0.15 * cloud.std()  # coarse grids weigh most
+    assert torch.equal(cloud[:, 0], cloud[:, 1]) and not torch.equal(cloud[0], cloud[1])
     # Contrast between neighbours is lost; between far places the cloud adds its own.
     foggy = (corrupt(images, "fog", 2), corrupt(images, "fog", 1), images)
     edge = [f[..., 15:17].float().diff().abs().mean() for f in foggy]
@@ -91,7 +91,7 @@ def test_jpeg_rounds_fine_and_weak_patterns_away():
 
 
 def test_bad_input_is_named():
-    with pytest.raises(KeyError, match="0"):
+    with pytest.raises((KeyError, ValueError), match="0"):
         corrupt(grey(1), "blur", severity=0)
     with pytest.raises(ValueError, match="expected .*uint8, got torch.float32"):
         corrupt(grey(1) / 255, "blur", severity=1)
