@@ -15,41 +15,27 @@ from cvassign.clip.gallery import Picture
 
 BOX = (16, 24, 63, 55)  # of the drawing, its last pixels included
 GREEN = (90, 130, 60)
+# A red box with a bright half on white, and its mask; a green disc with stripes on white.
+IMAGE, MASK = Image.new("RGB", (80, 80), "white"), np.zeros((80, 80), bool)
+ImageDraw.Draw(IMAGE).rectangle(BOX, (120, 40, 40))
+ImageDraw.Draw(IMAGE).rectangle((40, *BOX[1:]), (160, 80, 80))
+MASK[BOX[1] : BOX[3] + 1, BOX[0] : BOX[2] + 1] = True
+PHOTO = Image.new("RGB", (100, 100), "white")
+ImageDraw.Draw(PHOTO).ellipse((20, 20, 80, 80), GREEN)
+for x in range(24, 80, 8):
+    ImageDraw.Draw(PHOTO).line((x, 45, x, 55), (70, 110, 40))
 
 
 def pixels(image) -> np.ndarray:
     return np.asarray(image, dtype=int)
 
 
-@pytest.fixture
-def drawing():
-    """A red box with a bright half on white, and its mask."""
-    image, mask = Image.new("RGB", (80, 80), "white"), np.zeros((80, 80), bool)
-    ImageDraw.Draw(image).rectangle(BOX, (120, 40, 40))
-    ImageDraw.Draw(image).rectangle((40, *BOX[1:]), (160, 80, 80))
-    mask[BOX[1] : BOX[3] + 1, BOX[0] : BOX[2] + 1] = True
-    return image, mask
-
-
-@pytest.fixture
-def photo():
-    """A green disc with stripes on white."""
-    image = Image.new("RGB", (100, 100), "white")
-    ImageDraw.Draw(image).ellipse((20, 20, 80, 80), GREEN)
-    for x in range(24, 80, 8):
-        ImageDraw.Draw(image).line((x, 45, x, 55), (70, 110, 40))
-    return image
-
-
-def test_mask_from_alpha_and_from_the_background(drawing):
-    image, mask = drawing
-    assert (cf.mask_of(image) == mask).all()
-    hollow = image.copy()
-    ImageDraw.Draw(hollow).rectangle((30, 30, 36, 36), "white")  # closed: it belongs to the object
-    assert (cf.mask_of(hollow) == mask).all()
-    noise = np.random.default_rng(0).integers(0, 5, (80, 80, 3))
-    noisy = (pixels(image) - noise).clip(0, 255).astype(np.uint8)
-    assert (cf.mask_of(Image.fromarray(noisy)) == mask).all()
+def test_mask_from_alpha_and_from_the_background():
+    assert (cf.mask_of(IMAGE) == MASK).all()
+    ImageDraw.Draw(hollow := IMAGE.copy()).rectangle((30, 30, 36, 36), "white")
+    assert (cf.mask_of(hollow) == MASK).all()  # closed: it belongs to the object
+    noisy = pixels(IMAGE) - np.random.default_rng(0).integers(0, 5, (80, 80, 3))
+    assert (cf.mask_of(Image.fromarray(noisy.clip(0, 255).astype(np.uint8))) == MASK).all()
     white = Image.new("RGBA", (80, 80), (255, 255, 255, 0))
     white.paste((255, 255, 255, 255), (10, 10, 30, 30))  # white on white: alpha alone tells
     assert cf.mask_of(white).sum() == 400 and cf.mask_of(white)[10:30, 10:30].all()
@@ -57,31 +43,29 @@ def test_mask_from_alpha_and_from_the_background(drawing):
     assert cf.mask_of(Image.new("RGB", (80, 80), "white")) is None  # nothing but it
 
 
-def test_background_is_a_blurred_photo_outside_of_the_mask(drawing, photo):
-    image, mask = drawing
-    out = pixels(cf.background(image, mask, photo))
-    assert (out[mask] == pixels(image)[mask]).all()
-    around, sharp = out[~mask], pixels(photo.resize((80, 80)))[~mask]
+def test_background_is_a_blurred_photo_outside_of_the_mask():
+    out = pixels(cf.background(IMAGE, MASK, PHOTO))
+    assert (out[MASK] == pixels(IMAGE)[MASK]).all()
+    around, sharp = out[~MASK], pixels(PHOTO.resize((80, 80)))[~MASK]
     assert abs(around.mean() - sharp.mean()) < 12 and around.std() < 0.8 * sharp.std()
 
 
-def test_surface_stays_inside_and_keeps_the_shading(drawing, photo):
-    image, mask = drawing
-    out = pixels(cf.surface(image, mask, photo))
-    assert (out[~mask] == pixels(image)[~mask]).all()
+def test_surface_stays_inside_and_keeps_the_shading():
+    out = pixels(cf.surface(IMAGE, MASK, PHOTO))
+    assert (out[~MASK] == pixels(IMAGE)[~MASK]).all()
     dark, bright = out[26:30, 20:36], out[26:30, 44:60]  # where no stripe is
     assert np.ptp(dark.reshape(-1, 3), axis=0).max() <= 3
     # the photo's colour, and between the halves the same step in luma as before
     assert np.abs((dark + bright).mean((0, 1)) / 2 - GREEN).max() <= 3
     assert np.abs((bright - dark).mean((0, 1)) - 40).max() <= 2
-    inside = pixels(cf.surface(cf.silhouette(image, mask), mask, photo))[mask]  # no shading
+    inside = pixels(cf.surface(cf.silhouette(IMAGE, MASK), MASK, PHOTO))[MASK]  # no shading
     assert np.abs([inside.max(0) - GREEN, inside.min(0) - (70, 110, 40)]).max() <= 3
 
 
-def test_surface_takes_nothing_of_the_photos_shape(photo):
-    assert pixels(cf.patch(photo)).max() < 140  # no white of its background
-    ImageDraw.Draw(photo).rectangle((45, 45, 55, 55), "white")  # nor what shines through
-    assert pixels(cf.patch(photo)).max() < 140
+def test_surface_takes_nothing_of_the_photos_shape():
+    assert pixels(cf.patch(PHOTO)).max() < 140  # no white of its background
+    ImageDraw.Draw(holed := PHOTO.copy()).rectangle((45, 45, 55, 55), "white")
+    assert pixels(cf.patch(holed)).max() < 140  # nor what shines through
     scene = Image.effect_noise((100, 60), 90).convert("RGB")
     assert cf.patch(scene).tobytes() == scene.crop((38, 18, 62, 42)).tobytes()  # its middle
     assert cf.largest_square(np.pad(np.ones((5, 9), bool), ((2, 1), (3, 4)))) == (3, 2, 5)
@@ -89,37 +73,34 @@ def test_surface_takes_nothing_of_the_photos_shape(photo):
         cf.largest_square(np.zeros((4, 4), bool))
 
 
-def test_surface_alone_is_a_disc_of_the_same_area(drawing, photo):
-    image, mask = drawing
-    disc = (pixels(cf.disc(image, mask, photo)) != 255).any(-1)
-    assert disc.sum() == pytest.approx(mask.sum(), rel=0.05)
+def test_surface_alone_is_a_disc_of_the_same_area():
+    disc = (pixels(cf.disc(IMAGE, MASK, PHOTO)) != 255).any(-1)
+    assert disc.sum() == pytest.approx(MASK.sum(), rel=0.05)
     assert (disc == disc.T).all() and (disc == disc[::-1]).all() and not disc[:10].any()
 
 
-def test_photo_in_place_is_as_large_and_on_the_same_background(drawing, photo):
-    image, mask = drawing
-    out = cf.photo_in_place(image, mask, photo)
+def test_photo_in_place_is_as_large_and_on_the_same_background():
+    out = cf.photo_in_place(IMAGE, MASK, PHOTO)
     disc = Image.fromarray(cf.mask_of(out))
     assert disc.getbbox() == (24, 24, 56, 56)  # of BOX the height, in the middle
     assert np.abs(pixels(out)[26:30, 34:46].mean((0, 1)) - GREEN).max() < 3
     grey = Image.new("RGB", (80, 80), (200, 200, 200))
-    assert pixels(cf.photo_in_place(grey, mask, photo))[~mask].min() == 200
+    assert pixels(cf.photo_in_place(grey, MASK, PHOTO))[~MASK].min() == 200
 
 
-def test_what_changes_the_picture_alone(drawing, photo):
-    image, mask = drawing
-    assert (pixels(cf.grey(image)) == pixels(image.convert("L"))[..., None]).all()
-    assert (pixels(cf.turned(image)) == np.rot90(pixels(image))).all()
-    small = cf.smaller(image)
-    assert small.size == image.size
-    assert (pixels(small)[20:60, 20:60] == pixels(image.resize((40, 40)))).all()
-    assert cf.mask_of(small).sum() == pytest.approx(mask.sum() / 4, rel=0.1)
-    assert ((pixels(cf.silhouette(image, mask)) == 0) == mask[..., None]).all()
-    inner = np.zeros_like(mask)
+def test_what_changes_the_picture_alone():
+    assert (pixels(cf.grey(IMAGE)) == pixels(IMAGE.convert("L"))[..., None]).all()
+    assert (pixels(cf.turned(IMAGE)) == np.rot90(pixels(IMAGE))).all()
+    small = cf.smaller(IMAGE)
+    assert small.size == IMAGE.size
+    assert (pixels(small)[20:60, 20:60] == pixels(IMAGE.resize((40, 40)))).all()
+    assert cf.mask_of(small).sum() == pytest.approx(MASK.sum() / 4, rel=0.1)
+    assert ((pixels(cf.silhouette(IMAGE, MASK)) == 0) == MASK[..., None]).all()
+    inner = np.zeros_like(MASK)
     inner[BOX[1] + 1 : BOX[3], BOX[0] + 1 : BOX[2]] = True
-    line = (pixels(cf.outline(image, mask)) == 0).all(-1)
-    assert (line == (mask & ~inner)).all()
-    sharp, soft = pixels(photo), pixels(cf.blur(photo))  # less detail, the same mean
+    line = (pixels(cf.outline(IMAGE, MASK)) == 0).all(-1)
+    assert (line == (MASK & ~inner)).all()
+    sharp, soft = pixels(PHOTO), pixels(cf.blur(PHOTO))  # less detail, the same mean
     assert np.abs(np.diff(soft, axis=1)).max() < np.abs(np.diff(sharp, axis=1)).max() / 2
     assert abs(soft.mean() - sharp.mean()) < 1
 
@@ -135,15 +116,13 @@ def test_shuffled_keeps_the_patches():
 
 
 @pytest.fixture
-def pictures(tmp_path, drawing, photo):
+def pictures(tmp_path):
     """A drawing of class 1 with one photo of it, a photo of another branch and a scene."""
-    images = {"drawing": drawing[0], "own": photo, "other": photo.rotate(45, fillcolor="white")}
-    images["scene"] = Image.effect_noise((90, 60), 90)
-    rows = (1, "rendition", "clipart"), (1, "photo", "photo_cutout")
-    rows += (400, "photo", "photo_cutout"), (500, "photo", "photo")
-    found = []
-    for (name, image), (index, kind, style) in zip(images.items(), rows):
-        image.save(path := tmp_path / f"{name}.png")
+    images = IMAGE, PHOTO, PHOTO.rotate(45, fillcolor="white"), Image.effect_noise((90, 60), 90)
+    indices, styles, found = (1, 1, 400, 500), ("clipart", *["photo_cutout"] * 2, "photo"), []
+    for image, index, style in zip(images, indices, styles):
+        image.save(path := tmp_path / f"{len(found)}.png")
+        kind = "rendition" if style == "clipart" else "photo"
         found.append(Picture(path, index, (index,), style, kind, "s", "CC0", "a", True))
     return found
 
@@ -152,12 +131,10 @@ def test_versions_borrow_from_the_right_photos_and_leave_out_what_is_missing(pic
     drawn, own, other, scene = pictures
     assert cf.lenders(drawn, pictures) == {"own": own, "other": other, "scene": scene}
     assert list(cf.versions(drawn, pictures)) == [cf.AS_IS, *CHANGES]
-    assert set(cf.versions(drawn, [drawn])) == {
-        cf.AS_IS,
-        *(n for n in CHANGES if not CHANGES[n].of),
-    }
-    unmasked = {n for n, c in CHANGES.items() if not c.masked}
-    assert set(cf.versions(scene, pictures)) == {cf.AS_IS, *unmasked}
+    alone = [name for name, change in CHANGES.items() if not change.of]
+    assert list(cf.versions(drawn, [drawn])) == [cf.AS_IS, *alone]
+    unmasked = [name for name, change in CHANGES.items() if not change.masked]
+    assert list(cf.versions(scene, pictures)) == [cf.AS_IS, *unmasked]
     some = cf.versions(replace(own, cropped=(own.path, (0.0, 0.0, 0.5, 0.5))), pictures)
     assert some[cf.AS_IS].size == (50, 50) and some[cf.WHOLE].size == (100, 100)
     assert "surface" not in some  # its own photo does not lend
@@ -181,22 +158,19 @@ def test_ranks_follow_the_model(pictures):
     assert cf.brings_back(strip, "red", k=1)[0] == sorted(n for n in strip if found[n][0] == 1)
 
 
-@pytest.mark.parametrize(
-    "as_is, back, verdict",
-    [
-        (10, "grey", "close call"),
-        (11, "", "nothing tried"),
-        (11, "photo in place,surface alone,whole photo", "a photo only"),
-        (11, "grey,turned", "not decided"),
-        (11, "smaller", "not decided"),
-        (11, "grey,photo in place", "tested"),
-        (11, "surface,photo in place", "tested"),
-        (11, "surface,surface alone", "not decided"),
-        (11, "surface,surface alone,grey", "tested"),
-    ],
-)
-def test_a_reason_is_one_only_where_a_neutral_change_does_not_do_it_too(as_is, back, verdict):
+VERDICTS = {  # of changes that bring the class back
+    "no change helped": ("",),
+    "a photo only": ("photo in place,surface alone,whole photo",),
+    "not decided": ("grey,turned", "smaller"),
+    "surface suffices": ("surface,surface alone",),
+    "tested": ("grey,photo in place", "surface,photo in place", "surface,surface alone,grey"),
+}
+
+
+@pytest.mark.parametrize("verdict, back", [(v, b) for v, some in VERDICTS.items() for b in some])
+def test_a_reason_is_one_only_where_a_neutral_change_does_not_do_it_too(verdict, back):
     back = set(filter(None, back.split(",")))
-    ranks = {n: 5 if n in back else 6 for n in (*CHANGES, cf.WHOLE)} | {cf.AS_IS: as_is}
-    found, why = cf.brings_back({n: (None, {"m": rank}) for n, rank in ranks.items()}, "m")
-    assert set(found) == back and why == verdict
+    for as_is, expected in ((11, verdict), (10, "close call")):
+        ranks = {n: 5 if n in back else 6 for n in (*CHANGES, cf.WHOLE)} | {cf.AS_IS: as_is}
+        found, why = cf.brings_back({n: (None, {"m": rank}) for n, rank in ranks.items()}, "m")
+        assert set(found) == back and why == expected

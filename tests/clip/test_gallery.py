@@ -170,8 +170,8 @@ def test_own_label_decides_and_close_ups_of_a_photo_are_one_sample():
     hit = gallery.hits(pictures, logits)
     assert hit.tolist() == [True, False] + [True] * 5 + [False] * 5
     assert gallery.hits(pictures, logits, accepted=True)[:2].tolist() == [True, True]
-    found = gallery.by_style(pictures, torch.zeros_like(hit), hit)
-    assert list(found) == ["clipart", "close-up"]
+    found = gallery.by_style(pictures[1:], torch.zeros_like(hit[1:]), hit[1:])
+    assert list(found) == ["close-up", "clipart"]  # the best of the second first
     assert found["close-up"]["rates"] == [0, 50] and found["close-up"]["n"] == 10
     d = found["close-up"]["difference"]
     assert (d.n, d.low, d.high) == (2, 0, 100)  # two photos
