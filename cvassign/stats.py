@@ -27,14 +27,15 @@ class Difference:
 
 
 @lru_cache
-def t_quantile(df: int) -> float:
-    """The 97.5 % quantile of Student's t distribution with df >= 1 degrees of freedom."""
+def t_quantile(df: int, comparisons: int = 1) -> float:
+    """What |t| with df >= 1 degrees of freedom passes in 5 % of cases (Student), or by Bonferroni's
+    rule any of several comparisons at most."""
     # By summing the density: scipy would be a dependency for this one number.
     # With t = tan(a) √df the half line becomes 0 ... π/2, and the density cos(a)^(df-1).
     a = np.linspace(0, np.pi / 2, 200_001)
     density = np.cos(a) ** (df - 1)
     area = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2)])
-    return float(np.sqrt(df) * np.tan(np.interp(0.95, area / area[-1], a)))
+    return float(np.sqrt(df) * np.tan(np.interp(1 - 0.05 / comparisons, area / area[-1], a)))
 
 
 def _paired(first, second) -> np.ndarray:
@@ -81,10 +82,10 @@ class Noise:
     std: float  # of a single run, percentage points
     df: int  # degrees of freedom: runs minus groups
 
-    def between(self, n: float, m: float = math.inf) -> float:
+    def between(self, n: float, m: float = math.inf, comparisons: int = 1) -> float:
         """Half the 95 % interval of the difference of two means, of n runs and of m, in points; n
-        alone for a mean and a fixed number."""
-        return t_quantile(self.df) * self.std * math.sqrt(1 / n + 1 / m)
+        alone for a mean and a fixed number. Of several comparisons all intervals hold at 95 %."""
+        return t_quantile(self.df, comparisons) * self.std * math.sqrt(1 / n + 1 / m)
 
 
 def pooled(groups: Sequence[Sequence[float]]) -> Noise:

@@ -44,6 +44,18 @@ REGIONS = {
     },
 }
 
+# The regions that are the picture's subject.
+SUBJECT = {
+    "astronaut": (
+        "the face",
+        "the hair",
+        "the suit's neck ring",
+        "the emblems on the suit",
+        "the suit",
+    ),
+    "coffee": ("the coffee", "the cup's rim and inner wall", "the cup's body and handle"),
+}
+
 
 def region_map(picture: str, rows: int, columns: int) -> tuple[np.ndarray, list[str]]:
     """The region of each patch's centre: indices (rows, columns), and the regions' names."""
@@ -65,13 +77,14 @@ def region_table(maps: dict[str, AttentionMaps] | None = None) -> pd.DataFrame:
 
     Returns:
         A row a head, counted from 1: the region that gets most beyond its area, the head's
-        attention in it, its area, and where the strongest patch is.
+        attention in it, its area, where the strongest patch is, and the same for the `SUBJECT`.
     """
     maps = maps or {picture: store.load(picture)[0] for picture in REGIONS}
     rows = []
     for picture, found in maps.items():
         index, names = region_map(picture, *found.attention.shape[1:])
         area = np.bincount(index.ravel(), minlength=len(names)) / index.size
+        subject = [names.index(name) for name in SUBJECT[picture]]
         for head, weights in enumerate(found.attention.cpu().numpy(), start=1):
             share = (weights / weights.sum()).ravel()
             mass = np.bincount(index.ravel(), weights=share, minlength=len(names))
@@ -79,7 +92,9 @@ def region_table(maps: dict[str, AttentionMaps] | None = None) -> pd.DataFrame:
             row = {"picture": picture, "head": head, "most beyond its area": names[best]}
             row["attention there"] = f"{100 * mass[best]:.0f} %"
             row["area"] = f"{100 * area[best]:.0f} %"
-            rows.append(row | {"strongest patch in": names[index.flat[share.argmax()]]})
+            row["strongest patch in"] = names[index.flat[share.argmax()]]
+            row["on the subject"] = f"{100 * mass[subject].sum():.0f} %"
+            rows.append(row | {"its area": f"{100 * area[subject].sum():.0f} %"})
     return pd.DataFrame(rows).set_index(["picture", "head"])
 
 

@@ -281,19 +281,21 @@ def brings_back(strip: dict, model: str, k: int = 5) -> tuple[list[str], str]:
 
     Returns:
         The changes, and "tested" where they are reasons; else "close call" (rank up to 2k as it
-        is), "nothing tried", "a photo only" (`PHOTOS`: another picture), or "not decided" (one of
-        `NEUTRAL` does it too, or only a surface that is recognised without the drawing).
+        is), "no change helped", "a photo only" (`PHOTOS`, or a piece of one: another picture),
+        "not decided" (one of `NEUTRAL` does it too), or "surface suffices" (only its own surface
+        does it, which is recognised without the drawing as well).
     """
     rank = {name: ranks[model] for name, (_, ranks) in strip.items()}
     back = sorted((name for name in rank if name != AS_IS and rank[name] <= k), key=rank.get)
+    reasons = set(back) - set(PHOTOS)
     if rank[AS_IS] <= 2 * k:
         return back, "close call"
-    reasons = set(back) - set(PHOTOS)
     if not reasons:
-        return back, "a photo only" if back else "nothing tried"
-    pasted = {"surface"} if "surface alone" in back else set()
-    decided = reasons - pasted and not reasons & set(NEUTRAL)
-    return back, "tested" if decided else "not decided"
+        return back, "a photo only" if back else "no change helped"
+    if reasons & set(NEUTRAL):
+        return back, "not decided"
+    alone = reasons == {"surface"} and "surface alone" in back
+    return back, "surface suffices" if alone else "tested"
 
 
 def row(picture, strip: dict, model: str) -> dict:

@@ -202,10 +202,10 @@ def main() -> None:
         model, dataset = load_model(run), DATASETS[run.dataset]()
         found = study(model, dataset.test.images[:IMAGES])
         models[model.config.kind] = found | {"accuracy": clean_accuracy(model, dataset)}
-    reference = load_model(experiment_runs("reference", "vit", "full")[0])
-    cosines = position_cosines(reference.position.table().detach()[1:])
-    found = {"images": IMAGES, "steps": STEPS, "models": models}
-    found["positions"] = {"ViT, reference recipe": cosines}
+    found = {"images": IMAGES, "steps": STEPS, "models": models, "positions": {}}
+    for recipe in ("best", "reference"):
+        table = load_model(experiment_runs(recipe, "vit", "full")[0]).position.table().detach()
+        found["positions"][f"ViT, {recipe} recipe"] = position_cosines(table[1:])
     write_json(found, RESULTS / "study" / "attention.json")
 
 

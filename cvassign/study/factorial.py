@@ -17,6 +17,9 @@ from cvassign.experiments import FACTORIAL, MODELS, experiment_runs
 from cvassign.results import RESULTS, Result, by_label, load_all, write_json
 from cvassign.stats import pooled
 
+# Accuracy on validation and test (percent), and the last epoch's training loss (nats).
+MEASURES = {"val": lambda r: r.val, "test": lambda r: r.test}
+MEASURES["fit"] = lambda r: r.history["train_loss"][-1]
 CELLS = WIDE, WIDE_NORM, FOUR, FOUR_NORM, PAIRS, PAIRS_NORM = [row.label for row in FACTORIAL]
 
 HALVE = [(FOUR, WIDE), (FOUR_NORM, WIDE_NORM)]
@@ -42,18 +45,18 @@ EFFECTS = {
 
 
 def effects(results: Sequence[Result]) -> dict:
-    """Cells and effects (points, with their 95 % intervals), on validation and on test.
+    """Cells and effects, with their 95 % intervals, on every measure of `MEASURES`.
 
     Returns:
-        {"cells": {label: {"val", "test": accuracies, "cpu": how many on a CPU}}, "noise": {"val",
-        "test"}, "effects": {label: {"kind", "seeds": fewest of a cell, "val", "test": {"mean",
-        "low", "high"}}}}, without the effects of cells that have no run.
+        {"cells": {label: {measure: values, "cpu": how many on a CPU}}, "noise": by measure,
+        "effects": {label: {"kind", "seeds": fewest of a cell, measure: {"mean", "low", "high"}}}},
+        without the effects of cells that have no run.
     """
     cells, found = {}, {}
     for label, group in by_label(results).items():
-        cells[label] = {split: [getattr(r, split) for r in group] for split in ("val", "test")}
+        cells[label] = {name: [of(r) for r in group] for name, of in MEASURES.items()}
         cells[label]["cpu"] = sum(r.on_cpu for r in group)
-    noise = {split: pooled([cell[split] for cell in cells.values()]) for split in ("val", "test")}
+    noise = {name: pooled([cell[name] for cell in cells.values()]) for name in MEASURES}
     variants = {k: ("variant", [(k, PAIRS_NORM)]) for k in cells if k not in CELLS}
     for label, (kind, *lists) in (EFFECTS | variants).items():
         weights: dict[str, float] = defaultdict(float)
@@ -65,10 +68,10 @@ def effects(results: Sequence[Result]) -> dict:
         seeds = {k: len(cells[k]["val"]) for k in weights}
         runs = 1 / sum(w**2 / seeds[k] for k, w in weights.items())  # whose mean is as certain
         found[label] = {"kind": kind, "seeds": min(seeds.values())}
-        for split, z in noise.items():
-            mean = sum(w * fmean(cells[k][split]) for k, w in weights.items())
+        for name, z in noise.items():
+            mean = sum(w * fmean(cells[k][name]) for k, w in weights.items())
             half = z.between(runs)
-            found[label][split] = {"mean": mean, "low": mean - half, "high": mean + half}
+            found[label][name] = {"mean": mean, "low": mean - half, "high": mean + half}
     return {"cells": cells, "noise": {k: vars(z) for k, z in noise.items()}, "effects": found}
 
 

@@ -107,8 +107,11 @@ def corrupt(images: Tensor, name: str, severity: int, seed: int = 0) -> Tensor:
     severity 1 ... 5: the same for the same arguments."""
     if images.dtype != torch.uint8:
         raise ValueError(f"expected images of torch.uint8, got {images.dtype}")
+    if name not in CORRUPTIONS or severity not in SEVERITIES:
+        known = f"one of {tuple(CORRUPTIONS)} and of {SEVERITIES}"
+        raise ValueError(f"expected {known}, got {name!r} and {severity!r}")
     damage, strengths = CORRUPTIONS[name]
-    strength = np.atleast_1d(dict(zip(SEVERITIES, strengths))[severity]).tolist()
+    strength = np.atleast_1d(strengths[severity - 1]).tolist()
     # torchvision's noise takes no generator: the global one is lent, seeded, and given back.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -166,16 +169,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
     given = parser.parse_args(arguments)
-    runs = [experiment_runs("best", model, given.preset)[0] for model in MODELS]
-    if not all(weights_path(run, given.results).exists() for run in runs):
-        first = f"python -m cvassign.experiments run --preset {given.preset}"
-        parser.exit(1, f"no stored weights of the best recipe; first: {first}\n")
-    try:
-        found = study(runs, given.results, given.images, device=given.device)
-    except (AssetError, ValueError) as error:
-        parser.error(str(error))
+    found = {}
+    for recipe in ("best", "reference"):  # the second where both models' weights are stored
+        runs = [experiment_runs(recipe, model, given.preset)[0] for model in MODELS]
+        if all(weights_path(run, given.results).exists() for run in runs):
+            try:
+                of_recipe = study(runs, given.results, given.images, device=given.device)
+            except (AssetError, ValueError) as error:
+                parser.error(str(error))
+            found |= of_recipe if recipe == "best" else {recipe: of_recipe}
+        elif recipe == "best":
+            first = f"python -m cvassign.experiments run --preset {given.preset}"
+            parser.exit(1, f"no stored weights of the best recipe; first: {first}\n")
     write_json(found, given.results / "study" / "robustness.json")
-    print(f"{len(runs)} models, {found['images']} images")
+    print(f"{found['images']} images")
 
 
 if __name__ == "__main__":
