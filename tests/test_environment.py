@@ -126,7 +126,7 @@ else:
     with subprocess.Popen([sys.executable, script], **options) as parent:
         assert parent.stdout.readline() == parent.stdout.readline() == b"here\n"
         parent.kill()
-        parent.communicate(timeout=10)  # TimeoutExpired while a worker holds the pipe
+        parent.communicate(timeout=100)  # TimeoutExpired while a worker holds the pipe
 
 
 def test_an_older_python_is_told_in_one_line(tmp_path):
