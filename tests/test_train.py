@@ -159,6 +159,7 @@ def test_a_checkpoint_of_another_run_is_named(uninterrupted, what):
     for part in (config, ALL_MODEL, model):
         assert repr(non_default(part)) in str(error.value)  # what it holds and what was expected
     assert f"{seed}, {data.name!r}" in str(error.value)
+    assert non_default(ONCE) == dict(epochs=1, batch_size=32, warmup_epochs=1, augment="none")
 
 
 def test_history_has_a_value_of_each_kind_for_each_epoch(uninterrupted):
