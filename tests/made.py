@@ -8,8 +8,6 @@ from cvassign.results import PER_EPOCH, Result, Run
 from cvassign.train import TrainConfig
 from cvassign.vit import ViTConfig
 
-LAYERS = 3
-
 
 def made_run(name: str = "vit", label: str = "", attention: str = "standard", **settings) -> Run:
     """A run of any name; `settings` are of its model, its recipe or its own."""
@@ -28,7 +26,7 @@ def made_result(run: Run, **changes) -> Result:
     history = {key: rng.random(epochs).tolist() for key in PER_EPOCH}
     history["train_loss_tenths"] = [[v + 0.1, v - 0.1] for v in history["train_loss"]]
     if run.model.kind == "Diff-ViT":
-        history["lambdas"] = rng.random((epochs, LAYERS)).tolist()
+        history["lambdas"] = rng.random((epochs, 3)).tolist()
     val, test = changes.pop("val", 80 + 10 * rng.random()), 80 + 10 * rng.random()
     history["val_accuracy"][-1] = val
     made = dict(history=history, val=val, test=test, n_params=2_700_000, seconds=1.0, threads=1)

@@ -42,7 +42,13 @@ def test_a_marker_that_nothing_fills_is_named(key):
         report.filled(f"a <!--= {key} -->1<!--/--> b")
 
 
+def test_a_table_has_the_rows_of_both_models():
+    table = report.filled("<!--= table factorial vit diff --><!--/-->")
+    assert "| 4 heads of width 32 † |" in table and "| 4 pairs, norm |" in table
+
+
 def test_only_the_text_of_a_notebook_is_filled(tmp_path):
+    assert {path.suffix for path in report.TEXTS} == {".md", ".ipynb"}
     marker = "<!--= reference vit parameters -->1<!--/-->"
     cells = [dict(cell_type=kind, source=[marker]) for kind in ("markdown", "code")]
     (tmp_path / "a.ipynb").write_bytes(json.dumps({"cells": cells}).encode())

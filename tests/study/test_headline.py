@@ -5,7 +5,9 @@ import math
 
 import pytest
 
+from cvassign.results import RESULTS
 from cvassign.stats import Noise, pooled
+from cvassign.study import factorial, headline
 from cvassign.study.headline import noise, over_seeds
 from tests.made import made_result, made_run
 
@@ -19,16 +21,22 @@ def test_noise_is_pooled_by_length():
     ]
     found = noise(results)
     assert list(found) == ["5 epochs", "9 epochs"]
+    five, nine = found.values()
     short = pooled([made["a", 5], made["b", 5]])  # single runs say nothing
-    assert Noise(**found["5 epochs"]["val"]) == short and short.df == 3
-    widths = found["5 epochs"]["half widths"]["val"]
-    assert widths["one and three"] == pytest.approx(short.between(1, 3))
-    assert found["5 epochs"]["recipes"] == 2
-    assert Noise(**found["9 epochs"]["val"]) == pooled([[90, 92]])
-    assert found["9 epochs"]["test"]["std"] != found["9 epochs"]["val"]["std"]
+    assert Noise(**five["val"]) == short and short.df == 3 and five["recipes"] == 2
+    assert five["half widths"]["val"]["one and three"] == pytest.approx(short.between(1, 3))
+    assert Noise(**nine["val"]) == pooled([[90, 92]]) and nine["val"] != nine["test"]
 
 
 def test_a_difference_over_seeds_is_by_the_pooled_noise():
     d = over_seeds([80.0, 81.0, 82.0], [81.0, 83.0, 85.0])  # squares 2 and 8, of 2 + 2
     half = 2.7764 * math.sqrt(10 / 4) * math.sqrt(2 / 3)  # Student's t with four degrees: table
     assert [d.mean, d.low, d.high] == pytest.approx([2, 2 - half, 2 + half], abs=1e-3)
+
+
+@pytest.mark.parametrize("study", (headline, factorial))
+def test_the_stored_numbers_are_those_of_the_results(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "RESULTS", tmp_path)
+    study.main()
+    (made,) = (tmp_path / "study").iterdir()
+    assert made.read_bytes() == (RESULTS / "study" / made.name).read_bytes()
