@@ -102,9 +102,9 @@ class Stored:
         """The trained model of the best recipe, or of the reference recipe; seed 0."""
         return load_model(self.runs(model, experiment)[0], self.results)
 
-    def logits(self, model: str = "vit") -> Tensor:
-        """What the best model said of the test images when it was trained, (n, 10); seed 0."""
-        return load_logits(self.runs(model)[0], self.results)[0]
+    def logits(self, model: str = "vit", seed: int = 0) -> Tensor:
+        """What the best model said of the test images when it was trained, (n, 10)."""
+        return load_logits(self.runs(model)[seed], self.results)[0]
 
     def all_results(self, model: str = "vit") -> list[Result]:
         """Every stored result of a model, whatever its experiment."""
