@@ -97,14 +97,17 @@ def test_bad_input_is_named():
         corrupt(grey(1) / 255, "blur", severity=1)
 
 
-RUNS = [experiment_runs("best", model, "smoke")[0] for model in ("vit", "diff")]
+RUNS, REFERENCE = (
+    [experiment_runs(recipe, model, "smoke")[0] for model in ("vit", "diff")]
+    for recipe in ("best", "reference")
+)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     results = tmp_path_factory.mktemp("results")
     torch.manual_seed(0)
-    for run in RUNS:
+    for run in RUNS + REFERENCE:
         made = VisionTransformer(run.model)
         torch.nn.init.normal_(made.head.weight)  # as made, it would answer one class
         save_weights(made, weights_path(run, results))
@@ -115,8 +118,11 @@ def folder(tmp_path_factory):
 def test_the_study_counts_what_the_models_get_right(folder, capsys):
     command = ["--preset", "smoke", "--images", "24", "--results", str(folder), "--device", "cpu"]
     robustness.main(command)
-    assert "2 models, 24 images" in capsys.readouterr().out
+    assert "24 images" in capsys.readouterr().out
     found = json.loads((folder / "study" / "robustness.json").read_bytes())
+    # the reference recipe's pair is there, so it is studied as well
+    assert [r["name"] for r in found["reference"]["runs"]] == [r.name for r in REFERENCE]
+    assert found["reference"]["differences"].keys() == found["differences"].keys()
     test, models = load_generated().test, [load_model(run, folder) for run in RUNS]
 
     def right(*damage) -> np.ndarray:  # (2, 24)
