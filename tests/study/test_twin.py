@@ -154,9 +154,11 @@ def test_study_trains_every_variant_and_keeps_the_first_of_all(monkeypatch, caps
         sources = ["npm:openmoji", *["npm:x"] * (n - 1)]
         pictures[part] = [picture(*of) for of in product(range(20), twin_study.KINDS, sources)]
         features[part] = centres.repeat_interleave(2 * n, 0) + torch.rand(40 * n, 64)
-    sentences = F.normalize(torch.randn(20, 7, 16), dim=-1)
+    sentences = F.normalize(torch.randn(20, 1, 16) + 0.1 * torch.randn(20, 7, 16), dim=-1)
     trunk, saved = classifier(nn.Linear(64, 20)), []
     monkeypatch.setattr(twin, "save", lambda *what: saved.append(what))
+    for label, config in twin_study.VARIANTS.items():
+        monkeypatch.setitem(twin_study.VARIANTS, label, replace(config, lr=1e-3, batch_size=16))
     out = twin_study.study(trunk, pictures, features, sentences, None)
     assert [v["pairs"] for v in out["variants"].values()] == [240, 120, 200]
 
@@ -168,7 +170,7 @@ def test_study_trains_every_variant_and_keeps_the_first_of_all(monkeypatch, caps
     ((head, *_),), trained = saved, out["variants"]["with renditions"]
     assert [*out["classifier"].values()] == pytest.approx(rates(trunk.model.fc, "test"))
     assert [trained[k]["values"][0] for k in twin_study.KINDS] == pytest.approx(rates(head, "test"))
-    assert trained["photo"]["mean"] > out["untrained"]["photo"]
+    assert min(v["photo"]["mean"] for v in out["variants"].values()) > 0.9
     told = float(capsys.readouterr().out.split()[5])  # of validation, which chooses the epoch
     assert told == pytest.approx(np.mean(rates(head, "validation")), abs=1e-3)
 
@@ -215,5 +217,5 @@ def test_a_set_has_a_part_by_its_hand_its_kind_and_its_licence():
         ("simple-icons", "Logos", "CC0-1.0", None),
         ("ps", "General", "CC-BY-NC-4.0", None),
     ):
-        info = {"license": {"spdx": licence}, "category": category}
-        assert twin_study.icon_part(prefix, info) == part, prefix
+        about = {"license": {"spdx": licence}, "category": category}
+        assert twin_study.icon_part(prefix, about) == part
