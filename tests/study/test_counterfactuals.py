@@ -17,8 +17,7 @@ from cvassign.study import answers, counterfactuals, twin
 
 
 def test_moved_compares_the_same_pictures_and_draws_classes():
-    before = (8, 40, 8, 40)
-    some = [{AS_IS: (b, 0.1), "grey": (b, 0.1), "surface": (b // 2, 0.1)} for b in before]
+    some = [{AS_IS: (b, 0.1), "grey": (b, 0.1), "surface": (b // 2, 0.1)} for b in (8, 40, 8, 40)]
     some[0]["blur"] = (16, 0.1)
     found = counterfactuals.moved(some, [1, 1, 2, 2])
     assert found["surface"]["top5"] == [0, 50] and found["surface"]["median"] == [24, 12]
