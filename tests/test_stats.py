@@ -9,9 +9,9 @@ import pytest
 from cvassign import stats
 
 
-@pytest.mark.parametrize("df, expected", ((1, 12.706), (2, 4.303), (8, 2.306), (20, 2.086)))
-def test_the_t_quantile_is_that_of_a_printed_table(df, expected):
-    assert stats.t_quantile(df) == pytest.approx(expected, abs=6e-4)
+@pytest.mark.parametrize("of, expected", (((1,), 12.706), ((2,), 4.303), ((10, 5), 3.169)))
+def test_the_t_quantile_is_that_of_a_printed_table(of, expected):
+    assert stats.t_quantile(*of) == pytest.approx(expected, abs=6e-4)
 
 
 def test_differences_over_images():

@@ -50,7 +50,6 @@ def test_stored_choice_keeps_the_rule():
             row = counterfactual.row(p, strip, models[loser].name)
             assert row["class"] == p.class_name and row["rank"] > 5
             verdicts[loser, row["what follows"]] += 1
-    # notebook 3 and the report say these in words
     assert verdicts[0, "tested"] == 2 and verdicts[0, "a photo only"] == 13
     assert set(stored["moved"]["drawings"][models[0].name]) == set(CHANGES)
 
@@ -71,7 +70,6 @@ def test_study_changes_pictures_and_tells_two_models_apart(tmp_path, monkeypatch
 
         return SimpleNamespace(name=name, logits=logits)
 
-    # class 1 is red in the middle, or large
     colour = model("colour", lambda x: x[len(x) // 2, x.shape[1] // 2] @ (1, 0, -1) - 1)
     size = model("size", lambda x: (x.mean(-1) < 200).mean() - 0.3)
     pictures = [drawn("a", "blue", 25, "rendition", "clipart")]

@@ -37,9 +37,10 @@ def test_what_is_stored_is_of_five_photos_of_five_branches_that_are_not_saturate
     for model, found in zip(answers.MODELS, held["models"].values()):
         stored, fp32 = answers.load(model).of(five), torch.tensor(found["fp32"])
         assert model == "twin" or 0.29 < fp32[:, 0].min() < fp32[:, 0].max() < 0.91
-        assert (stored.ranks == 1).all()
         assert found["top"] == stored.indices[:, :5].tolist() and {*half.LOW} < {*found}
-        assert torch.allclose(fp32, stored.probabilities[:, :5], atol=2e-3)
+        assert (
+            torch.allclose(fp32, stored.probabilities[:, :5], atol=2e-3) and stored.ranks.max() == 1
+        )
         first, answer = half.table(found, five)[0], stored.topk(five)[0][0][0]
         assert list(first.values())[:3] == [
             five[0].class_name,

@@ -75,7 +75,6 @@ def test_fog_is_grey_uneven_and_takes_contrast(images):
     assert (cloud.amax((1, 2, 3)) == 100).all() and cloud.std((1, 2, 3)).amin() > 2  # uneven
     assert cloud.diff().abs().mean() < 0.15 * cloud.std()  # coarse grids weigh most
     assert torch.equal(cloud[:, 0], cloud[:, 1]) and not torch.equal(cloud[0], cloud[1])
-    # Contrast between neighbours is lost; between far places the cloud adds its own.
     foggy = (corrupt(images, "fog", 2), corrupt(images, "fog", 1), images)
     edge = [f[..., 15:17].float().diff().abs().mean() for f in foggy]
     assert edge[0] < edge[1] < edge[2]
@@ -91,16 +90,14 @@ def test_jpeg_rounds_fine_and_weak_patterns_away():
 
 
 def test_bad_input_is_named():
-    with pytest.raises((KeyError, ValueError), match="0"):
+    with pytest.raises(ValueError, match="got 'blur' and 0"):
         corrupt(grey(1), "blur", severity=0)
     with pytest.raises(ValueError, match="expected .*uint8, got torch.float32"):
         corrupt(grey(1) / 255, "blur", severity=1)
 
 
-RUNS, REFERENCE = (
-    [experiment_runs(recipe, model, "smoke")[0] for model in ("vit", "diff")]
-    for recipe in ("best", "reference")
-)
+RUNS = [experiment_runs("best", model, "smoke")[0] for model in ("vit", "diff")]
+REFERENCE = [experiment_runs("reference", run.name.split("-")[0], "smoke")[0] for run in RUNS]
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +117,6 @@ def test_the_study_counts_what_the_models_get_right(folder, capsys):
     robustness.main(command)
     assert "24 images" in capsys.readouterr().out
     found = json.loads((folder / "study" / "robustness.json").read_bytes())
-    # the reference recipe's pair is there, so it is studied as well
     assert [r["name"] for r in found["reference"]["runs"]] == [r.name for r in REFERENCE]
     assert found["reference"]["differences"].keys() == found["differences"].keys()
     test, models = load_generated().test, [load_model(run, folder) for run in RUNS]
@@ -138,7 +134,6 @@ def test_the_study_counts_what_the_models_get_right(folder, capsys):
     share = damaged.mean(1)  # (7, 2, 24): of the severities
     for key, of in {"clean": clean, "fog": share[5], "all corruptions": share.mean(0)}.items():
         assert found["differences"][key] == pytest.approx(vars(paired_bootstrap(*of)), abs=1e-4)
-    # the figure
     curves, (vit, diff) = robustness.curves(found), 100 * damaged[3].mean(-1).T
     assert curves["blur"][:, 0] == pytest.approx(diff - vit, abs=1e-3)
     noises, rest = robustness_difference(curves, range(6)).axes

@@ -180,14 +180,12 @@ def test_a_copy_is_a_near_picture_of_the_same_class_and_none_that_is_measured_is
     x = torch.stack([cos, (1 - cos**2).sqrt()], dim=1) * torch.tensor([[3.0], [1.0], [2.0]])
     far, one, other = -x[:1], picture(1), picture(2)
     assert twin_study.originals(x[:2], [one, other], far) == [True, True]
-    # the third is near the second, but that is left out
     assert twin_study.originals(x, [one] * 3, far) == [True, False, True]
     assert twin_study.originals(x, [one, one, other], x[:1]) == [False, True, True]
 
 
 def test_icons_are_named_by_classes_and_their_emoji():
     tiger = picture(292, source="npm:openmoji", stem="tiger-face")
-    # "cardboard box / carton", "crane bird", "ram (adult male sheep)"
     found = twin_study.icon_names([tiger, *map(picture, (478, 134, 348))])
     expected = {"tiger-face": 292, "cardboard-box": 478, "carton": 478, "crane-bird": 134}
     assert {n: p.index for n, p in found.items()} == expected | {"ram": 348}
