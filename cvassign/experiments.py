@@ -151,9 +151,17 @@ EXPERIMENTS = {
 }
 
 
-def _text(changes: dict) -> str:
-    """Changes as a label: "learning_rate 0.004"."""
-    return ", ".join(f"{k} {v:g}" if type(v) is float else f"{k} {v}" for k, v in changes.items())
+# The names of changes in tables and figures; in a file's name the fields have their own.
+WORDS = {"depth": "{} layers", "embed_dim": "D {}", "num_heads": "{} heads",
+         "mlp_ratio": "MLP × {}", "learning_rate": "rate {}", "optimizer": "AdamW",
+         "unmixed_epochs": "no CutMix in the last {} epochs", "weight_decay": "decay {}"
+         }  # fmt: skip
+
+
+def _text(changes: dict, words: dict) -> str:
+    """Changes as a text: by `WORDS` "rate 0.004", without "learning_rate 0.004"."""
+    texts = {k: f"{v:g}" if type(v) is float else v for k, v in changes.items()}
+    return ", ".join(words.get(k, k + " {}").format(v) for k, v in texts.items())
 
 
 def _run(preset: str, experiment: str, model: str, row: Row, seed: int) -> Run:
@@ -164,12 +172,12 @@ def _run(preset: str, experiment: str, model: str, row: Row, seed: int) -> Run:
     recipe |= p.long if base == "long" else {}
     known = vars(TrainConfig) | vars(ViTConfig) | recipe  # a class has its fields' defaults
     changes = {k: v for k, v in row.changes.items() if known[k] != v}
-    slug = re.sub(r"[^a-z0-9.]+", "-", _text(changes)).strip("-")
+    slug = re.sub(r"[^a-z0-9.]+", "-", _text(changes, {})).strip("-")
     name = "-".join(filter(None, (model, base, slug)))
     recipe |= row.changes
     vit = ViTConfig(**{k: v for k, v in recipe.items() if hasattr(ViTConfig, k)})
     train = TrainConfig(**{k: v for k, v in recipe.items() if not hasattr(ViTConfig, k)})
-    label, section = row.label or _text(row.changes), table.sections[MODELS.index(model)]
+    label, section = row.label or _text(row.changes, WORDS), table.sections[MODELS.index(model)]
     # What figures and studies need; the rest would fill the repository.
     best = base == "long" and changes == p.winner
     kept = dict(keep_weights=seed == 0 and (best or name == "vit-reference"), keep_logits=best)

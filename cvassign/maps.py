@@ -1,8 +1,8 @@
 # LLM-assisted: prompts P1, P2, P3, P8, P13, P15, see report.md
 """The figures of images, attention maps and positions: each takes arrays and returns a Figure.
 
-Images are CIFAR's uint8 pixels (B, 3, S, S). A map has one number per patch, in raster order; it is
-smoothed to the image's size and laid over its grey version. Each map has a scale of its own, from
+Images are CIFAR's uint8 pixels (B, 3, S, S). A map has one number per patch, in raster order; each
+patch is drawn as a square over its grey pixels. Each map has a scale of its own, from
 its least to its largest value; a signed one a diverging scale, as wide as its largest weight of
 either sign. Only `head_maps` can draw all maps on one scale.
 
@@ -27,6 +27,7 @@ from cvassign.figure import COLOURS, WIDTH, legend_below, lines, styled, whole_t
 SEQUENTIAL, DIVERGING = "inferno", "RdBu_r"
 OPACITY = 0.65  # of a map over its image
 GREY = (0.299, 0.587, 0.114)
+LABEL = {"fc": "white", "ec": "none", "alpha": 0.75, "pad": 0.8}  # behind a text on a map
 LEFT = {"rotation": 0, "ha": "right", "va": "center", "fontsize": 8}  # of a text before a row
 PER_BLOCK = 8  # images beside each other in the figures that have an image a column
 
@@ -93,11 +94,11 @@ def _cells(rows: int, columns: int, title: str, left, top, bottom=0.06, group=1,
 def _overlay(ax: Axes, image, grid, signed: bool, limit: float | None = None) -> None:
     """A map (g, g) over a grey image (S, S, 3); a signed one's scale reaches to `limit` if given.
 
-    They are blended here, at the image's own S x S pixels: drawn smoothly at the figure's
-    resolution a grid of maps is megabytes. In 64 steps a colour, which no eye tells from 256.
+    They are blended here, at the image's own S x S pixels, in 64 steps a colour, which no eye tells
+    from 256: a grid of maps at the figure's resolution is megabytes.
     """
     S = len(image)
-    values = np.asarray(Image.fromarray(grid.astype(np.float32)).resize((S, S), Image.BICUBIC))
+    values = np.asarray(Image.fromarray(grid.astype(np.float32)).resize((S, S), Image.NEAREST))
     limit = limit or np.abs(grid).max() or 1.0  # of zeros only: all white
     low, high = (-limit, limit) if signed else (grid.min(), grid.max())
     colours = plt.get_cmap(DIVERGING if signed else SEQUENTIAL)
@@ -146,6 +147,7 @@ def _rows_of_maps(images, grids: dict, heads: list[str], texts, title: str, comm
         row[0].set_ylabel("\n".join(before), **LEFT)
         for ax, grid in zip(row[1:], grids[name][b]):  # a Diff-ViT has half as many heads
             _overlay(ax, images[b], grid, signed[name], limit)
+            ax.text(1, 31, f"{np.abs(grid).sum():.0%}", fontsize=6.5, bbox=LABEL)
     for ax, head in zip(axes[0], ("image", *heads)):
         ax.set_title(head, fontsize=9, pad=4)
     _scales(fig, signed, "weights of ", limit)

@@ -7,6 +7,7 @@ first trains, on this machine, the runs of its own preset that have no result.
 
 import inspect
 import json
+import linecache
 import re
 import sys
 import tempfile
@@ -39,7 +40,9 @@ def source(*things) -> None:
         file = thing.__module__.replace(".", "/") + ".py"
         code = inspect.getsource(thing).replace("  # fmt: skip", "")
         code = re.sub(r'"""(.*?)(\n\s*\n.*?|\s*)"""', r'"""\1"""', code, flags=re.DOTALL)
-        display(Markdown(f"`{file}`: `{thing.__qualname__}`\n\n```python\n{code}```"))
+        declared = linecache.getline(inspect.getsourcefile(thing), 1).strip("# \n")  # its prompts
+        title = f"`{file}`: `{thing.__qualname__}` ({declared})"
+        display(Markdown(f"{title}\n\n```python\n{code}```"))
 
 
 def shown(frame: pd.DataFrame):
@@ -123,12 +126,15 @@ class Stored:
         return json.loads((RESULTS / "study" / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def score_table(scores: dict[str, dict]):
-    """Deletion and insertion of `study.attention` as a table: a row a map, gains with intervals."""
+def score_table(scores: dict[str, dict], over: Sequence[str]):
+    """Deletion and insertion of `study.attention` as a table: a row a map, with its gains `over`
+    some of the study's `YARDSTICKS` and their intervals."""
     rows = {}
     for name, found in scores.items():
-        row = {k: f"{found[k]:.1f}" for k in ("deletion", "insertion")}
-        rows[name] = row | {k: interval(v, "+.1f") for k, v in found.items() if "gain" in k}
+        rows[name] = {k: f"{found[k]:.1f}" for k in ("deletion", "insertion")}
+        for gain in (f"{way} gain{words}" for words in over for way in ("deletion", "insertion")):
+            if gain in found:
+                rows[name][gain] = interval(found[gain], "+.1f")
     return shown(pd.DataFrame(rows).T.fillna("–"))
 
 

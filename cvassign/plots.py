@@ -107,8 +107,8 @@ def loss_grid(
 
 @styled
 def lambda_curves(results: Sequence[Result], title: str = "") -> Figure:
-    """λ of each layer over the epochs of one Diff-ViT run; dots are λ_init. Several seeds are thin
-    lines under their mean: layers lie so close that bands would hide them."""
+    """λ of each layer over the epochs of one Diff-ViT recipe, seeds as thin lines under their mean;
+    dots are λ_init."""
     (group,) = by_name(results)
     values = _histories(group, "lambdas").T  # (layers, epochs, seeds)
     fig, ax = plt.subplots(figsize=(6.5, 3.6))
@@ -162,16 +162,13 @@ def first_lambdas(results: Sequence[Result], marked: str = "", title: str = "") 
 
 
 @styled
-def hyperparameters(
-    results: list[Result], reference: list[Result], title: str, noise: Noise
-) -> Figure:
+def hyperparameters(results: Sequence[Result], title: str, noise: Noise) -> Figure:
     """Validation accuracy against the value of each hyperparameter, a small panel each.
 
-    The mean of all seeds of the `reference` recipe, which is the first of each model's `results`,
-    has its 95 % interval, and AdamW's single runs have theirs. Inside the band around the mean
+    The first of each model's `results` is of the recipe that the others change. Means of several
+    seeds have their 95 % interval, and so have AdamW's runs. Inside the band around the recipe's
     lies, nineteen times of twenty, a run that differs by its seed: `noise`, of validation.
     """
-    seeds = {group[0].kind: [r.val for r in group] for group in by_name(reference)}
     names = (("model.depth", "layers"), ("model.embed_dim", "embedding dimension D"),
              ("model.num_heads", "heads"), ("model.mlp_ratio", "MLP width / D"),
              ("train.learning_rate", "learning rate, Muon"),
@@ -179,23 +176,26 @@ def hyperparameters(
     fig, axes = plt.subplots(2, 3, figsize=(WIDTH, 5))
     for ax in axes.flat[1:5]:
         ax.sharey(axes.flat[0])  # but AdamW, whose accuracies would flatten the others
+    groups = by_name(results)
     for ax, (key, name) in zip(axes.flat, names):
-        value, is_adamw = attrgetter(key, "train.optimizer"), "AdamW" in name
-        for model in dict.fromkeys(r.kind for r in results):
-            base, *rest = (r for r in results if r.kind == model)
-            runs = [base, *(r for r in rest if value(r) != value(base))]
-            runs = [r for r in runs if (r.train.optimizer != base.train.optimizer) == is_adamw]
-            runs.sort(key=value)
-            colour, n, mean = MODEL_COLOURS[model], len(seeds[model]), np.mean(seeds[model])
-            x, values = range(len(runs)), [mean if r is base else r.val for r in runs]
-            ax.plot(x, values, "o-", ms=4.5, color=colour, label=model)
-            ax.set_xticks(x, [f"{value(r)[0]:g}" for r in runs])
-            if is_adamw:
-                ax.errorbar(x, values, noise.between(1), color=colour, capsize=3)
-            else:
-                ax.errorbar(runs.index(base), mean, noise.between(n), color=colour, capsize=3)
-                width = noise.between(1, n)
-                ax.axhspan(mean - width, mean + width, color=colour, alpha=0.12, lw=0)
+        of, is_adamw = attrgetter(key, "train.optimizer"), "AdamW" in name
+        for model in dict.fromkeys(g[0].kind for g in groups):
+            base, *rest = (g for g in groups if g[0].kind == model)
+            runs = [base, *(g for g in rest if of(g[0]) != of(base[0]))]
+            runs = [
+                g for g in runs if (g[0].train.optimizer != base[0].train.optimizer) == is_adamw
+            ]
+            runs.sort(key=lambda group: of(group[0]))
+            x, means = range(len(runs)), [np.mean([r.val for r in group]) for group in runs]
+            colour = MODEL_COLOURS[model]
+            ax.plot(x, means, "o-", ms=4.5, color=colour, label=model)
+            ax.set_xticks(x, [f"{of(g[0])[0]:g}" for g in runs])
+            for at, group, mean in zip(x, runs, means):
+                if is_adamw or len(group) > 1:
+                    ax.errorbar(at, mean, noise.between(len(group)), color=colour, capsize=3)
+                if group is base:
+                    width = noise.between(1, len(base))
+                    ax.axhspan(mean - width, mean + width, color=colour, alpha=0.12, lw=0)
         ax.set_xlabel(name)
         ax.margins(x=0.12)
     fig.supylabel("validation accuracy (%)", fontsize=9)
@@ -208,14 +208,14 @@ FOREST = {  # kind: its name, marker, colour
     "whole": ("measured at once", "s", COLOURS[4]),
     "detail": ("one step, two cells", "o", "0.55"),
     "variant": ("another variant", "o", COLOURS[0]),
+    "device": ("the device alone", "^", COLOURS[2]),
 }
 
 
 @styled
 def forest(rows: Sequence[tuple], xlabel: str = "points", title: str = "") -> Figure:
     """Differences with their 95 % intervals, a filled marker where zero is outside, from rows
-    (label, mean, low, high, what the interval is over, a key of `FOREST`); a line parts the kinds.
-    """
+    (label, mean, low, high, what the interval is over, a key of `FOREST`)."""
     fig, ax = plt.subplots(figsize=(WIDTH, 1.3 + 0.3 * len(rows)))
     ax.axvline(0, color="0.4", lw=0.8)
     for y, (_, mean, low, high, n, kind) in enumerate(rows):
@@ -238,8 +238,7 @@ def forest(rows: Sequence[tuple], xlabel: str = "points", title: str = "") -> Fi
 @styled
 def robustness_difference(gaps: dict, severities: Sequence[int], title: str = "") -> Figure:
     """Diff-ViT minus ViT against the severity, a line a corruption: noises (left), others (right);
-    from `study.robustness.curves` and the severities, after 0 for clean images. Lines are moved
-    sideways, so that intervals stand side by side."""
+    from `study.robustness.curves` and the severities, after 0 for clean images."""
     fig, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.4), sharey=True)
     for ax, noise in zip(axes, (True, False)):
         names = [name for name in gaps if name != "clean" and ("noise" in name) == noise]

@@ -44,6 +44,7 @@ MISLABELLED = {
     "seal": "a seal without ears",
     "src_activities_erase_resource_penguin": "a pale penguin, no king penguin",
     "src_activities_explore_farm_animals_resource_animals_sheep": "a sheep without horns",
+    "tangerine": "a tangerine, no orange",
     "transportation_vehicles_bicycle_01": "a racing bicycle",
     "twemoji/mushroom": "a fly agaric",
 }

@@ -88,9 +88,10 @@ def test_first_lambdas_are_sorted_and_told_apart():
 def test_a_hyperparameters_panel_has_its_runs_in_order_and_the_reference():
     changes = {}, {"depth": 9}, {"depth": 3}, {"learning_rate": 2e-3}
     changes += ({"learning_rate": 5e-4, "optimizer": "adamw"},)
-    runs = [made_result(made_run(**c), val=v) for c, v in zip(changes, (81, 84, 80, 81, 72))]
-    seeds = [made_result(made_run(seed=i), val=81.0 + i) for i in range(3)]
-    axes = plots.hyperparameters(runs, seeds, "", noise := Noise(0.5, 8)).axes
+    runs = [made_run(name=f"run {i}", **c) for i, c in enumerate(changes)]
+    runs = [made_result(run, val=v) for run, v in zip(runs, (81, 84, 80, 81, 72))]
+    runs += [made_result(made_run(name="run 0", seed=i), val=81.0 + i) for i in (1, 2)]
+    axes = plots.hyperparameters(runs, "", noise := Noise(0.5, 8)).axes
     values = [ax.lines[0].get_ydata().tolist() for ax in axes]
     assert values == [[80, 82, 84], *[[82]] * 3, [82, 81], [72]]  # 82 is the mean of the seeds
     layers, *_, muon, adamw = axes

@@ -267,12 +267,16 @@ def strips(pictures: Sequence, lenders: Sequence, models: dict) -> list[dict]:
     """What the changes, which borrow photos of `lenders`, do to each picture, as `plots.answers`
     shows it: {change: (image, {model: rank})} a picture."""
     images = [versions(p, lenders) for p in pictures]
-    found = {name: ranks(m, images, [p.index for p in pictures]) for name, m in models.items()}
-    out = []
-    for i, some in enumerate(images):
-        of = {name: {m: ranked[i][name][0] for m, ranked in found.items()} for name in some}
-        out.append({name: (image, of[name]) for name, image in some.items()})
-    return out
+    found = [ranks(m, images, [p.index for p in pictures]) for m in models.values()]
+    return ranked(images, [dict(zip(models, of)) for of in zip(*found)])
+
+
+def ranked(images: Sequence[dict], found: Sequence[dict[str, dict]]) -> list[dict]:
+    """The `strips` of pictures from `versions` and {model: `ranks`} of each."""
+    return [
+        {name: (image, {m: of[name][0] for m, of in ranks.items()}) for name, image in some.items()}
+        for some, ranks in zip(images, found)
+    ]
 
 
 def brings_back(strip: dict, model: str, k: int = 5) -> tuple[list[str], str]:
@@ -296,6 +300,24 @@ def brings_back(strip: dict, model: str, k: int = 5) -> tuple[list[str], str]:
         return back, "not decided"
     alone = reasons == {"surface"} and "surface alone" in back
     return back, "surface suffices" if alone else "tested"
+
+
+def effects(ranks: Sequence[dict], k: int = 5) -> dict[str, dict[str, str]]:
+    """What each change does to some pictures, from `ranks` of each: {change: {in how many of those
+    that it was made to the class is among the k best, its median rank, and in how many its rank is
+    better than as it is, or than with another class's surface}}."""
+    table = {}
+    for name in dict.fromkeys(name for some in ranks for name in some):
+        of = [some for some in ranks if name in some]
+        mine = [some[name][0] for some in of]
+        row = {f"in the top {k}": f"{sum(rank <= k for rank in mine)} of {len(of)}"}
+        row["median rank"] = f"{np.median(mine):g}"
+        for base in (AS_IS, "other surface"):
+            pairs = [(r, some[base][0]) for r, some in zip(mine, of) if base in some]
+            better = f"{sum(r < before for r, before in pairs)} of {len(pairs)}"
+            row[f"better than {base}"] = better if pairs and name != base else "–"
+        table[name] = row
+    return table
 
 
 def row(picture, strip: dict, model: str) -> dict:

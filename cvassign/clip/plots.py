@@ -60,8 +60,8 @@ def architectures() -> Figure:
 
 @styled
 def subtree(wnids: list[str]) -> Figure:
-    """The classes' shortest paths from "entity", merged into one tree, leaves in colour."""
-    whole = [imagenet.paths(w)[0] for w in wnids]
+    """The classes' longest paths from "entity", merged into one tree, leaves in colour."""
+    whole = [imagenet.paths(w)[-1] for w in wnids]
     paths = sorted({path[:n] for path in whole for n in range(1, len(path) + 1)})  # depth first
     place = {path[-1]: (len(path) - 1, y) for y, path in enumerate(paths)}
     fig, ax = plt.subplots(figsize=(8, 0.2 * len(paths) + 0.4))
@@ -80,7 +80,7 @@ def subtree(wnids: list[str]) -> Figure:
 
 @styled
 def rates_by_style(styles: dict[str, dict], models: list[str]) -> Figure:
-    """Top-5 rates of two models and their paired difference: `gallery.by_style`, a line a style."""
+    """Top-5 rates of the network and its twin and their paired difference: `gallery.by_style`."""
     fig, ax = plt.subplots(figsize=(9.5, 0.27 * len(styles) + 1.1))
     for y, s in enumerate(styles.values()):
         ax.plot(s["rates"], [y, y], color="0.8", lw=2, zorder=1)
@@ -91,14 +91,14 @@ def rates_by_style(styles: dict[str, dict], models: list[str]) -> Figure:
     labels = [f"{name.replace('_', ' ')} (n = {s['n']})" for name, s in styles.items()]
     ax.set_yticks(range(len(styles)), labels)
     ax.set(xlabel="own class in the top five [%]", xlim=(0, 101), ylim=(len(styles) - 0.5, -0.9))
-    ax.text(103, -0.8, "second − first, points (95 %)", fontsize=8)
+    ax.text(103, -0.8, "twin − network [points, 95 %]", va="center", fontsize=8)
     return legend_below(fig)
 
 
 @styled
 def moved(models: dict[str, dict], meanings: dict[str, str]) -> Figure:
-    """How far each change moves each model, with 95 % intervals over classes, from {model:
-    `study.counterfactuals.moved`} on one group of pictures and {change: what it is}."""
+    """How far each change moves each model, with 95 % intervals over classes, and on how many
+    pictures, from {model: `study.counterfactuals.moved`} and {change: what it is}."""
     fig, (rate, rank) = plt.subplots(1, 2, figsize=(9.5, 0.3 * len(meanings) + 1), sharey=True)
     for i, (model, changes) in enumerate(models.items()):
         label = f"{model}: {next(iter(changes.values()))['top5'][0]:.0f} % before a change"
@@ -108,11 +108,13 @@ def moved(models: dict[str, dict], meanings: dict[str, str]) -> Figure:
             mean, low, high = ([changes[c][unit][k] for c in meanings] for k in keys)
             ax.hlines(y, low, high, color=PAIR[i])
             ax.plot(mean, y, "o", ms=4, color=PAIR[i], label=label)
+    n = [f"{changes[c]['n']} ({changes[c]['points']['n']})" for c in meanings]
+    rank.secondary_yaxis(1).set(yticks=range(len(n)), yticklabels=n, ylabel="pictures (classes)")
     rate.set_yticks(range(len(meanings)), meanings.values())
     rate.set_ylim(len(meanings) - 0.5, -0.5)
-    rate.set_xlabel("change of the top-5 rate [points, 95 % over classes]")
-    rank.set(xlabel="the right class's rank is multiplied by [95 %]", xscale="log")
-    rank.xaxis.set_major_locator(LogLocator(2))
+    rate.set_xlabel("change of the top-5 rate\n[points, 95 % over classes]")
+    rank.set(xlabel="the right class's rank\nis multiplied by [95 %]", xscale="log")
+    rank.xaxis.set_major_locator(LogLocator(4))
     rank.xaxis.set_major_formatter(lambda x, _: f"{x:g}" if x >= 1 else f"1/{1 / x:g}")
     rank.minorticks_off()
     for ax, same in ((rate, 0), (rank, 1)):
@@ -130,7 +132,7 @@ def answers(pictures: list, tops: dict[str, list], strips: list[dict] | None = N
         raise ValueError(f"these pictures may not be in a committed figure: {hidden}")
     side, names, first = (1.25, 1.72, 1.4) if strips else (0.95, 1.7, 1.2)  # inches
     head, columns = 0.4, 1 if strips else 2
-    heights = [2.25 if len(s) > 7 else 1.65 for s in strips] if strips else [1.3] * len(pictures)
+    heights = [2.4 if len(s) > 7 else 1.65 for s in strips] if strips else [1.3] * len(pictures)
     heights = heights[::columns]
     total = sum(heights) + head
     fig, colours = plt.figure(figsize=(9.5, total), layout="none"), (*PAIR, GREY)
@@ -166,14 +168,16 @@ def answers(pictures: list, tops: dict[str, list], strips: list[dict] | None = N
             x = left + first + names * i
             if r < columns:
                 write(x, head, textwrap.fill(model, 26), colour=colours[i], weight="bold")
+            line = y + 0.17
             for k, (name, probability) in enumerate(top[r]):
-                look = {"colour": GREEN if name in right else "black"}
+                look = {"colour": GREEN if name in right else "black", "va": "top"}
                 look["weight"] = "bold" if name == p.class_name else "normal"
-                line, short = y + 0.25 + 0.18 * k, name if len(name) < 21 else f"{name[:19]}…"
-                write(x, line, f"{k + 1}  {short}", **look)
+                parts = textwrap.wrap(name, 21)  # a long name goes on below
+                write(x, line, f"{k + 1}  " + "\n    ".join(parts), **look)
                 write(x + names - 0.12, line, f"{probability:.2f}", ha="right", **look)
+                line += 0.07 + 0.11 * len(parts)
         for k, (change, (image, ranks)) in enumerate(strips[r].items() if strips else ()):
-            x, above = beside + 0.65 * (k % 7), y + 0.33 + 1.03 * (k // 7)
+            x, above = beside + 0.65 * (k % 7), y + 0.33 + 1.15 * (k // 7)
             picture(x, above, 0.6, image, textwrap.fill(change, 9, break_long_words=False))
             for i, rank in enumerate(ranks.values()):
                 look = {"ha": ("right", "left")[i], "weight": "bold" if rank <= 5 else "normal"}
@@ -182,16 +186,17 @@ def answers(pictures: list, tops: dict[str, list], strips: list[dict] | None = N
 
 
 @styled
-def gallery_rows(rows: dict[str, list]) -> Figure:
-    """A row of pictures under each name; each `gallery.Picture` with its class and style."""
+def gallery_rows(rows: dict[str, list], also: dict[str, str] | None = None) -> Figure:
+    """A row of pictures beside each name: class, style, and what some classes are called also."""
     width = max(map(len, rows.values()))
     fig, axes = plt.subplots(len(rows), width, figsize=(9.5, 1.75 * len(rows)), squeeze=False)
     plt.setp(axes.ravel(), frame_on=False, xticks=(), yticks=())
     for line, (name, pictures) in zip(axes, rows.items()):
         for ax, p in zip(line, pictures):
             ax.imshow(p.image)
-            ax.set_title(f"{p.class_name}\n{p.style.replace('_', ' ')}", fontsize=7.5)
-        line[0].text(-0.15, 0.5, name, transform=line[0].transAxes, ha="right", va="center")
+            other = f" or {also[p.class_name]}?" if p.class_name in (also or {}) else ""
+            ax.set_title(f"{p.class_name}{other}\n{p.style.replace('_', ' ')}", fontsize=7.5)
+        line[0].set_ylabel(textwrap.fill(name, 16), rotation=0, ha="right", va="center")
     return fig
 
 

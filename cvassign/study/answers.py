@@ -58,6 +58,12 @@ class Answers:
         at = [place[k] for k in keys]
         return Answers(self.name, keys, self.indices[at], self.probabilities[at], self.ranks[at])
 
+    def logits(self, pictures: list[gallery.Picture]) -> Tensor:
+        """The order of the K answers as (n, 1000), K for the best, 0 for what is not among them."""
+        best = self.of(pictures).indices
+        order = torch.arange(K, 0.0, -1).expand_as(best)
+        return torch.zeros(len(best), 1000).scatter(1, best, order)
+
     def topk(self, pictures: list[gallery.Picture], k: int = 5) -> list[list[tuple[str, float]]]:
         """See `imagenet.Classifier`; k up to 10."""
         some = self.of(pictures)
@@ -102,10 +108,6 @@ def models() -> dict[str, imagenet.Classifier]:
     return dict(zip(MODELS, (network, twin.load(network))))
 
 
-def main() -> None:
+if __name__ == "__main__":
     write(models(), pool(), FILE)
     print(FILE)
-
-
-if __name__ == "__main__":
-    main()

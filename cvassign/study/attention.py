@@ -12,6 +12,7 @@ Shapes: L layers, B images, H heads (of a Diff-ViT half as many), N patches, K s
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -27,7 +28,10 @@ from cvassign.train import predict
 from cvassign.vit import VisionTransformer
 
 IMAGES, STEPS = 500, 8  # the first test images; steps of a curve
-CLS, RANDOM = "CLS, last layer", "random order"
+RANDOM, CENTRE, CLS = "random order", "from the centre", "CLS, last layer"
+SIZE = f"{CLS}, |weight|"
+# What a map is compared with, each also with those before it, and the words for its gain.
+YARDSTICKS = {RANDOM: "", CENTRE: " over the centre", CLS: " over CLS", SIZE: " over |weight|"}
 # Options of `attention_rollout`. Without the identity it is appendix D.8 of the ViT as printed.
 ROLLOUTS = {
     "ViT": {"rollout": {}, "rollout, no identity": {"residual": False}},
@@ -146,21 +150,27 @@ def noise_pair(model: VisionTransformer, images: Tensor, layer: int = -1) -> dic
     return {name: rollout.cls_attention(m[None]) for name, m in maps.items()}
 
 
+def central_maps(maps: Tensor) -> Tensor:
+    """Maps (B, N) that see nothing: the nearer a patch to the image's centre, the higher."""
+    side = round(maps.shape[1] ** 0.5)
+    off = (torch.arange(side, device=maps.device) - (side - 1) / 2) ** 2
+    return -(off[:, None] + off).flatten().expand_as(maps)
+
+
 def scores(curves: dict[str, Sequence[Tensor]]) -> dict:
     """Of the curves by each map, of deletion and of insertion, (B, K) each, in points: their means,
-    the mean areas under them, and the paired gain of each map over a random order and over CLS's
-    attention. It is positive when the map is better: in deletion the lower area, in insertion the
-    higher."""
+    the mean areas under them, and the paired gains of each map over the `YARDSTICKS`. A gain is
+    positive when the map is better: in deletion the lower area, in insertion the higher."""
     K, rows = curves[CLS][0].shape[1], {}
     area = {name: [torch.trapezoid(c, dx=1 / (K - 1)) for c in of] for name, of in curves.items()}
     for name, (out, into) in area.items():
         row = {"deletion": 100 * out.mean().item(), "insertion": 100 * into.mean().item()}
         row["curves"] = [(100 * c.mean(0)).tolist() for c in curves[name]]
-        for other, words in ((RANDOM, ""), (CLS, " over CLS")):
-            if name not in (RANDOM, other):
-                lost, won = area[other]
-                row[f"deletion gain{words}"] = vars(paired_bootstrap(out, lost))
-                row[f"insertion gain{words}"] = vars(paired_bootstrap(won, into))
+        before = takewhile(name.__ne__, YARDSTICKS)
+        for other in filter(area.get, before):
+            lost, won = area[other]
+            row[f"deletion gain{YARDSTICKS[other]}"] = vars(paired_bootstrap(out, lost))
+            row[f"insertion gain{YARDSTICKS[other]}"] = vars(paired_bootstrap(won, into))
         rows[name] = row
     return rows
 
@@ -173,11 +183,11 @@ def study(model: VisionTransformer, images: Tensor, steps: int = STEPS) -> dict:
     cls, norms = found.pop("cls"), found.pop("norms")
     maps = {CLS: cls[-1].mean(1)}
     if model.config.attention == "diff":
-        maps[f"{CLS}, |weight|"] = cls[-1].abs().mean(1)
+        maps[SIZE] = cls[-1].abs().mean(1)
     maps |= {name: found.pop(name)[0] for name in ROLLOUTS[model.config.kind]}
     found["concentration"] = peak_share(cls).mean(2)
     layers = {name: value.mean(1).tolist() for name, value in found.items()}
-    maps[RANDOM] = rollout.random_maps(maps[CLS])
+    maps |= {CENTRE: central_maps(maps[CLS]), RANDOM: rollout.random_maps(maps[CLS])}
     curve = partial(rollout.perturbation_curve, model, normalise(images), steps=steps)
     with autocast(images.device):
         curves = {name: [curve(m, insert=i)[1] for i in (False, True)] for name, m in maps.items()}

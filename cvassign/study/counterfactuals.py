@@ -9,7 +9,6 @@ trained on. Who gets which picture is read from `study.answers`. Every change of
 to the pictures that the rule picks.
 """
 
-import sys
 from collections.abc import Sequence
 from itertools import chain
 
@@ -94,24 +93,18 @@ def study(pictures: list[gallery.Picture], picked: list[gallery.Picture], models
 
 def strips(pictures: list[gallery.Picture], lenders: list[gallery.Picture], stored: dict) -> list:
     """As `counterfactual.strips`, the ranks from counterfactual.json."""
-    out = []
-    for p in pictures:
-        ranks = stored["ranks"][answers.key(p)]
-        images = counterfactual.versions(p, lenders).items()
-        out.append({k: (image, {m: of[k][0] for m, of in ranks.items()}) for k, image in images})
-    return out
+    ranks = [stored["ranks"][answers.key(p)] for p in pictures]
+    return counterfactual.ranked([counterfactual.versions(p, lenders) for p in pictures], ranks)
 
 
-def main() -> int:
+def main() -> None:
     """Picks, changes, scores, and writes the file: an hour of one core, mostly ResNet-50's."""
     pool, (network, words) = candidates()
     rows = gallery.select(pool, words, network).values()
     picked = [p for wins, loss in rows for p in (*wins, loss)]
-    models = list(answers.models().values())
-    write_json(study(gallery.read(gallery.BUNDLED), picked, models), OUT)
+    write_json(study(gallery.read(gallery.BUNDLED), picked, [*answers.models().values()]), OUT)
     print(OUT)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

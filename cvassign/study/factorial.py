@@ -50,20 +50,24 @@ def effects(results: Sequence[Result]) -> dict:
     Returns:
         {"cells": {label: {measure: values, "cpu": how many on a CPU}}, "noise": by measure,
         "effects": {label: {"kind", "seeds": fewest of a cell, measure: {"mean", "low", "high"}}}},
-        without the effects of cells that have no run.
+        without the effects of cells that have no run; "device" is CPU minus GPU within cells.
     """
-    cells, found = {}, {}
-    for label, group in by_label(results).items():
-        cells[label] = {name: [of(r) for r in group] for name, of in MEASURES.items()}
-        cells[label]["cpu"] = sum(r.on_cpu for r in group)
-    noise = {name: pooled([cell[name] for cell in cells.values()]) for name in MEASURES}
-    variants = {k: ("variant", [(k, PAIRS_NORM)]) for k in cells if k not in CELLS}
-    for label, (kind, *lists) in (EFFECTS | variants).items():
+    groups, found = by_label(results), {}
+    cells = {label: {"cpu": sum(r.on_cpu for r in group)} for label, group in groups.items()}
+    mixed = [k for k, cell in cells.items() if 0 < cell["cpu"] < len(groups[k])]
+    parts = [((k, cpu), [r for r in groups[k] if r.on_cpu == cpu]) for k in mixed for cpu in (0, 1)]
+    for key, group in [*groups.items(), *parts]:
+        values = {name: [of(r) for r in group] for name, of in MEASURES.items()}
+        cells[key] = values | cells.get(key, {})
+    noise = {name: pooled([cells[label][name] for label in groups]) for name in MEASURES}
+    more = {k: ("variant", [(k, PAIRS_NORM)]) for k in groups if k not in CELLS}
+    more["CPU − GPU, within cells"] = ("device", [((k, 1), (k, 0)) for k in mixed])
+    for label, (kind, *lists) in (EFFECTS | more).items():
         weights: dict[str, float] = defaultdict(float)
         for pairs, (first, second) in ((of, pair) for of in lists for pair in of):
             weights[first] += 1 / len(pairs)
             weights[second] -= 1 / len(pairs)
-        if not weights.keys() <= cells.keys():
+        if not weights or not weights.keys() <= cells.keys():
             continue
         seeds = {k: len(cells[k]["val"]) for k in weights}
         runs = 1 / sum(w**2 / seeds[k] for k, w in weights.items())  # whose mean is as certain
@@ -72,6 +76,7 @@ def effects(results: Sequence[Result]) -> dict:
             mean = sum(w * fmean(cells[k][name]) for k, w in weights.items())
             half = z.between(runs)
             found[label][name] = {"mean": mean, "low": mean - half, "high": mean + half}
+    cells = {label: cells[label] for label in groups}
     return {"cells": cells, "noise": {k: vars(z) for k, z in noise.items()}, "effects": found}
 
 

@@ -13,6 +13,7 @@ Shapes: B images of S x S pixels, uint8 outside of this module and 0 ... 1 insid
 
 import io
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,13 @@ from cvassign.stats import paired_bootstrap
 from cvassign.train import predict
 
 SEVERITIES = (1, 2, 3, 4, 5)
+# Beside the best pair, of the reference recipe: the pair, the norm's part in it, and that of pairs
+# of maps. Kinds of attention, the first without and the second with; means if there are several.
+COMPARED = {
+    "reference": [("standard", "diff")],
+    "norm": [("standard", "standard_norm"), ("diff_no_norm", "diff")],
+    "pairs": [("standard", "diff_no_norm"), ("standard_norm", "diff")],
+}
 CHUNK = 1000  # images corrupted at once
 
 
@@ -54,12 +62,9 @@ def blur(images: Tensor, sigma: float) -> Tensor:
 
 
 def fog(images: Tensor, amount: float, decay: float) -> Tensor:
-    """A cloud is added and the range scaled back: fog is bright, uneven, and eats the contrast.
-
-    CIFAR-10-C draws its clouds by the diamond-square algorithm. Here they are a sum of octaves:
-    random grids of 2, 4, ... S points a side, smoothly enlarged, each weaker than the one before
-    by decay², as there. A low `decay` gives a fine-grained cloud.
-    """
+    """A cloud is added and the range scaled back: fog is bright, uneven, and eats the contrast. Its
+    clouds (CIFAR-10-C's are of the diamond-square algorithm) are a sum of octaves: random grids of
+    2, 4, ... S points a side, enlarged, each weaker than the one before by decay², as there."""
     B, _, S, _ = images.shape
     cloud, strength, side = torch.zeros(B, 1, S, S), 1.0, 2
     while side <= S:
@@ -82,8 +87,7 @@ def jpeg(images: Tensor, quality: int) -> Tensor:
     return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).float() / 255
 
 
-# What does the damage, and how strongly at the severities 1 ... 5: as in CIFAR-10-C, by the program
-# that made it (github.com/hendrycks/robustness).
+# What does the damage, and how strongly at the severities: by CIFAR-10-C's own program.
 CORRUPTIONS = {
     # mean and σ, of the full range
     "Gaussian noise": (tv.gaussian_noise, [(0.0, s) for s in (0.04, 0.06, 0.08, 0.09, 0.10)]),
@@ -119,36 +123,42 @@ def corrupt(images: Tensor, name: str, severity: int, seed: int = 0) -> Tensor:
     return _to_uint8(torch.cat(parts))
 
 
-def study(runs: Sequence[Run], results: Path, images: int | None, device: str | None) -> dict:
-    """The stored models of two runs, a ViT and a Diff-ViT of one preset, under every corruption and
-    severity, on the first `images` test images. ValueError if there are no so many, ResultError if
-    the weights of a run cannot be used.
+def study(
+    groups: Sequence[Sequence[Run]], results: Path, images: int | None, device: str | None
+) -> dict:
+    """The stored models of two groups of runs of one preset, as a ViT and a Diff-ViT, under every
+    corruption and severity, on the first `images` test images. ValueError if there are no so many,
+    ResultError if the weights of a run cannot be used.
 
     Returns:
-        "runs": accuracies (percent); "differences": Diff-ViT minus ViT, in points over the test
-        images, clean, by corruption, and over all (an image's value is the share of its severities
-        and corruptions that a model gets right); "by severity": {corruption: five differences}.
+        "runs": names and mean accuracies (percent) of the groups; "differences": the second minus
+        the first, in points over the test images, clean, by corruption, and over all (an image's
+        value is the share of models, severities and corruptions that get it right); "by severity":
+        {corruption: five differences}.
     """
-    where, test = pick_device(device), DATASETS[runs[0].dataset]().test
+    run = groups[0][0]
+    where, test = pick_device(device), DATASETS[run.dataset]().test
     if images is not None and not 1 <= images <= len(test):
         raise ValueError(f"images must be between 1 and {len(test)}, got {images}")
     pixels, labels = test.images[:images], test.labels[:images]
-    models = [load_model(run, results).to(where) for run in runs]
+    models = [[load_model(run, results).to(where) for run in group] for group in groups]
 
-    def hits(images: Tensor) -> np.ndarray:
-        logits = [predict(model, images.to(where)).cpu() for model in models]
-        return (torch.stack(logits).argmax(-1) == labels).numpy()  # (2, B) bool
+    def hits(images: Tensor) -> np.ndarray:  # (2, B): the share of a group's models that are right
+        logits = [[predict(m, images.to(where)).cpu() for m in group] for group in models]
+        right = [(torch.stack(of).argmax(-1) == labels).double().mean(0) for of in logits]
+        return torch.stack(right).numpy()
 
     clean, names = hits(pixels), bar("corruptions", iterable=CORRUPTIONS)
     right = [[hits(corrupt(pixels, name, severity)) for severity in SEVERITIES] for name in names]
     right = np.array(right)  # (7, 5, 2, B)
     rows = []
-    for run, of_clean, of in zip(runs, clean, np.moveaxis(right, 2, 0)):
+    for group, of_clean, of in zip(groups, clean, np.moveaxis(right, 2, 0)):
         accuracy = dict(zip(CORRUPTIONS, (100 * of.mean(-1)).tolist()))
-        rows.append({"name": run.name, "clean": 100 * of_clean.mean(), "accuracy": accuracy})
+        names = [f"{r.name}-s{r.seed}" for r in group]
+        rows.append({"names": names, "clean": 100 * of_clean.mean(), "accuracy": accuracy})
     share = right.mean(1)  # (7, 2, B)
     values = {"clean": clean} | dict(zip(CORRUPTIONS, share)) | {"all corruptions": share.mean(0)}
-    found = {"preset": runs[0].preset, "images": len(labels), "severities": SEVERITIES}
+    found = {"preset": run.preset, "images": len(labels), "severities": SEVERITIES}
     found |= {"runs": rows} | describe(where)
     found["differences"] = {name: vars(paired_bootstrap(*of)) for name, of in values.items()}
     gaps = ([vars(paired_bootstrap(*of)) for of in severities] for severities in right)
@@ -156,8 +166,7 @@ def study(runs: Sequence[Run], results: Path, images: int | None, device: str | 
 
 
 def curves(stored: dict) -> dict[str, np.ndarray]:
-    """A stored study as `plots.robustness_difference` wants it: {"clean" and each corruption:
-    (severities, 3)}, the difference with its interval; of clean images there is one."""
+    """For `plots.robustness_difference`: {"clean" and each corruption: (severities, 3)}."""
     gaps = {"clean": [stored["differences"]["clean"]]} | stored["by severity"]
     return {k: np.array([[d["mean"], d["low"], d["high"]] for d in of]) for k, of in gaps.items()}
 
@@ -169,18 +178,23 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
     given = parser.parse_args(arguments)
-    found = {}
-    for recipe in ("best", "reference"):  # the second where both models' weights are stored
-        runs = [experiment_runs(recipe, model, given.preset)[0] for model in MODELS]
-        if all(weights_path(run, given.results).exists() for run in runs):
-            try:
-                of_recipe = study(runs, given.results, given.images, device=given.device)
-            except (AssetError, ValueError) as error:
-                parser.error(str(error))
-            found |= of_recipe if recipe == "best" else {recipe: of_recipe}
-        elif recipe == "best":
-            first = f"python -m cvassign.experiments run --preset {given.preset}"
-            parser.exit(1, f"no stored weights of the best recipe; first: {first}\n")
+    best = [experiment_runs("best", model, given.preset)[0] for model in MODELS]
+    tables = product(("reference", "factorial"), MODELS)
+    runs = [run for table in tables for run in experiment_runs(*table, given.preset)]
+    runs = [run for run in runs if run.model.num_heads == runs[0].model.num_heads]
+    if not all(weights_path(run, given.results).exists() for run in best):
+        first = f"python -m cvassign.experiments run --preset {given.preset}"
+        parser.exit(1, f"no stored weights of the best recipe; first: {first}\n")
+    cells = {r.model.attention: r for r in runs if weights_path(r, given.results).exists()}
+    groups = {"best": [[run] for run in best]}
+    for name, pairs in COMPARED.items():
+        if pairs := [pair for pair in pairs if cells.keys() >= {*pair}]:
+            groups[name] = [[cells[of] for of in side] for side in zip(*pairs)]
+    try:
+        of = {k: study(v, given.results, given.images, given.device) for k, v in groups.items()}
+    except (AssetError, ValueError) as error:
+        parser.error(str(error))
+    found = of.pop("best") | of
     write_json(found, given.results / "study" / "robustness.json")
     print(f"{found['images']} images")
 

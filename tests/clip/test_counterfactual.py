@@ -96,8 +96,7 @@ def test_what_changes_the_picture_alone():
     assert (pixels(small)[20:60, 20:60] == pixels(IMAGE.resize((40, 40)))).all()
     assert cf.mask_of(small).sum() == pytest.approx(MASK.sum() / 4, rel=0.1)
     assert ((pixels(cf.silhouette(IMAGE, MASK)) == 0) == MASK[..., None]).all()
-    inner = np.zeros_like(MASK)
-    inner[BOX[1] + 1 : BOX[3], BOX[0] + 1 : BOX[2]] = True
+    inner = np.roll(MASK, (1, 1), (0, 1)) & np.roll(MASK, (-1, -1), (0, 1))
     line = (pixels(cf.outline(IMAGE, MASK)) == 0).all(-1)
     assert (line == (MASK & ~inner)).all()
     sharp, soft = pixels(PHOTO), pixels(cf.blur(PHOTO))  # less detail, the same mean
@@ -152,7 +151,9 @@ def test_ranks_follow_the_model(pictures):
     rank, p = found[cf.AS_IS]
     expected = ByRed().logits([some[cf.AS_IS]]).softmax(1)[0, 1].item()
     assert rank == 3 and p == pytest.approx(expected) and of_red[cf.AS_IS][0] == 2
-    assert found["grey"][0] == 2  # red and green alike: behind the constant alone
+    table = {name: [*row.values()] for name, row in cf.effects([found, of_red], k=2).items()}
+    assert table["grey"] == ["2 of 2", "2", "1 of 2", "1 of 2"]  # behind the constant alone
+    assert table["other surface"] == ["1 of 2", "2.5", "1 of 2", "–"]  # green before red
     (strip,) = cf.strips(pictures[:1], pictures, {"red": ByRed()})
     assert strip["grey"][1] == {"red": 2} and set(strip) == set(some)
     assert cf.brings_back(strip, "red", k=1)[0] == sorted(n for n in strip if found[n][0] == 1)

@@ -33,6 +33,7 @@ def test_what_is_read_is_what_the_model_says_of_files_and_windows(tmp_path):
     assert torch.allclose(found.probabilities, best.values, rtol=1e-3)
     own = logits[range(3), [p.index for p in chosen]]
     assert found.ranks.tolist() == (1 + (logits > own[:, None]).sum(1)).tolist()
+    assert torch.equal(stored.logits(chosen).topk(10).indices, best.indices)
     assert stored.topk(chosen) == imagenet.named(found.probabilities[:, :5], found.indices[:, :5])
     photo = some[0].path.relative_to(gallery.BUNDLED).as_posix()
     windows = [f"{photo}#10-10-90-90", f"{photo}#0-10-80-90"]

@@ -91,16 +91,18 @@ def test_long_tokens_are_found_where_they_are():
 def test_gains_are_positive_for_the_better_map():
     flat = torch.full((4, 3), 0.5)
     falling, rising = (torch.tensor([[0.5, p, 0.5]] * 4) for p in (0.1, 0.8))
-    curves = {study.CLS: (flat, flat), "good": (falling, rising)}
+    curves = {study.CLS: (flat, flat), "good": (falling, rising), study.CENTRE: (flat, rising)}
     found = study.scores(curves | {study.RANDOM: (flat + 0.1, flat - 0.1)})
     good = found["good"]
     assert (good["deletion"], good["insertion"]) == pytest.approx((30, 65))  # trapezoids, percent
     assert good["curves"][0] == pytest.approx([50, 10, 50])
-    for words, gains in (("", (30, 25)), (" over CLS", (20, 15))):
+    for words, gains in (("", (30, 25)), (" over CLS", (20, 15)), (" over the centre", (20, 0))):
         got = [good[f"{way} gain{words}"]["mean"] for way in ("deletion", "insertion")]
         assert got == pytest.approx(gains)
-    assert "deletion gain over CLS" not in found[study.CLS]
-    assert not [key for key in found[study.RANDOM] if "gain" in key]
+    gains = {name: sum("deletion gain" in key for key in row) for name, row in found.items()}
+    assert gains == {study.RANDOM: 0, study.CENTRE: 1, study.CLS: 2, "good": 3}
+    away = study.central_maps(torch.zeros(2, 16))[1].argsort(stable=True)
+    assert away.tolist() == [0, 3, 12, 15, 1, 2, 4, 7, 8, 11, 13, 14, 5, 6, 9, 10]
 
 
 @pytest.mark.filterwarnings("ignore:Mismatch dtype")  # torch's RMSNorm under autocast
@@ -112,7 +114,7 @@ def test_a_study_has_a_number_for_every_layer_and_map(images):
     shares = (size.sort().values[..., 14:].sum(-1) / size.sum(-1)).mean((1, 2))
     assert found["layers"]["concentration"] == pytest.approx(shares.tolist())
     assert all(len(of_layers) == 3 for of_layers in found["tokens"]["length"].values())
-    assert [*found["scores"]] == [study.CLS, f"{study.CLS}, |weight|", *rolled, study.RANDOM]
+    assert [*found["scores"]] == [study.CLS, study.SIZE, *rolled, study.CENTRE, study.RANDOM]
     assert found["scores"][study.RANDOM]["curves"] != found["scores"][study.CLS]["curves"]
     for name in rolled:
         maps = study.attention_of(model, images)[name][0]

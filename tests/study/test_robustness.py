@@ -98,13 +98,14 @@ def test_bad_input_is_named():
 
 RUNS = [experiment_runs("best", model, "smoke")[0] for model in ("vit", "diff")]
 REFERENCE = [experiment_runs("reference", run.name.split("-")[0], "smoke")[0] for run in RUNS]
+NORM = experiment_runs("factorial", "vit", "smoke")[1]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     results = tmp_path_factory.mktemp("results")
     torch.manual_seed(0)
-    for run in RUNS + REFERENCE:
+    for run in RUNS + REFERENCE + [NORM]:
         made = VisionTransformer(run.model)
         torch.nn.init.normal_(made.head.weight)  # as made, it would answer one class
         save_weights(made, weights_path(run, results))
@@ -117,8 +118,15 @@ def test_the_study_counts_what_the_models_get_right(folder, capsys):
     robustness.main(command)
     assert "24 images" in capsys.readouterr().out
     found = json.loads((folder / "study" / "robustness.json").read_bytes())
-    assert [r["name"] for r in found["reference"]["runs"]] == [r.name for r in REFERENCE]
+    parts = {k: [row["names"] for row in found[k]["runs"]] for k in robustness.COMPARED}
+    one, two, norm = ([f"{run.name}-s{run.seed}"] for run in (*REFERENCE, NORM))
+    assert parts == {"reference": [one, two], "norm": [one, norm], "pairs": [norm, two]}
     assert found["reference"]["differences"].keys() == found["differences"].keys()
+    both = robustness.study([REFERENCE, [NORM]], folder, 24, "cpu")["runs"]
+    for group, of in ((both[0], found["reference"]["runs"]), (both[1], found["norm"]["runs"][1:])):
+        assert group["accuracy"]["fog"] == pytest.approx(
+            np.mean([row["accuracy"]["fog"] for row in of], axis=0)
+        )
     test, models = load_generated().test, [load_model(run, folder) for run in RUNS]
 
     def right(*damage) -> np.ndarray:  # (2, 24)
