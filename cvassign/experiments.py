@@ -180,7 +180,8 @@ def _run(preset: str, experiment: str, model: str, row: Row, seed: int) -> Run:
     label, section = row.label or _text(row.changes, WORDS), table.sections[MODELS.index(model)]
     # What figures and studies need; the rest would fill the repository.
     best = base == "long" and changes == p.winner
-    kept = dict(keep_weights=seed == 0 and (best or name == "vit-reference"), keep_logits=best)
+    shown = best or name in ("vit-reference", "vit-reference-augment-crop")
+    kept = dict(keep_weights=seed == 0 and shown, keep_logits=best)
     return Run(name, label, section, preset, seed, vit, train, p.dataset, **kept)
 
 

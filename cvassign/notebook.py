@@ -40,8 +40,8 @@ def source(*things) -> None:
         file = thing.__module__.replace(".", "/") + ".py"
         code = inspect.getsource(thing).replace("  # fmt: skip", "")
         code = re.sub(r'"""(.*?)(\n\s*\n.*?|\s*)"""', r'"""\1"""', code, flags=re.DOTALL)
-        declared = linecache.getline(inspect.getsourcefile(thing), 1).strip("# \n")  # its prompts
-        title = f"`{file}`: `{thing.__qualname__}` ({declared})"
+        declared = linecache.getline(inspect.getsourcefile(inspect.unwrap(thing)), 1)  # prompts
+        title = f"`{file}`: `{thing.__qualname__}` ({declared.strip()[2:]})"
         display(Markdown(f"{title}\n\n```python\n{code}```"))
 
 

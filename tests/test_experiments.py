@@ -113,6 +113,9 @@ def test_weights_are_kept_of_the_runs_that_figures_show(preset):
     best = {r.file_name for m in MODELS for r in experiment_runs("best", m, preset)}
     assert {run.file_name for run in all_runs(preset) if run.keep_logits} == best
     kept = {f for f in best if "-s0" in f} | {f"{preset}/vit-reference-s0.json"}
+    kept |= {
+        f"{preset}/vit-reference-augment-crop-s0.json"
+    }  # its positions, beside those with flips
     assert {run.file_name for run in all_runs(preset) if run.keep_weights} == kept
 
 

@@ -285,9 +285,9 @@ def brings_back(strip: dict, model: str, k: int = 5) -> tuple[list[str], str]:
 
     Returns:
         The changes, and "tested" where they are reasons; else "close call" (rank up to 2k as it
-        is), "no change helped", "a photo only" (`PHOTOS`, or a piece of one: another picture),
-        "not decided" (one of `NEUTRAL` does it too), or "surface suffices" (only its own surface
-        does it, which is recognised without the drawing as well).
+        is), "no change helped", "a photo or a piece" (`PHOTOS`, another picture, or a piece of
+        one), "not decided" (one of `NEUTRAL` does it too), or "surface suffices" (only its own
+        surface does it, which is recognised without the drawing as well).
     """
     rank = {name: ranks[model] for name, (_, ranks) in strip.items()}
     back = sorted((name for name in rank if name != AS_IS and rank[name] <= k), key=rank.get)
@@ -295,7 +295,7 @@ def brings_back(strip: dict, model: str, k: int = 5) -> tuple[list[str], str]:
     if rank[AS_IS] <= 2 * k:
         return back, "close call"
     if not reasons:
-        return back, "a photo only" if back else "no change helped"
+        return back, "a photo or a piece" if back else "no change helped"
     if reasons & set(NEUTRAL):
         return back, "not decided"
     alone = reasons == {"surface"} and "surface alone" in back

@@ -22,7 +22,7 @@ from cvassign.data import DATASETS, Dataset, normalise
 from cvassign.device import autocast
 from cvassign.experiments import MODELS, experiment_runs
 from cvassign.maps import position_cosines
-from cvassign.results import RESULTS, load_model, write_json
+from cvassign.results import RESULTS, load_model, weights_path, write_json
 from cvassign.stats import paired_bootstrap
 from cvassign.train import predict
 from cvassign.vit import VisionTransformer
@@ -213,9 +213,10 @@ def main() -> None:
         found = study(model, dataset.test.images[:IMAGES])
         models[model.config.kind] = found | {"accuracy": clean_accuracy(model, dataset)}
     found = {"images": IMAGES, "steps": STEPS, "models": models, "positions": {}}
-    for recipe in ("best", "reference"):
-        table = load_model(experiment_runs(recipe, "vit", "full")[0]).position.table().detach()
-        found["positions"][f"ViT, {recipe} recipe"] = position_cosines(table[1:])
+    runs = [experiment_runs(table, "vit", "full")[0] for table in ("best", "reference", "flip")]
+    for run in filter(lambda run: weights_path(run).exists(), runs):
+        table = load_model(run).position.table().detach()
+        found["positions"][f"ViT, {run.label}"] = position_cosines(table[1:])
     write_json(found, RESULTS / "study" / "attention.json")
 
 

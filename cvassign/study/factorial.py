@@ -40,6 +40,7 @@ EFFECTS = {
     "add the norm, 4 pairs": ("detail", NORM[2:]),
     "subtract, no norm": ("detail", SUBTRACT[:1]),
     "subtract, norm": ("detail", SUBTRACT[1:]),
+    "norm × subtract": ("detail", SUBTRACT[1:], [SUBTRACT[0][::-1]]),
     "Diff-ViT without norm − ViT": ("detail", [(PAIRS, WIDE)]),
 }
 

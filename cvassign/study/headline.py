@@ -52,6 +52,9 @@ def main() -> None:
     accuracy = {m: (100 * r.mean(1)).tolist() for m, r in right.items()}
     vit, diff = accuracy.values()
     found = {"accuracy": accuracy, "over seeds": vars(over_seeds(vit, diff))}
+    gaps = [d - v for v, d in zip(vit, diff)]  # one seed, the same order of images
+    mean, half = fmean(gaps), pooled([gaps]).between(len(gaps))
+    found["over pairs"] = vars(Difference(mean, mean - half, mean + half, len(gaps), "pairs"))
     # Each image is counted with the share of seeds that get it right.
     found["over images"] = vars(paired_bootstrap(*(r.mean(0) for r in right.values())))
     found["noise"] = noise(load_all(all_runs("full")))

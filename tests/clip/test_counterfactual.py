@@ -161,7 +161,7 @@ def test_ranks_follow_the_model(pictures):
 
 VERDICTS = {  # of changes that bring the class back
     "no change helped": ("",),
-    "a photo only": ("photo in place,surface alone,whole photo",),
+    "a photo or a piece": ("photo in place,surface alone,whole photo",),
     "not decided": ("grey,turned", "smaller"),
     "surface suffices": ("surface,surface alone",),
     "tested": ("grey,photo in place", "surface,photo in place", "surface,surface alone,grey"),

@@ -50,7 +50,7 @@ def test_stored_choice_keeps_the_rule():
             row = counterfactual.row(p, strip, models[loser].name)
             assert row["class"] == p.class_name and row["rank"] > 5
             verdicts[loser, row["what follows"]] += 1
-    assert verdicts[0, "tested"] == 2 and verdicts[0, "a photo only"] == 14
+    assert verdicts[0, "tested"] == 2 and verdicts[0, "a photo or a piece"] == 14
     assert set(stored["moved"]["drawings"][models[0].name]) == set(CHANGES)
 
 
