@@ -10,6 +10,7 @@ reduced to what is asked for before the next is taken. The formulas are in `roll
 Shapes: L layers, B images, H heads (of a Diff-ViT half as many), N patches, K steps of a curve.
 """
 
+import json
 from collections.abc import Sequence
 from functools import partial
 from itertools import takewhile
@@ -27,6 +28,7 @@ from cvassign.stats import paired_bootstrap
 from cvassign.train import predict
 from cvassign.vit import VisionTransformer
 
+OUT = RESULTS / "study" / "attention.json"
 IMAGES, STEPS = 500, 8  # the first test images; steps of a curve
 RANDOM, CENTRE, CLS = "random order", "from the centre", "CLS, last layer"
 SIZE = f"{CLS}, |weight|"
@@ -212,12 +214,14 @@ def main() -> None:
         model, dataset = load_model(run), DATASETS[run.dataset]()
         found = study(model, dataset.test.images[:IMAGES])
         models[model.config.kind] = found | {"accuracy": clean_accuracy(model, dataset)}
-    found = {"images": IMAGES, "steps": STEPS, "models": models, "positions": {}}
+    found = {"images": IMAGES, "steps": STEPS, "models": models}
+    # Those without flips may be of weights that are not here.
+    found["positions"] = json.loads(OUT.read_bytes())["positions"] if OUT.exists() else {}
     runs = [experiment_runs(table, "vit", "full")[0] for table in ("best", "reference", "flip")]
     for run in filter(lambda run: weights_path(run).exists(), runs):
         table = load_model(run).position.table().detach()
         found["positions"][f"ViT, {run.label}"] = position_cosines(table[1:])
-    write_json(found, RESULTS / "study" / "attention.json")
+    write_json(found, OUT)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ Shapes: B images of S x S pixels, uint8 outside of this module and 0 ... 1 insid
 """
 
 import io
+import json
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -194,8 +195,11 @@ def main(arguments: list[str] | None = None) -> None:
         of = {k: study(v, given.results, given.images, given.device) for k, v in groups.items()}
     except (AssetError, ValueError) as error:
         parser.error(str(error))
-    found = of.pop("best") | of
-    write_json(found, given.results / "study" / "robustness.json")
+    path = given.results / "study" / "robustness.json"
+    held = json.loads(path.read_bytes()) if path.exists() else {}
+    held = {k: v for k, v in held.items() if k in COMPARED}  # of weights that may not be here
+    found = held | of.pop("best") | of
+    write_json(found, path)
     print(f"{found['images']} images")
 
 

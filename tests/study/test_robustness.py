@@ -142,6 +142,9 @@ def test_the_study_counts_what_the_models_get_right(folder, capsys):
     share = damaged.mean(1)  # (7, 2, 24): of the severities
     for key, of in {"clean": clean, "fog": share[5], "all corruptions": share.mean(0)}.items():
         assert found["differences"][key] == pytest.approx(vars(paired_bootstrap(*of)), abs=1e-4)
+    weights_path(NORM, folder).unlink()  # what is stored of it stays
+    robustness.main(command)
+    assert json.loads((folder / "study" / "robustness.json").read_bytes()) == found
     curves, (vit, diff) = robustness.curves(found), 100 * damaged[3].mean(-1).T
     assert curves["blur"][:, 0] == pytest.approx(diff - vit, abs=1e-3)
     noises, rest = robustness_difference(curves, range(6)).axes
