@@ -1,8 +1,7 @@
 # LLM-assisted: prompts P1, P3, P10, P15, P16, see report.md
 """Every download of the project: what there is (assets.csv), and where it is looked for and kept.
 
-python -m cvassign.assets list | get NAME
-"""
+python -m cvassign.assets list | get NAME"""
 
 import csv
 import os

@@ -9,8 +9,7 @@ PyTorch's SDPA kernels, which never write the N x N weights to memory: it trains
 predicts. The *explicit* path is the formula of the paper and returns the weights: it is for
 looking, and trains where it is the faster one (see `use_sdpa`). Tests hold the two equal.
 
-Shapes: B batch, N tokens, D embed_dim, H heads, d head size (D / H).
-"""
+Shapes: B batch, N tokens, D embed_dim, H heads, d head size (D / H)."""
 
 import math
 
@@ -25,8 +24,7 @@ def scaled_dot_product_attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tenso
     """Attention(Q, K, V) = softmax(Q Kᵀ / √d) V, arXiv 1706.03762 eq. 1.
 
     Of queries q (..., N, d), keys k (..., M, d) and values v (..., M, dv) the output (..., N, dv)
-    and the weights (..., N, M), whose rows sum to one.
-    """
+    and the weights (..., N, M), whose rows sum to one."""
     if q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]:
         got = ", ".join(str(tuple(x.shape)) for x in (q, k, v))
         raise ValueError(f"expected q (..., N, d), k (..., M, d), v (..., M, dv); got {got}")
@@ -47,8 +45,7 @@ def use_sdpa(x: Tensor) -> bool:
 
     Not for training on a CPU: with the 17 to 65 tokens of a CIFAR-10 image the formula's N x N
     weights fit in the cache. In bf16 the kernel's backward pass then takes several times as long,
-    in fp32 the two are level (`python -m cvassign.study.bench` measures it).
-    """
+    in fp32 the two are level (`python -m cvassign.study.bench` measures it)."""
     return x.is_cuda or not torch.is_grad_enabled()
 
 

@@ -11,8 +11,7 @@ which all but its own do nothing:
     blend     colour, sharpness: a step away from the grey, or from the smoothed, image
     look up   the rest maps grey level to grey level: a table of 256 entries per image and channel
 
-All randomness comes from the generator that is passed in. B batch, S image side, K classes.
-"""
+All randomness comes from the generator that is passed in. B batch, S image side, K classes."""
 
 import re
 from dataclasses import dataclass

@@ -4,8 +4,7 @@
 A small ViT's step on a GPU is some 550 kernels of a few microseconds each: Python needs longer to
 launch them than the GPU to run them. A CUDA graph records these launches once, then one call
 replays them. It replays addresses, not values, so what changes from step to step (images, targets,
-learning rate) is copied into tensors that the recording reads.
-"""
+learning rate) is copied into tensors that the recording reads."""
 
 import warnings
 from collections.abc import Callable, Sequence

@@ -6,8 +6,7 @@
 
 Adding an experiment is one entry in `EXPERIMENTS`. Its rows change one thing at a time in a base
 recipe; the ViT and the Diff-ViT go through the same rows, only `attention` differs. Of the presets
-`full` is reported, `cpu` shows every experiment on a laptop, `smoke` is for tests.
-"""
+`full` is reported, `cpu` shows every experiment on a laptop, `smoke` is for tests."""
 
 import math
 import multiprocessing

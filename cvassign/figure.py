@@ -2,8 +2,7 @@
 """The style of all figures, their sizes, and how they are saved and shown.
 
 ViT is blue and Diff-ViT vermilion in every figure, and no other thing ever has these two
-colours. The colours keep apart for colour-blind readers (Okabe and Ito's, and Tol's "muted").
-"""
+colours. The colours keep apart for colour-blind readers (Okabe and Ito's, and Tol's "muted")."""
 
 import io
 import tempfile

@@ -6,8 +6,7 @@ patch is drawn as a square over its grey pixels. Each map has a scale of its own
 its least to its largest value; a signed one a diverging scale, as wide as its largest weight of
 either sign. Only `head_maps` can draw all maps on one scale.
 
-Shapes: B batch, L layers, H heads, N = g² patches, S pixels a side, D embed_dim.
-"""
+Shapes: B batch, L layers, H heads, N = g² patches, S pixels a side, D embed_dim."""
 
 import math
 from collections.abc import Sequence
@@ -73,8 +72,7 @@ def _cells(rows: int, columns: int, title: str, left, top, bottom=0.06, group=1,
     """A figure and its square cells without axes (rows, columns), the fewer rows the larger.
 
     The margins left, top, bottom, and `between` each `group` of rows, are in inches. Every size is
-    known beforehand: constrained layout would take many seconds for a grid of 150 axes.
-    """
+    known beforehand: constrained layout would take many seconds for a grid of 150 axes."""
     gap, top = 0.06, top + 0.3 * bool(title)
     side = min(max(0.9, min(1.7, 11 / rows)), (WIDTH - left - gap) / columns - gap)
     width = left + columns * (side + gap) + gap
@@ -95,8 +93,7 @@ def _overlay(ax: Axes, image, grid, signed: bool, limit: float | None = None) ->
     """A map (g, g) over a grey image (S, S, 3); a signed one's scale reaches to `limit` if given.
 
     They are blended here, at the image's own S x S pixels, in 64 steps a colour, which no eye tells
-    from 256: a grid of maps at the figure's resolution is megabytes.
-    """
+    from 256: a grid of maps at the figure's resolution is megabytes."""
     S = len(image)
     values = np.asarray(Image.fromarray(grid.astype(np.float32)).resize((S, S), Image.NEAREST))
     limit = limit or np.abs(grid).max() or 1.0  # of zeros only: all white
@@ -231,8 +228,7 @@ def position_cosines(positions) -> dict[str, list[list]]:
     many pairs these are: rows [d, cosine, pairs] by direction.
 
     "Folded" is d as if the image were folded down its middle: at 0 are mirror images, without
-    those of the two middle columns, which are neighbours.
-    """
+    those of the two middle columns, which are neighbours."""
     _, cosine, g = _cosines(positions)
     row, column = np.divmod(np.arange(g * g), g)
     fold = np.minimum(column, g - 1 - column)

@@ -2,8 +2,7 @@
 """What the notebooks share: stored results, their tables, and sources on the page.
 
 CVASSIGN_SMOKE=1 shows tiny models trained on generated pictures instead, and CVASSIGN_RETRAIN=1
-first trains, on this machine, the runs of its own preset that have no result.
-"""
+first trains, on this machine, the runs of its own preset that have no result."""
 
 import inspect
 import json

@@ -4,8 +4,7 @@
 Muon (Jordan et al. 2024; torch.optim.Muon) replaces the momentum of a weight matrix by the nearest
 orthogonal matrix, found by five Newton-Schulz steps, so that every direction moves at one speed.
 torch's own treats one matrix after the other, some thousand small kernels a step for a ViT. Here
-those of equal shapes are stacked and orthogonalised together; a test holds the result equal.
-"""
+those of equal shapes are stacked and orthogonalised together; a test holds the result equal."""
 
 import math
 from collections import defaultdict
@@ -39,8 +38,7 @@ class StackedMuon(Optimizer):
 
     As torch.optim.Muon(adjust_lr_fn="match_rms_adamw", nesterov=True), so that AdamW's learning
     rates fit. A group's `blocks` says into how many blocks of equally many rows its matrices are
-    cut: queries, keys and values lie in one matrix, and each is orthogonalised by itself.
-    """
+    cut: queries, keys and values lie in one matrix, and each is orthogonalised by itself."""
 
     def __init__(self, params, lr: float | Tensor, weight_decay: float, momentum: float = 0.95):
         defaults = dict(lr=lr, weight_decay=weight_decay, momentum=momentum, blocks=1)
@@ -74,8 +72,7 @@ def build_optimizers(
     """AdamW for everything, or ("muon") for all but the matrices of the encoder layers.
 
     Weight decay falls on matrices only, not on biases, norms, the CLS token, positions, λ vectors.
-    The rate is zero until `set_rate`, of which the λ vectors get `lambda_share`.
-    """
+    The rate is zero until `set_rate`, of which the λ vectors get `lambda_share`."""
     device = next(model.parameters()).device
     matrices = {m.weight for m in model.modules() if isinstance(m, (nn.Linear, nn.Conv2d))}
     groups = defaultdict(list)  # (by Muon?, decay, share of the rate, blocks) -> parameters

@@ -167,8 +167,7 @@ def hyperparameters(results: Sequence[Result], title: str, noise: Noise) -> Figu
 
     The first of each model's `results` is of the recipe that the others change. Means of several
     seeds have their 95 % interval, and so have AdamW's runs. Inside the band around the recipe's
-    lies, nineteen times of twenty, a run that differs by its seed: `noise`, of validation.
-    """
+    lies, nineteen times of twenty, a run that differs by its seed: `noise`, of validation."""
     names = (("model.depth", "layers"), ("model.embed_dim", "embedding dimension D"),
              ("model.num_heads", "heads"), ("model.mlp_ratio", "MLP width / D"),
              ("train.learning_rate", "learning rate, Muon"),

@@ -2,8 +2,7 @@
 """The positional embeddings of assignment 1.3: none, learned 1-D, learned 2-D, sinusoidal.
 
 Paper: arXiv 2010.11929 appendix D.4. Each module adds a vector to every token, the CLS token
-first: (B, N+1, D) -> (B, N+1, D), where N = grid · grid patches in raster order.
-"""
+first: (B, N+1, D) -> (B, N+1, D), where N = grid · grid patches in raster order."""
 
 import math
 
@@ -44,8 +43,7 @@ class Learned2D(nn.Module):
     """An X set and a Y set of vectors of size D/2, concatenated (appendix D.4, point 3).
 
     The appendix does not say what the CLS token gets, which has no place in the grid: here it
-    has a learned vector of its own, of size D.
-    """
+    has a learned vector of its own, of size D."""
 
     def __init__(self, grid: int, embed_dim: int):
         super().__init__()
@@ -69,8 +67,7 @@ class Learned2D(nn.Module):
 class Sinusoidal(nn.Module):
     """Fixed sines and cosines of the place in the sequence (arXiv 1706.03762 section 3.5).
 
-    PE(p, 2i) = sin(p / 10000^(2i/D)), PE(p, 2i+1) = cos(p / 10000^(2i/D)); CLS is p = 0.
-    """
+    PE(p, 2i) = sin(p / 10000^(2i/D)), PE(p, 2i+1) = cos(p / 10000^(2i/D)); CLS is p = 0."""
 
     def __init__(self, grid: int, embed_dim: int):
         super().__init__()

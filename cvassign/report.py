@@ -13,8 +13,7 @@ and only what stands between them is written here:
     <!--= rank lemon.webp Keras surface -->1<!--/-->   picture, model, change: rank of its class
     <!--= alarms 13 -->0.65<!--/-->                         false alarms in so many comparisons
     <!--= table patch vit diff -->...<!--/-->               the rows of an experiment
-    <!--= clip -->...<!--/-->                               what notebook 3 measured of CLIP
-"""
+    <!--= clip -->...<!--/-->                               what notebook 3 measured of CLIP"""
 
 import json
 import re

@@ -1,7 +1,6 @@
 # LLM-assisted: prompts P1, P2, P5, P7, P10, P15, P16, see report.md
 """Runs as data, results as data: a run is a name and two configurations, a result one JSON file.
-`run_or_load` gives the `Result` of a run, from its file if there is one, else by training.
-"""
+`run_or_load` gives the `Result` of a run, from its file if there is one, else by training."""
 
 import json
 import math

@@ -6,8 +6,7 @@ section 3) and ViT (arXiv 2010.11929, appendix D.8); insertion and deletion, RIS
 1806.07421, section 4.1).
 
 Shapes: L layers, B batch, H heads, N patches (the CLS token comes before them: N+1 tokens),
-g patches a side (N = g²), S pixels a side.
-"""
+g patches a side (N = g²), S pixels a side."""
 
 import math
 import warnings
@@ -61,8 +60,7 @@ def attention_rollout(
     Args:
         attentions: (L, B, H, N+1, N+1), the first layer first; the rollout is (B, N+1, N+1), and
             each of its rows sums to one.
-        head_fusion: "mean" as in the paper, "max" or "min".
-    """
+        head_fusion: "mean" as in the paper, "max" or "min"."""
     _check(attentions)
     if head_fusion not in HEAD_FUSIONS:
         raise ValueError(f"head_fusion must be one of {tuple(HEAD_FUSIONS)}, got {head_fusion!r}")
@@ -147,8 +145,7 @@ def perturbation_curve(
         steps: evaluate after so many equal steps; None after every patch.
 
     Returns:
-        The share (K,) of the patches that had their turn, the probability (B, K); K = steps + 1.
-    """
+        The share (K,) of the patches that had their turn, the probability (B, K); K = steps + 1."""
     (B, _, S, _), N = images.shape, maps.shape[-1]
     g = to_grid(maps).shape[-1]
     if maps.shape != (B, N) or S % g or images.shape[-1] != S:

@@ -3,8 +3,7 @@
 
 An accuracy depends on the images of the test set and on the random numbers of the training. An
 interval covers the one over which it is taken, and no other, so it carries the name of that. Most
-runs have one seed: how much a seed matters is known from all those that have several (`pooled`).
-"""
+runs have one seed: how much a seed matters is known from all those that have several (`pooled`)."""
 
 import math
 from collections.abc import Sequence

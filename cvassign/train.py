@@ -3,8 +3,7 @@
 
 The state is written after every epoch, and every random number of an epoch comes from (seed,
 epoch): a run that is killed and resumed on as many threads ends with the weights of one that was
-not (on a GPU as far as its kernels add in a fixed order).
-"""
+not (on a GPU as far as its kernels add in a fixed order)."""
 
 import math
 import time
@@ -95,8 +94,7 @@ class Trainer:
 
     `seed` is of the initial weights and of every random choice in training. `checkpoint` is the
     Path of the state after the last whole epoch, None keeps no state; ValueError if it belongs to
-    another configuration, seed or data.
-    """
+    another configuration, seed or data."""
 
     def __init__(
         self, model: ViTConfig, config: TrainConfig, seed: int, data: Dataset, checkpoint=None

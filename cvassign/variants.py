@@ -65,8 +65,7 @@ class DiffAttentionV2(nn.Module):
 
     H heads of keys and values as in the ViT and two queries for each; λ is the sigmoid of a
     projection, one for each token and head. No norm, no λ_init. The second queries and λ's
-    projection are D² + DH + 2D parameters more than the ViT's layer has.
-    """
+    projection are D² + DH + 2D parameters more than the ViT's layer has."""
 
     def __init__(self, embed_dim: int, num_heads: int, layer: int):
         super().__init__()

@@ -2,8 +2,7 @@
 """The Vision Transformer (arXiv 2010.11929), with ordinary or differential attention.
 
 image (B, 3, 32, 32) -> patch tokens (B, N, D) -> with CLS and positions (B, N+1, D)
--> L encoder layers -> LayerNorm -> CLS -> logits (B, 10).
-"""
+-> L encoder layers -> LayerNorm -> CLS -> logits (B, 10)."""
 
 import math
 from dataclasses import dataclass, fields
@@ -106,8 +105,7 @@ class EncoderLayer(nn.Module):
         """(B, N, D) -> (B, N, D), and the attention weights if `return_attention`.
 
         `gates` (2, B, 1, 1) are factors of the two residual branches (stochastic depth); only
-        `keep` tokens, or all, go on after the attention.
-        """
+        `keep` tokens, or all, go on after the attention."""
         branch = self.attention(self.norm1(x), return_attention)
         branch, weights = branch if return_attention else (branch, None)
         x, branch = x[:, :keep], branch[:, :keep]

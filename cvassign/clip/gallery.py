@@ -2,8 +2,7 @@
 """Labelled pictures in many styles, and the rule that picks 3.1.4's examples.
 
 The project carries openly licensed ones (`gallery/`); CVASSIGN_DATA may name more, and `python -m
-cvassign.clip.gallery get` downloads one photo of each of ImageNet's classes into the cache.
-"""
+cvassign.clip.gallery get` downloads one photo of each of ImageNet's classes into the cache."""
 
 import csv
 from collections import Counter, defaultdict

@@ -2,8 +2,7 @@
 """ImageNet (ILSVRC 2012): the 1000 classes in WordNet's hierarchy, and ResNet-50 trained on them.
 
 ResNet-50: "Deep Residual Learning for Image Recognition" (arXiv 1512.03385); the classes:
-"ImageNet Large Scale Visual Recognition Challenge" (arXiv 1409.0575).
-"""
+"ImageNet Large Scale Visual Recognition Challenge" (arXiv 1409.0575)."""
 
 import json
 import math
@@ -162,8 +161,7 @@ def from_keras(path: Path | str) -> Classifier:
     Four things differ and are moved, exactly: the stride of a stage sits in its first 1 x 1
     convolution; BatchNorm's eps is 1e-3; convolutions have biases, which BatchNorm's running mean
     absorbs (BN(x + b) with mean m is BN(x) with mean m - b); the input is BGR from 0 to 255 minus
-    a mean, so conv1's input channels are turned round and the normalisation has std 1/255.
-    """
+    a mean, so conv1's input channels are turned round and the normalisation has std 1/255."""
     keras = _read_tfjs(path)
     model = models.resnet50(norm_layer=lambda n: nn.BatchNorm2d(n, eps=1e-3))
     pairs = [("conv1", "bn_conv1", model.conv1, model.bn1)]

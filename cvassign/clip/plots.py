@@ -126,8 +126,7 @@ def moved(models: dict[str, dict], meanings: dict[str, str]) -> Figure:
 def answers(pictures: list, tops: dict[str, list], strips: list[dict] | None = None) -> Figure:
     """Pictures, close-ups as windows of their photos, with the answers of each model, from {model:
     [(name, probability), …] a picture}: the own class is bold, what is accepted as well green.
-    `strips` are what changes do: {change: (image, {model: rank of the right class})} a picture.
-    """
+    `strips` are what changes do: {change: (image, {model: rank of the right class})} a picture."""
     if hidden := [p.path.name for p in pictures if not p.may_be_shown]:
         raise ValueError(f"these pictures may not be in a committed figure: {hidden}")
     side, names, first = (1.25, 1.72, 1.4) if strips else (0.95, 1.7, 1.2)  # inches

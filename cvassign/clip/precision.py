@@ -5,8 +5,7 @@
 
 writes `precision_<device>.json` for CLIP's RN50 image encoder. Every function takes any `nn.Module`
 and an example batch (B, 3, H, W). Memory is told by category, as in "Understanding GPU Memory 1"
-(PyTorch blog, 2023).
-"""
+(PyTorch blog, 2023)."""
 
 import contextlib
 import json
@@ -50,8 +49,7 @@ def time_forward(
 
     A GPU works asynchronously: the clock may only be read after `synchronize`. After `limit_s`
     seconds no further run starts, once three are timed: half precision on a CPU without
-    instructions for it is emulated, forty times slower.
-    """
+    instructions for it is emulated, forty times slower."""
     if runs < 2:
         raise ValueError(f"runs must be at least 2, got {runs}")
     wait = torch.cuda.synchronize if batch.is_cuda else lambda: None
@@ -149,8 +147,7 @@ def timeline(encoder: nn.Module, batch: Tensor) -> dict:
     What an operator allocates and frees before it returns was *workspace* (cuDNN's buffers for a
     convolution); what outlives it is an *activation*. Weights and input exist before the pass.
     Buffers that a CPU library allocates for itself, past PyTorch's allocator, are not seen.
-    Returned are bytes, of `activations` and `workspace` one value for each of the times `ms`.
-    """
+    Returned are bytes, of `activations` and `workspace` one value for each of the times `ms`."""
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * batch.is_cuda
     encoder(batch)
     with profile(activities=activities, profile_memory=True) as prof:
@@ -222,8 +219,7 @@ def measure(
     Returns:
         {precision: {"time": [one `time_forward` a batch size], "memory": [one `memory` a batch
         size; the timeline only for the last], "output": `compare` to fp32, "layers":
-        `error_by_layer`}} or {precision: {"error": text}} where the device cannot run it.
-    """
+        `error_by_layer`}} or {precision: {"error": text}} where the device cannot run it."""
     out, reference = {}, None
     for precision in PRECISIONS if batch.is_cuda else ("fp32", *DTYPES):  # TF32 is a GPU's
         entry = out[precision] = {"time": [], "memory": []}

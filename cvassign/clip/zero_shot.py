@@ -161,8 +161,7 @@ class ZeroShot:
     """The 1000 ImageNet classes (or any other names) as a classifier made of sentences.
 
     A class's weight vector is the mean of its sentences' embeddings, scaled back to length 1; the
-    logit of a picture is logit_scale x cosine, its probability the softmax over the names.
-    """
+    logit of a picture is logit_scale x cosine, its probability the softmax over the names."""
 
     encoder: OpenClip  # or what has its name, logit_scale, encode_image and encode_text
     templates: str = "seven"  # a key of TEMPLATES

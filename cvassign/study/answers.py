@@ -3,8 +3,7 @@
 
     python -m cvassign.study.answers    # -> results/twin/answers.npz; Keras's network by npm
 
-Notebooks read that file: they show the same on every machine, and load neither network.
-"""
+Notebooks read that file: they show the same on every machine, and load neither network."""
 
 import zlib
 from dataclasses import dataclass, replace

@@ -7,8 +7,7 @@ two have learned their training images by heart.
 The explicit attention of 500 images of a nine-layer model is a gigabyte, so each part of them is
 reduced to what is asked for before the next is taken. The formulas are in `rollout`.
 
-Shapes: L layers, B images, H heads (of a Diff-ViT half as many), N patches, K steps of a curve.
-"""
+Shapes: L layers, B images, H heads (of a Diff-ViT half as many), N patches, K steps of a curve."""
 
 import json
 from collections.abc import Sequence
@@ -52,8 +51,7 @@ def cancelled(first: Tensor, second: Tensor, lam: Tensor) -> dict[str, Tensor]:
     An overlap is Σ min(A1, λA2), the share of A1's mass that is cancelled, 0 where λ < 0 (a
     correlation would not see a background that both maps share); with A2 of the next image it is
     what is in common whatever is seen. Entropies are in nats, the positive part's of A1 - λA2
-    scaled to a sum of 1.
-    """
+    scaled to a sum of 1."""
     positive = (first - lam * second).clamp(min=0)
     positive = positive / positive.sum(-1, keepdim=True).clamp(min=1e-9)
     taken = lam.clamp(min=0) * second
@@ -74,8 +72,7 @@ def attention_of(model: VisionTransformer, images: Tensor, batch_size: int = 50)
         "cls": (L, B, H, N) from CLS to the patches, signed for differential attention; "norms":
         (L, B, N) lengths of the patches' tokens, as the layer reads them; (L, B) each, "entropy"
         in nats, "negative", the share of weights below zero, and of a Diff-ViT what is
-        `cancelled`; `ROLLOUTS` by name: (1, B, N).
-    """
+        `cancelled`; `ROLLOUTS` by name: (1, B, N)."""
     parts = []
     # Equal parts: none is of one image, unless there is no other.
     for part in images.tensor_split(-(-len(images) // batch_size)):
@@ -124,8 +121,7 @@ def tokens(norms: Tensor, cls: Tensor) -> dict:
     of the background, several times as long as the others, get much of the attention)?
 
     By layer, each [mean, low, high] over images: length and |attention|, divided by their mean over
-    the image's patches, at the `places`; the longest token; and the two's rank correlation.
-    """
+    the image's patches, at the `places`; the longest token; and the two's rank correlation."""
     length, looked = (v / v.mean(-1, keepdim=True) for v in (norms, cls.abs().mean(2)))
     N = length.shape[-1]
     where = places(round(N**0.5)).items()

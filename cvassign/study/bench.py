@@ -6,8 +6,7 @@
 Who is compared takes turns, several rounds long: a machine's clock and its other work drift, and a
 ratio of two things that were measured a second apart does not. Stored are the seconds of every
 round; a ratio is the median of the rounds' ratios. The loop "as usually written" is
-`usual_loop.py`, in a process of its own.
-"""
+`usual_loop.py`, in a process of its own."""
 
 import os
 import statistics

@@ -6,8 +6,7 @@
 The twin's ImageNet network against the twin, on the pictures of `gallery/` that the twin was not
 trained on. Who gets which picture is read from `study.answers`. Every change of
 `clip.counterfactual` is made to every drawing of a class with a photo, to every cut-out photo, and
-to the pictures that the rule picks.
-"""
+to the pictures that the rule picks."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -43,8 +42,7 @@ def moved(ranks: Sequence[dict], classes: Sequence[int], base: str = AS_IS) -> d
     Returns:
         {change: {"n", "top5": [before, after] in %, "median": [before, after] of the ranks,
         "points": `Difference` of the top-5 rates, "factor": {mean, low, high} by which the rank is
-        multiplied, a geometric mean: below 1 is better}}.
-    """
+        multiplied, a geometric mean: below 1 is better}}."""
     out = {}
     for name in dict.fromkeys(name for r in ranks for name in r if name in CHANGES):
         some = [i for i, r in enumerate(ranks) if {name, base} <= set(r)]

@@ -6,8 +6,7 @@
 From the runs of the experiments `factorial` and `variants`. An effect is a contrast: a weighted sum
 of the means of cells. Its interval comes from the pooled noise of all cells (`stats.pooled`), and
 not from pairs of seeds: some cells were trained on a GPU and some on a CPU, which draw other random
-numbers for the same seed.
-"""
+numbers for the same seed."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -51,8 +50,7 @@ def effects(results: Sequence[Result]) -> dict:
     Returns:
         {"cells": {label: {measure: values, "cpu": how many on a CPU}}, "noise": by measure,
         "effects": {label: {"kind", "seeds": fewest of a cell, measure: {"mean", "low", "high"}}}},
-        without the effects of cells that have no run; "device" is CPU minus GPU within cells.
-    """
+        without the effects of cells that have no run; "device" is CPU minus GPU within cells."""
     groups, found = by_label(results), {}
     cells = {label: {"cpu": sum(r.on_cpu for r in group)} for label, group in groups.items()}
     mixed = [k for k, cell in cells.items() if 0 < cell["cpu"] < len(groups[k])]

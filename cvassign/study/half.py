@@ -4,8 +4,7 @@
     python -m cvassign.study.half    # -> results/precision/probabilities.json
 
 Of the ImageNet network whose answers are stored and of its twin. Notebook 3 reads the file, and
-compares CLIP by the same functions where its weights are.
-"""
+compares CLIP by the same functions where its weights are."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -4,8 +4,7 @@ notebooks and report read.
 
     python -m cvassign.study.headline    # -> results/study/headline.json, in seconds
 
-From stored results and the logits of the best recipe: no forward pass.
-"""
+From stored results and the logits of the best recipe: no forward pass."""
 
 from collections.abc import Sequence
 from statistics import fmean
@@ -25,8 +24,7 @@ def noise(results: Sequence[Result]) -> dict:
 
     Returns:
         {"15 epochs": {"val", "test": `stats.Noise`; "half widths": {"val", "test": of the 95 %
-        interval, by how many runs are compared with how many}; "recipes": their number}}.
-    """
+        interval, by how many runs are compared with how many}; "recipes": their number}}."""
     several, found = [group for group in by_name(results) if len(group) > 1], {}
     for epochs in sorted({group[0].train.epochs for group in several}):
         groups = [group for group in several if group[0].train.epochs == epochs]

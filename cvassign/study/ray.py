@@ -8,8 +8,7 @@ died. A task leaves its result in the same files as a local run and gives it bac
 machine that asked may share no disk with it.
 
 Ray is an optional dependency: `pip install ray`. The cluster is the one that RAY_ADDRESS names,
-else one of this machine's cores and GPUs that lives as long as the command.
-"""
+else one of this machine's cores and GPUs that lives as long as the command."""
 
 import os
 import sys

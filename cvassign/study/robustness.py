@@ -8,8 +8,7 @@ once for all models, so that every model sees the same pixels: three are torchvi
 Pillow's, the rest a few lines of torch. The one library that has all seven, imagecorruptions, fails
 on today's NumPy and has ImageNet's strengths, too strong for 32 x 32 pixels.
 
-Shapes: B images of S x S pixels, uint8 outside of this module and 0 ... 1 inside.
-"""
+Shapes: B images of S x S pixels, uint8 outside of this module and 0 ... 1 inside."""
 
 import io
 import json
@@ -135,8 +134,7 @@ def study(
         "runs": names and mean accuracies (percent) of the groups; "differences": the second minus
         the first, in points over the test images, clean, by corruption, and over all (an image's
         value is the share of models, severities and corruptions that get it right); "by severity":
-        {corruption: five differences}.
-    """
+        {corruption: five differences}."""
     run = groups[0][0]
     where, test = pick_device(device), DATASETS[run.dataset]().test
     if images is not None and not 1 <= images <= len(test):

@@ -6,8 +6,7 @@ features beside sentences.
 trains the text tower; here both towers are locked and a linear head between them is trained, with
 CLIP's symmetric contrastive loss (arXiv 2103.00020, figure 3). The head starts as the trunk's own
 classifier put into words, so beside that classifier the twin shows what the objective and a few
-thousand pictures with words change, all else being equal. It is not CLIP and never called so.
-"""
+thousand pictures with words change, all else being equal. It is not CLIP and never called so."""
 
 import copy
 import json
@@ -69,8 +68,7 @@ def put_into_words(classes: Tensor, ridge: float) -> Tensor:
 
     Class names lie close together: in a plain mean of their unit vectors T (K, E), weighed by p,
     near names gain from each other. V = T (TᵀT + ridge I)⁻¹ (ridge regression), which is returned,
-    makes T Vᵀ p come nearest to p. A large ridge leaves the directions of T itself.
-    """
+    makes T Vᵀ p come nearest to p. A large ridge leaves the directions of T itself."""
     t = classes - classes.mean(0)  # what all share tells no class from another
     return torch.linalg.solve(t.T @ t + ridge * torch.eye(t.shape[1]), t.T).T.contiguous()
 
@@ -82,8 +80,7 @@ class Head(nn.Module):
     The trunk's own classifier, put into words, is the start: its probabilities weigh vectors of the
     class names, as in "Zero-Shot Learning by Convex Combination of Semantic Embeddings" (arXiv
     1312.5650). A trained layer adds a correction, in the beginning none. `fc`, the classifier's
-    last layer, the unit vectors `classes` (K, E) and their words are kept fixed.
-    """
+    last layer, the unit vectors `classes` (K, E) and their words are kept fixed."""
 
     def __init__(self, fc: nn.Linear, classes: Tensor, config: TwinConfig):
         super().__init__()
@@ -123,8 +120,7 @@ def contrastive_loss(images: Tensor, texts: Tensor, labels: Tensor, scale: Tenso
 
     With few classes a batch holds several pictures of one class, whose sentences are right for all
     of them: the target is uniform over equal labels ("UniCL", arXiv 2204.03610, equation 3). With
-    all labels (B,) different this is CLIP's loss. `images` and `texts` are unit vectors (B, E).
-    """
+    all labels (B,) different this is CLIP's loss. `images` and `texts` are unit vectors (B, E)."""
     logits = scale * images @ texts.T  # (B, B)
     same = (labels[:, None] == labels).float()
     target = same / same.sum(1, keepdim=True)  # symmetric up to its rows' sums, which are equal
@@ -138,8 +134,7 @@ def train(head: Head, data: tuple[Tensor, ...], score, config: TwinConfig, seed:
     Args:
         data: features (n, 2048), labels (n,), a class each, and sentences (K, T, E), unit vectors:
             T a class, one of which is drawn each time.
-        score: head -> float on validation data, higher is better.
-    """
+        score: head -> float on validation data, higher is better."""
     (features, labels, sentences), scores = data, []
     generator = torch.Generator().manual_seed(seed)
     trained = [p for p in head.parameters() if p.requires_grad]

@@ -9,8 +9,7 @@ Needs the pictures of CVASSIGN_DATA/images, the assets "resnet50-keras" (or torc
 are most of the training pictures.
 
 Epochs and settings were chosen on the validation sources alone, with the test sources measured
-four times on the way: each time sources joined training or validation, never a setting.
-"""
+four times on the way: each time sources joined training or validation, never a setting."""
 
 import json
 import re
@@ -74,8 +73,7 @@ def icon_names(labelled: list[gallery.Picture]) -> dict[str, gallery.Picture]:
     """Icon name -> a labelled picture of its class.
 
     A class goes by its curated names ("hot-dog"), and by the names of its labelled emoji
-    ("tiger-face"), which all sets of emoji share. A name that two classes bear is left out.
-    """
+    ("tiger-face"), which all sets of emoji share. A name that two classes bear is left out."""
     found: dict[str, dict[int, gallery.Picture]] = {}
     for p in labelled:
         called = re.split(r" or |,|/", re.sub(r"\(.*?\)", "", p.class_name.lower()))

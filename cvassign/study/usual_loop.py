@@ -5,8 +5,7 @@
 
 A program of its own that imports nothing of this package, so that it runs as its user would run it,
 with the settings that PyTorch comes with. TASK is a file by torch.save, see `steps`. For each line
-of its input, a number of steps, it prints the seconds that they took.
-"""
+of its input, a number of steps, it prints the seconds that they took."""
 
 import sys
 import time
@@ -27,8 +26,7 @@ def steps(
     `next` is one step and gives its loss.
 
     torchvision's CIFAR10 keeps all pixels and makes a PIL image of one when asked. Its constructor
-    wants the official archives, so it is passed over, and the pixels are put where it puts them.
-    """
+    wants the official archives, so it is passed over, and the pixels are put where it puts them."""
     dataset = CIFAR10.__new__(CIFAR10)
     dataset.data = images.permute(0, 2, 3, 1).numpy()  # (n, S, S, 3) uint8
     dataset.targets = labels.tolist()
