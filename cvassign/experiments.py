@@ -41,8 +41,8 @@ class Preset(NamedTuple):
     long: dict  # the long recipe: changes to the reference recipe
     candidates: tuple[dict, ...] = ()  # changes to the long recipe that were tried ...
     winner: dict = {}  # ... of which validation chose this one
-    short: dict = {}  # long made short: positions are compared on it
-    seeds: dict = {}  # experiment -> number of seeds; else one
+    short: dict = {}  # where the best recipe takes too long: positions are compared on it made so
+    seeds: dict = {}  # experiment, or experiment and model -> number of seeds; else one
     rows: int | None = None  # of each experiment, the first ones; None: all
     dataset: str = "cifar10"
 
@@ -56,10 +56,9 @@ PRESETS = {
     "full": Preset(
         dict(embed_dim=128, depth=6, num_heads=8, epochs=15, batch_size=256, warmup_epochs=1),
         dict(embed_dim=256, drop_path=0.05, epochs=50, warmup_epochs=2, augment=STRONG),
-        candidates=(dict(unmixed_epochs=10), WINNER),
+        candidates=(*({k: v} for k, v in WINNER.items()), WINNER),
         winner=WINNER,
-        short=dict(epochs=20),
-        seeds=dict(best=3, reference=3, factorial=3),
+        seeds={"best": 3, "reference": 3, "factorial": 3, ("hyper", "vit"): 2},
     ),
     "cpu": Preset(  # the same lists on a smaller model for three epochs
         dict(embed_dim=96, depth=4, num_heads=8, epochs=3, batch_size=128, warmup_epochs=0.3),
@@ -97,7 +96,7 @@ class Experiment(NamedTuple):
 
 def _augment(preset: Preset) -> list[Row]:
     weak = ("none", "crop+flip", "crop+flip+jitter", "crop+flip+cutmix", RANDAUGMENT, STRONG)
-    long = dict.fromkeys(("crop+flip", preset.long["augment"]))
+    long = dict.fromkeys(("crop+flip", RANDAUGMENT, preset.long["augment"]))
     epochs = (preset.reference | preset.long)["epochs"]
     rows = [Row(dict(augment=a), a) for a in weak]
     return rows + [Row(dict(augment=a), f"{epochs} epochs, {a}", base="long") for a in long]
@@ -139,7 +138,9 @@ EXPERIMENTS = {
     "augment": Experiment(("1.2.3", "2.2.2"), _augment),
     "position": Experiment(
         ("1.3", "2.2.3"),
-        lambda p: [Row(p.short | dict(position=k), label) for k, label in POSITION.items()],
+        lambda p: [
+            Row(p.winner | p.short | dict(position=k), label) for k, label in POSITION.items()
+        ],
         "long",
     ),
     "patch": Experiment(("1.2.1", "2.1.3"), PATCHES),
@@ -192,7 +193,7 @@ def experiment_runs(experiment: str, model: str, preset: str) -> list[Run]:
             raise ValueError(f"{what} must be one of {tuple(known)}, got {value!r}")
     p, rows = PRESETS[preset], EXPERIMENTS[experiment].rows
     rows = [r for r in (rows(p) if callable(rows) else rows)[: p.rows] if model in r.models]
-    seeds = range(p.seeds.get(experiment, 1))
+    seeds = range(p.seeds.get(experiment) or p.seeds.get((experiment, model), 1))
     return [_run(preset, experiment, model, row, seed) for row in rows for seed in seeds]
 
 

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -68,6 +69,20 @@ def time_forward(
     return found | {"runs_ms": [float(f"{t:.5g}") for t in ms]}
 
 
+def replayed(encoder: nn.Module, batch: Tensor) -> Callable[[Tensor], None]:
+    """A forward pass of `batch` on a GPU as one CUDA graph: recorded once, then started by a single
+    call. What it is faster by was spent on calling the kernels one by one."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.inference_mode(), torch.cuda.stream(stream):
+        encoder(batch)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.inference_mode(), torch.cuda.graph(graph):
+        encoder(batch)
+    return lambda _batch: graph.replay()
+
+
 def compare(reference: Tensor, other: Tensor, top: int = 5) -> dict:
     """How far vectors or logits `other` (B, K) are from `reference` (B, K): `max_abs`, `relative`
     (L2 norm of the difference over the reference's, over the batch), `max_rank_change` (of the
@@ -119,7 +134,7 @@ def weight_bytes(encoder: nn.Module) -> dict[str, int]:
 def memory(encoder: nn.Module, batch: Tensor) -> dict:
     """Memory of one forward pass in bytes: by `timeline` each category's own maximum
     (`activation_peak`, `workspace_peak`) and that of their sum with weights and input (`peak`); on
-    a GPU also the allocator's own counters, and `nvidia_smi` as it prints it."""
+    a GPU also the allocator's own counters, `nvidia_smi` as it prints it, and what cuBLAS holds."""
     out = {"batch_size": len(batch), "weights": weight_bytes(encoder), "input": batch.nbytes}
     if batch.is_cuda:
         encoder(batch)  # the libraries' handles and workspaces exist before the measurement
@@ -133,10 +148,14 @@ def memory(encoder: nn.Module, batch: Tensor) -> dict:
         out["peak_allocated"] = torch.cuda.max_memory_allocated()
         out["peak_reserved"] = torch.cuda.max_memory_reserved()
         out["nvidia_smi"] = subprocess.getoutput("nvidia-smi")
+        held = torch.cuda.memory_allocated()
+        torch._C._cuda_clearCublasWorkspaces()  # it keeps one for each stream, and makes it anew
+        out["cublas_workspace"] = held - torch.cuda.memory_allocated()
     line = timeline(encoder, batch)
     moving = line["activations"], line["workspace"]
     out |= {"output": output.nbytes, "timeline": line}
     out |= {"activation_peak": max(moving[0]), "workspace_peak": max(moving[1])}
+    out |= {k: line.pop(k) for k in ("workspace_of", "kernels", "kernels_ms")}
     return out | {"peak": line["weights"] + line["input"] + max(map(sum, zip(*moving)))}
 
 
@@ -147,7 +166,8 @@ def timeline(encoder: nn.Module, batch: Tensor) -> dict:
     What an operator allocates and frees before it returns was *workspace* (cuDNN's buffers for a
     convolution); what outlives it is an *activation*. Weights and input exist before the pass.
     Buffers that a CPU library allocates for itself, past PyTorch's allocator, are not seen.
-    Returned are bytes, of `activations` and `workspace` one value for each of the times `ms`."""
+    Returned are bytes, of `activations` and `workspace` one value for each of the times `ms`; of each
+    operator the largest workspace; of a GPU's kernels the number and the sum of their durations."""
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * batch.is_cuda
     encoder(batch)
     with profile(activities=activities, profile_memory=True) as prof:
@@ -160,21 +180,27 @@ def timeline(encoder: nn.Module, batch: Tensor) -> dict:
         events = json.loads(file.read_text(encoding="utf-8"))["traceEvents"]
     del output  # alive until here: its memory is an activation to the end
 
-    operators = [(e["ts"], e["ts"] + e["dur"]) for e in events if e.get("cat") == "cpu_op"]
+    calls = [e for e in events if e.get("cat") == "cpu_op"]
+    operators = sorted((e["ts"], e["ts"] + e["dur"], e["name"]) for e in calls)
+    kernels = [e["dur"] for e in events if e.get("cat") == "kernel"]
     kind = int(batch.is_cuda)  # the profiler's numbers of the device types
     args = [(e["ts"], e["args"]) for e in events if e.get("name") == "[memory]"]
     of_kind = ((ts, a["Bytes"], a["Addr"]) for ts, a in args if a.get("Device Type") == kind)
     changes = sorted(of_kind, key=lambda change: change[0])
 
+    largest = Counter()
     category, alive = {}, {}  # of changes; of addresses: the change that allocated them
     for i, (ts, size, address) in enumerate(changes):
         if size > 0:
             alive[address], category[i] = i, "activations"
         elif address in alive:  # else it was allocated before the profiler started
             born = alive.pop(address)
-            inside = any(start <= changes[born][0] and ts <= end for start, end in operators)
+            inside = [op for a, b, op in operators if a <= changes[born][0] and ts <= b]
             category[born] = category[i] = "workspace" if inside else "activations"
-    out = {"weights": sum(weight_bytes(encoder).values()), "input": batch.nbytes}
+            if inside:  # the last to begin is the innermost
+                largest[inside[-1]] = max(largest[inside[-1]], changes[born][1])
+    out = {"workspace_of": dict(largest), "kernels": len(kernels), "kernels_ms": sum(kernels) / 1000}
+    out |= {"weights": sum(weight_bytes(encoder).values()), "input": batch.nbytes}
     out["ms"] = [0.0] + [round((changes[i][0] - changes[0][0]) / 1000, 3) for i in category]
     for name in ("activations", "workspace"):
         sizes = (changes[i][1] * (found == name) for i, found in category.items())
@@ -200,6 +226,7 @@ def memory_table(precisions: dict[str, dict]) -> dict[str, dict[str, str]]:
             "sum, by the profiler": m["peak"],
             "allocated before the pass": before,
             "of these neither weights nor input": before - line["weights"] - line["input"],
+            "of these cuBLAS's workspaces": m["cublas_workspace"],
             "peak, by the allocator": m["peak_allocated"],
             "the same for one image": found["memory"][0]["peak_allocated"],
             "reserved": m["peak_reserved"],
@@ -237,6 +264,9 @@ def measure(
                 with numerics(precision):
                     entry["time"].append(t := time_forward(model, images, runs, limit_s=limit_s))
                     entry["memory"].append(m := memory(model, images))
+                    if batch.is_cuda:  # last: a graph has memory of its own
+                        graph = time_forward(replayed(model, images), images, runs, limit_s=limit_s)
+                        t |= {f"graph_{k}": graph[k] for k in ("mean_ms", "std_ms")}
                 if n != batch_sizes[-1]:
                     del m["timeline"]
                 took, peak = f"{t['mean_ms']:9.3f} ± {t['std_ms']:.3f} ms", m["peak"] / 2**20
@@ -297,7 +327,10 @@ def main(arguments: list[str] | None = None) -> Path:
     out = {"format": 2, **describe(device), "weights": words}
     out["input"] = "five smooth noise images 224 x 224, repeated to the batch size"
     print(f"weights: {words}, on {out['device']}", flush=True)
-    out["precisions"] = measure(model, batch.to(device), sizes, args.runs, args.limit)
+    batch = batch.to(device)
+    if batch.is_cuda:  # what a process takes before it has a network
+        out["nvidia_smi"] = subprocess.getoutput("nvidia-smi")
+    out["precisions"] = measure(model, batch, sizes, args.runs, args.limit)
     out["seconds"] = round(time.perf_counter() - started, 1)
     path = args.out / f"precision_{device.type}.json"
     with replacing(path) as temporary:
