@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P1, P2, P5, P7, P10, P11, P13, P15, see report.md
+# LLM-assisted: prompts P1, P2, P5, P7, P10, P11, P13, P15, P17, see report.md
 """Every training run that the report needs, as data, and the command that trains them.
 
     python -m cvassign.experiments list [--preset P] [--section S] [--model M]

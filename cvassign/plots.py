@@ -139,8 +139,9 @@ def _apart(values: np.ndarray, gap: float) -> np.ndarray:
 @styled
 def first_lambdas(results: Sequence[Result], marked: str = "", title: str = "") -> Figure:
     """λ of the first layer after the last epoch, a row a recipe and a dot a seed, by size; `marked`
-    is the label of the recipe that is drawn in the Diff-ViT's colour."""
-    groups = by_name(results)
+    is the label of the recipe that is drawn in the Diff-ViT's colour. The authors' second version
+    has no λ of a layer, and no row."""
+    groups = by_name([r for r in results if "lambdas" in r.history])
     labels = [group[0].label for group in groups]
     # "none" is an augmentation and a position; the run's name says which.
     slugs = [" ".join(group[0].run.name.split("-")[-2:]) for group in groups]
@@ -167,7 +168,8 @@ def hyperparameters(results: Sequence[Result], title: str, noise: Noise) -> Figu
 
     The first of each model's `results` is of the recipe that the others change. Means of several
     seeds have their 95 % interval, and so have AdamW's runs. Inside the band around the recipe's
-    lies, nineteen times of twenty, a run that differs by its seed: `noise`, of validation."""
+    lies, nineteen times of twenty, a mean of as many seeds as the other rows have at least, if it
+    differs by its seeds alone: `noise`, of validation."""
     names = (("model.depth", "layers"), ("model.embed_dim", "embedding dimension D"),
              ("model.num_heads", "heads"), ("model.mlp_ratio", "MLP width / D"),
              ("train.learning_rate", "learning rate, Muon"),
@@ -193,7 +195,7 @@ def hyperparameters(results: Sequence[Result], title: str, noise: Noise) -> Figu
                 if is_adamw or len(group) > 1:
                     ax.errorbar(at, mean, noise.between(len(group)), color=colour, capsize=3)
                 if group is base:
-                    width = noise.between(1, len(base))
+                    width = noise.between(min(map(len, rest), default=1), len(base))
                     ax.axhspan(mean - width, mean + width, color=colour, alpha=0.12, lw=0)
         ax.set_xlabel(name)
         ax.margins(x=0.12)

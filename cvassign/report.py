@@ -46,11 +46,11 @@ FIELDS = {
 
 @cache
 def _rows(experiment: str, model: str) -> dict[str, list[Result]]:
-    """The results of an experiment's rows, of the reference recipe with all its seeds."""
+    """The results of an experiment's rows, of reference and best recipe with all their seeds."""
     rows = by_label(load_all(experiment_runs(experiment, model, "full")))
-    reference = load_all(experiment_runs("reference", model, "full"))
-    name = reference[0].run.name
-    return {label: reference if g[0].run.name == name else g for label, g in rows.items()}
+    whole = [load_all(experiment_runs(e, model, "full")) for e in ("reference", "best")]
+    whole = {group[0].run.name: group for group in whole}
+    return {label: whole.get(g[0].run.name, g) for label, g in rows.items()}
 
 
 def _values(experiment: str, model: str, *label_field: str) -> tuple[list[float], str]:

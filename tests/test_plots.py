@@ -78,6 +78,8 @@ def test_first_lambdas_are_sorted_and_told_apart():
     made = [result(*run, "diff", seed=seed) for seed, run in enumerate(runs)]
     for r, end in zip(made, (-0.5, 0.3, -1, -0.8), strict=True):
         r.history["lambdas"][-1][0] = end
+    del (without := result("diff-v2", "v2", "diff")).history["lambdas"]
+    made.append(without)
     (ax,) = plots.first_lambdas(made, "best").axes
     assert [t.get_text() for t in ax.texts[::2]] == ["best", "a none", "b none"]
     assert [line.get_xdata().tolist() for line in ax.lines[:3]] == [[-1, -0.8], [-0.5], [0.3]]

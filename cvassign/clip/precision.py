@@ -1,4 +1,4 @@
-# LLM-assisted: prompts P3, P9, P10, P15, see report.md
+# LLM-assisted: prompts P3, P9, P10, P15, P17, see report.md
 """Half against single precision for an image encoder: time, outputs and memory of a forward pass.
 
     python -m cvassign.clip.precision --out results/precision [--device D] [--batch-sizes 1,16,64]

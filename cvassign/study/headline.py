@@ -16,7 +16,8 @@ from cvassign.results import RESULTS, Result, by_name, load_all, load_logits, wr
 from cvassign.stats import Difference, paired_bootstrap, pooled
 
 COMPARED = {"one and three": (1, 3), "one and one": (1, 1), "three and three": (3, 3)}
-COMPARED["one and three, of 13"] = 1, 3, 13
+COMPARED |= {"two and three": (2, 3), "two and two": (2, 2)}
+COMPARED |= {"one and three, of 13": (1, 3, 13), "two and three, of 13": (2, 3, 13)}
 
 
 def noise(results: Sequence[Result]) -> dict:
