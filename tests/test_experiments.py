@@ -68,7 +68,7 @@ def test_the_assignments_experiments_are_there(preset, model):
     assert "none" in augments and len([a for a in augments if "+" in a]) >= 2
     for compared, part, other, field in (
         (runs["patch"], "model", "train", "patch_size"),
-        (runs["position"], "model", "train", "position"),  # on the best recipe, or on one made short
+        (runs["position"], "model", "train", "position"),
         (short, "train", "model", "augment"),
     ):
         assert not any(changed(compared, other))

@@ -166,8 +166,8 @@ def timeline(encoder: nn.Module, batch: Tensor) -> dict:
     What an operator allocates and frees before it returns was *workspace* (cuDNN's buffers for a
     convolution); what outlives it is an *activation*. Weights and input exist before the pass.
     Buffers that a CPU library allocates for itself, past PyTorch's allocator, are not seen.
-    Returned are bytes, of `activations` and `workspace` one value for each of the times `ms`; of each
-    operator the largest workspace; of a GPU's kernels the number and the sum of their durations."""
+    Returned are bytes, of `activations` and `workspace` one value for each of the times `ms`; each
+    operator's largest workspace; of a GPU's kernels the number and the sum of their durations."""
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * batch.is_cuda
     encoder(batch)
     with profile(activities=activities, profile_memory=True) as prof:
@@ -199,7 +199,7 @@ def timeline(encoder: nn.Module, batch: Tensor) -> dict:
             category[born] = category[i] = "workspace" if inside else "activations"
             if inside:  # the last to begin is the innermost
                 largest[inside[-1]] = max(largest[inside[-1]], changes[born][1])
-    out = {"workspace_of": dict(largest), "kernels": len(kernels), "kernels_ms": sum(kernels) / 1000}
+    out = {"kernels": len(kernels), "kernels_ms": sum(kernels) / 1000, "workspace_of": largest}
     out |= {"weights": sum(weight_bytes(encoder).values()), "input": batch.nbytes}
     out["ms"] = [0.0] + [round((changes[i][0] - changes[0][0]) / 1000, 3) for i in category]
     for name in ("activations", "workspace"):
