@@ -101,6 +101,9 @@ def loss_grid(
         band(ax, *_loss(group, "train"), MODEL_COLOURS[model], **look)
         band(ax, *_loss(group, "val"), MODEL_COLOURS[model], label=f"{model}, validation")
         whole_ticks(ax)
+    # What is steep in the first epochs would flatten all that is to be compared.
+    late = [r.history[k][2:] for r in results for k in ("train_loss", "val_loss")]
+    ax.set_ylim(top=max(map(max, filter(None, late)), default=None))
     fig.supylabel("cross-entropy (nats)", fontsize=9)
     return legend_below(fig, title)
 
