@@ -149,7 +149,7 @@ def pick_images(logits: Tensor, labels: Tensor) -> Tensor:
 def table(results: Rows, diff: Rows | None = None):
     """A row for each configuration: cost, losses and accuracies (mean ± std over seeds); † marks
     what was trained on a CPU, where everything else is from a GPU. Of two lists, of the ViT and of
-    the Diff-ViT, the accuracies side by side with the difference of the means."""
+    the Diff-ViT, accuracies and training loss side by side, with the difference of the means."""
     if diff is not None:
         return _side_by_side(by_label(results), by_label(diff))
     rows = []
@@ -180,5 +180,7 @@ def _side_by_side(vit: dict[str, list[Result]], diff: dict[str, list[Result]]):
                 row[f"{model}, {name} %"] = mean_std(values) if values else "missing"
             both = f"{fmean(of[1]) - fmean(of[0]):+.2f}" if all(of) else "–"
             gaps[f"{name}, Diff-ViT − ViT"] = both
+        losses = [[r.history["train_loss"][-1] for r in side] for side in sides]
+        gaps["train loss of both"] = ", ".join(f"{fmean(of):.3f}" if of else "–" for of in losses)
         rows[_label(sum(sides, []))] = row | gaps
     return shown(pd.DataFrame(rows).T)

@@ -156,7 +156,9 @@ def first_lambdas(results: Sequence[Result], marked: str = "", title: str = "") 
         ax.plot(ends[i], [place] * len(ends[i]), "o", ms=4.5, alpha=0.8, color=colour)
         look = {"va": "center", "fontsize": 8, "transform": ax.get_yaxis_transform()}
         ax.text(-0.01, place, names[i], ha="right", **look)
-        ax.text(1.01, place, f"{groups[i][0].train.epochs} epochs", color="0.45", **look)
+        first = groups[i][0]
+        text = f"D {first.model.embed_dim}, {first.train.epochs} epochs"
+        ax.text(1.01, place, text, color="0.45", **look)
     ax.axvline(0, color="0.4", lw=0.8)
     ax.axvline(lambda_init_of(1), color="0.4", lw=0.8, ls="--")
     start = f"dashed: λ_init {lambda_init_of(1):g}, unless the row names another"
