@@ -212,7 +212,7 @@ def memory_table(precisions: dict[str, dict]) -> dict[str, dict[str, str]]:
     """{precision: {quantity: MiB}} of `measure` on a GPU, at the largest batch size."""
     table = {}
     for name, found in precisions.items():
-        m = found["memory"][-1]
+        one, *_, m = found["memory"]
         line, before = m["timeline"], m["allocated_before"]
         activations, workspace = max(zip(line["activations"], line["workspace"]), key=sum)
         smi = 2**20 * int(re.findall(r"(\d+)MiB", m["nvidia_smi"])[-1])
@@ -228,7 +228,8 @@ def memory_table(precisions: dict[str, dict]) -> dict[str, dict[str, str]]:
             "of these neither weights nor input": before - line["weights"] - line["input"],
             "of these cuBLAS's workspaces": m["cublas_workspace"],
             "peak, by the allocator": m["peak_allocated"],
-            "the same for one image": found["memory"][0]["peak_allocated"],
+            "the same without cuBLAS's workspaces": m["peak_allocated"] - m["cublas_workspace"],
+            "without them, one image": one["peak_allocated"] - one["cublas_workspace"],
             "reserved": m["peak_reserved"],
             "this process, by nvidia-smi": smi,
             "nvidia-smi − reserved": smi - m["peak_reserved"],
