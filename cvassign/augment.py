@@ -149,8 +149,7 @@ def apply_op(images: Tensor, op: Tensor, magnitude: Tensor) -> Tensor:
 
 def warp(images: Tensor, matrix: Tensor) -> Tensor:
     """Output pixel p of images (B, 3, S, S) uint8 is source pixel A p + t, rounded to the nearest;
-    outside the image it is 0. The matrix (B, 2, 3) has rows for x and y of [A | t], in pixels, 0 at
-    the image's centre."""
+    outside it is 0. The matrix (B, 2, 3) is [A | t], in pixels from the image's centre."""
     S = images.shape[-1]
     p = torch.arange(S, device=images.device) - (S - 1) / 2  # (S,) pixel positions
     m = matrix[..., None, None]  # (B, 2, 3, 1, 1)

@@ -138,9 +138,7 @@ EXPERIMENTS = {
     "augment": Experiment(("1.2.3", "2.2.2"), _augment),
     "position": Experiment(
         ("1.3", "2.2.3"),
-        lambda p: [
-            Row(p.winner | p.short | dict(position=k), label) for k, label in POSITION.items()
-        ],
+        lambda p: [Row(p.winner | p.short | dict(position=k), v) for k, v in POSITION.items()],
         "long",
     ),
     "patch": Experiment(("1.2.1", "2.1.3"), PATCHES),

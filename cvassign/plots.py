@@ -101,17 +101,16 @@ def loss_grid(
         band(ax, *_loss(group, "train"), MODEL_COLOURS[model], **look)
         band(ax, *_loss(group, "val"), MODEL_COLOURS[model], label=f"{model}, validation")
         whole_ticks(ax)
-    # What is steep in the first epochs would flatten all that is to be compared.
-    late = [r.history[k][2:] for r in results for k in ("train_loss", "val_loss")]
-    ax.set_ylim(top=max(map(max, filter(None, late)), default=None))
+    # The steep first epochs would flatten all that is to be compared.
+    late = [v for r in results for k in ("train_loss", "val_loss") for v in r.history[k][2:]]
+    ax.set_ylim(top=max(late, default=None))
     fig.supylabel("cross-entropy (nats)", fontsize=9)
     return legend_below(fig, title)
 
 
 @styled
 def lambda_curves(results: Sequence[Result], title: str = "") -> Figure:
-    """λ of each layer over the epochs of one Diff-ViT recipe, seeds as thin lines under their mean;
-    dots are λ_init."""
+    """λ of each layer by epoch, of one Diff-ViT recipe: seeds thin, mean thick, λ_init as dots."""
     (group,) = by_name(results)
     values = _histories(group, "lambdas").T  # (layers, epochs, seeds)
     fig, ax = plt.subplots(figsize=(6.5, 3.6))
@@ -142,8 +141,7 @@ def _apart(values: np.ndarray, gap: float) -> np.ndarray:
 @styled
 def first_lambdas(results: Sequence[Result], marked: str = "", title: str = "") -> Figure:
     """λ of the first layer after the last epoch, a row a recipe and a dot a seed, by size; `marked`
-    is the label of the recipe that is drawn in the Diff-ViT's colour. The authors' second version
-    has no λ of a layer, and no row."""
+    recipe is in the Diff-ViT's colour. The second version has no λ of a layer, and no row."""
     groups = by_name([r for r in results if "lambdas" in r.history])
     labels = [group[0].label for group in groups]
     # "none" is an augmentation and a position; the run's name says which.
@@ -156,8 +154,7 @@ def first_lambdas(results: Sequence[Result], marked: str = "", title: str = "") 
         ax.plot(ends[i], [place] * len(ends[i]), "o", ms=4.5, alpha=0.8, color=colour)
         look = {"va": "center", "fontsize": 8, "transform": ax.get_yaxis_transform()}
         ax.text(-0.01, place, names[i], ha="right", **look)
-        first = groups[i][0]
-        text = f"D {first.model.embed_dim}, {first.train.epochs} epochs"
+        text = f"D {groups[i][0].model.embed_dim}, {groups[i][0].train.epochs} epochs"
         ax.text(1.01, place, text, color="0.45", **look)
     ax.axvline(0, color="0.4", lw=0.8)
     ax.axvline(lambda_init_of(1), color="0.4", lw=0.8, ls="--")

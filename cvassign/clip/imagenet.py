@@ -133,8 +133,7 @@ def preprocessing(mean: tuple, std: tuple) -> nn.Module:
 
 
 def load_resnet50(cache: Path | None = None, progress: bool = False) -> Classifier:
-    """ResNet-50 trained on ImageNet: torchvision's IMAGENET1K_V1, else Keras's; AssetError when
-    neither can be had."""
+    """ResNet-50 by ImageNet: torchvision's IMAGENET1K_V1, else Keras's; AssetError without both."""
     try:
         found = from_torchvision(assets.fetch("resnet50-imagenet1k-v1"))
     except assets.AssetError as first:

@@ -70,8 +70,7 @@ def time_forward(
 
 
 def replayed(encoder: nn.Module, batch: Tensor) -> Callable[[Tensor], None]:
-    """A forward pass of `batch` on a GPU as one CUDA graph: recorded once, then started by a single
-    call. What it is faster by was spent on calling the kernels one by one."""
+    """A forward pass on a GPU, recorded once as a CUDA graph: a single call starts all kernels."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.inference_mode(), torch.cuda.stream(stream):

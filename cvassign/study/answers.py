@@ -100,8 +100,7 @@ def write(models: dict, pictures: list[gallery.Picture], file: Path) -> None:
 
 
 def models() -> dict[str, imagenet.Classifier]:
-    """The network and its twin, whose logits the cache keeps. AssetError when Keras's network
-    cannot be had."""
+    """The network, Keras's (else AssetError), and its twin, whose logits the cache keeps."""
     network = imagenet.from_keras(assets.fetch("resnet50-keras"))
     network = replace(network, cache=assets.cache_dir(), progress=True)
     return dict(zip(MODELS, (network, twin.load(network))))

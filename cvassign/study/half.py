@@ -21,8 +21,7 @@ UNSURE = (0.3, 0.9)  # the best probability: near 0 or 1 a softmax hides every d
 
 
 def five() -> list[gallery.Picture]:
-    """One photo a class: of each branch the first that both stored models name, the network
-    unsure."""
+    """Of each branch the first photo that both stored models name, the network unsure."""
     photos = [p for p in twin.held_out(gallery.read(gallery.BUNDLED)) if p.kind == "photo"]
     said, words = (answers.load(model).of(photos) for model in answers.MODELS)
     both, best, first = (said.ranks == 1) & (words.ranks == 1), said.probabilities[:, 0], {}

@@ -127,8 +127,7 @@ def icon_set(content: dict, prefix: str, wanted: dict, folder: Path) -> list[gal
 
 
 def draw(icon: dict) -> bytes:
-    """A PNG of an icon: its `body` (SVG elements) in its view box on white, black where it has no
-    colour of its own."""
+    """A PNG of an icon, its `body` (SVG elements) on white, black where it has no colour."""
     import resvg_py
 
     left, top = icon.get("left", 0), icon.get("top", 0)
@@ -182,8 +181,7 @@ def study(
     classifier: imagenet.Classifier, pictures: dict, features: dict, sentences: Tensor, folder: Path
 ) -> dict:
     """Trains and measures, by what `collect` gives and each class's sentences (1000, T, E); writes
-    the first seed's head into `folder`. Returns the content of twin.json: top-5 rates on the test
-    sources."""
+    the first seed's head into `folder`. Returns twin.json: top-5 rates on the test sources."""
     fc, train = classifier.model.fc, pictures["train"]
     classes = F.normalize(sentences.mean(1), dim=-1)
 
