@@ -93,8 +93,9 @@ def loss_grid(
     for i, group in enumerate(by_name(reference) if reference else ()):
         epochs, values = _loss(group, "val")
         look = {"color": "0.45", "lw": 0.8, "ls": DASHES[2 * i], "zorder": 3}
+        look["label"] = f"{group[0].kind}, reference, validation"
         for ax in axes.values():
-            ax.plot(epochs, values.mean(axis=0), label=f"{group[0].kind}, reference", **look)
+            ax.plot(epochs, values.mean(axis=0), **look)
     for group in groups:
         ax, model = axes[group[0].label], group[0].kind
         look = {"ls": "--", "lw": 1.1, "label": f"{model}, training"}
@@ -104,7 +105,7 @@ def loss_grid(
     # The steep first epochs would flatten all that is to be compared.
     late = [v for r in results for k in ("train_loss", "val_loss") for v in r.history[k][2:]]
     ax.set_ylim(top=max(late, default=None))
-    fig.supylabel("cross-entropy (nats)", fontsize=9)
+    fig.supylabel("cross-entropy (nats), first two epochs cut", fontsize=9)
     return legend_below(fig, title)
 
 

@@ -170,3 +170,11 @@ def test_cells_are_short_and_print_no_literal_result(notebook):
     for printed in re.findall(r"print\((?:[^()]|\([^()]*\))*\)", "\n".join(sources)):
         text = re.sub(r"\{[^{}]*\}", "", printed)  # formats are no results
         assert not re.search(NUMBER, text), printed
+
+
+@each
+def test_every_link_of_the_first_table_has_its_heading(notebook):
+    texts = ["".join(c["source"]) for c in cells(notebook, "markdown")]
+    headings = {h.replace(" ", "-") for t in texts for h in re.findall(r"(?m)^#+ (.*)$", t)}
+    links = re.findall(r"\]\(#(.*?)\) \|$", texts[0], flags=re.MULTILINE)
+    assert len(links) > 4 and set(links) <= headings

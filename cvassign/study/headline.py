@@ -18,7 +18,8 @@ from cvassign.stats import Difference, paired_bootstrap, pooled
 COMPARED = {"one and three": (1, 3), "one and one": (1, 1), "three and three": (3, 3)}
 COMPARED |= {"two and three": (2, 3), "two and two": (2, 2)}
 COMPARED |= {"one and three, of 13": (1, 3, 13), "two and three, of 13": (2, 3, 13)}
-COMPARED |= {"one and three, of 6": (1, 3, 6), "one and one, of 3": (1, 1, 3)}
+COMPARED |= {"one and three, of 6": (1, 3, 6), "one and three, of 3": (1, 3, 3)}
+COMPARED["one and one, of 3"] = 1, 1, 3
 
 
 def noise(results: Sequence[Result]) -> dict:
