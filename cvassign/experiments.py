@@ -142,7 +142,7 @@ EXPERIMENTS = {
         "long",
     ),
     "patch": Experiment(("1.2.1", "2.1.3"), PATCHES),
-    "flip": Experiment(("1.4.4", "1.4.4"), [Row(dict(augment="crop"), "without flips", VIT)]),
+    "flip": Experiment(("1.4.4", "1.4.4"), [Row(dict(augment="crop"), "crop", VIT)]),
     "candidates": Experiment(
         ("1.2.2", "2.2.1"), lambda p: [Row(label="long recipe"), *map(Row, p.candidates)], "long"
     ),
