@@ -32,6 +32,8 @@ def test_a_figure_is_saved_once_and_small(tmp_path):
     (file,) = tmp_path.iterdir()
     assert file.name == "curve.png" and file.read_bytes() == first.data == again.data
     assert len(first.data) < figures.MAX_BYTES and first.width == 400
+    colours = [c for _, c in Image.open(file).convert("RGB").getcolors()]  # None above 256
+    assert len(colours) > 2 and (255, 255, 255) in colours
     with pytest.raises(ValueError, match="bare name"):
         figures.show(curve(), "../curve", tmp_path)
 
