@@ -58,7 +58,8 @@ def test_loss_grid_has_a_panel_a_label_with_both_models():
         drawn = {name: line.get_ydata() for name, line in panels[r.label].items()}
         np.testing.assert_allclose(drawn[f"{r.kind}, training"], mean_of([r], "train_loss_tenths"))
         np.testing.assert_allclose(drawn[f"{r.kind}, validation"], r.history["val_loss"])
-        np.testing.assert_allclose(drawn["ViT, reference, validation"], mean_of(reference, "val_loss"))
+        grey = drawn["ViT, reference, validation"]
+        np.testing.assert_allclose(grey, mean_of(reference, "val_loss"))
 
 
 def test_lambda_curves_have_a_labelled_line_a_layer():
