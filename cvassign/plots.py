@@ -141,7 +141,7 @@ def _apart(values: np.ndarray, gap: float) -> np.ndarray:
 
 @styled
 def first_lambdas(results: Sequence[Result], marked: str = "", title: str = "") -> Figure:
-    """λ of the first layer after the last epoch, a row a recipe and a dot a seed, by size; `marked`
+    """λ of the first layer at the end, a row a recipe, a dot a seed, by size; the `marked`
     recipe is in the Diff-ViT's colour. The second version has no λ of a layer, and no row."""
     groups = by_name([r for r in results if "lambdas" in r.history])
     labels = [group[0].label for group in groups]
