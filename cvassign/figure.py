@@ -58,8 +58,7 @@ def styled(draw):
 
 def encoded(figure: Figure) -> tuple[bytes, str]:
     """The figure's file and its ending, in the highest resolution that takes below `MAX_BYTES`: a
-    JPEG where it has pictures, whose colours no palette may touch, else a PNG, of 256 colours where
-    it has no maps either."""
+    JPEG where it has pictures, a PNG in true colour where it has maps, else a PNG of 256."""
     images = [image for ax in figure.axes for image in ax.images]
     photo = any(image.get_array().ndim == 3 for image in images)
     # Without matplotlib's version in it the same figure gives the same PNG.

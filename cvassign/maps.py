@@ -102,8 +102,7 @@ def _overlay(ax: Axes, image, grid, signed: bool, limit: float | None = None) ->
     heat = colours(Normalize(low, high, clip=True)(values))[..., :3]  # (S, S, 3) in 0 ... 1
     # Paler than it is, so that the map's colours rule and the picture's outlines stay.
     grey = 1 - 0.7 * (1 - image @ np.array(GREY) / 255)
-    blend = OPACITY * heat + (1 - OPACITY) * grey[..., None]
-    ax.imshow(np.round(blend * 63) / 63)
+    ax.imshow(np.round(63 * (OPACITY * heat + (1 - OPACITY) * grey[..., None])) / 63)
 
 
 def _scales(fig: Figure, signed: dict[str, bool], what: str, limit: float | None = None) -> None:

@@ -170,9 +170,8 @@ def hyperparameters(results: Sequence[Result], title: str, noise: Noise) -> Figu
     """Validation accuracy against the value of each hyperparameter, a small panel each.
 
     The first of each model's `results` is of the recipe that the others change. Means of several
-    seeds have their 95 % interval, and so have AdamW's runs. Inside the band around the recipe's
-    lies, nineteen times of twenty, a mean of as many seeds as the other rows have at least, if it
-    differs by its seeds alone: `noise`, of validation."""
+    seeds have their 95 % interval, and so have AdamW's runs. Inside the band, 95 % as well, lies a
+    mean of as few seeds as any row has, if only seeds differ: `noise`, of validation."""
     names = (("model.depth", "layers"), ("model.embed_dim", "embedding dimension D"),
              ("model.num_heads", "heads"), ("model.mlp_ratio", "MLP width / D"),
              ("train.learning_rate", "learning rate, Muon"),

@@ -12,6 +12,7 @@ and only what stands between them is written here:
     <!--= interval study/headline over\\ images +.2f -->...<!--/-->       mean [low, high] of a file
     <!--= rank lemon.webp Keras surface -->1<!--/-->   picture, model, change: rank of its class
     <!--= alarms 13 -->0.65<!--/-->                         false alarms in so many comparisons
+    <!--= line 15 val 13 2 3 -->1.47<!--/-->   epochs, split, comparisons at once, runs of means
     <!--= table patch vit diff -->...<!--/-->               the rows of an experiment
     <!--= clip -->...<!--/-->                               what notebook 3 measured of CLIP"""
 
@@ -26,7 +27,7 @@ from statistics import fmean
 from cvassign.experiments import experiment_runs
 from cvassign.files import replacing
 from cvassign.results import RESULTS, ROOT, Result, ResultError, by_label, load_all
-from cvassign.stats import interval, mean_std
+from cvassign.stats import Noise, interval, mean_std
 from cvassign.vit import KINDS
 
 PLACES = ("*.md", "notebooks/*.md", "notebooks/*.ipynb")
@@ -113,6 +114,12 @@ def _table(experiment: str, *models: str) -> str:
     return f"\n\n{table}{note}\n\n"
 
 
+def _line(epochs: str, split: str, at_once: str, *runs: str) -> str:
+    """Beyond it means of so many runs are told apart at 95 %, in so many comparisons at once."""
+    noise = Noise(**_read("study/headline", f"noise/{epochs} epochs/{split}"))
+    return f"{noise.between(1 / sum(1 / int(n) for n in runs), comparisons=int(at_once)):.2f}"
+
+
 def _clip() -> str:
     """What notebook 3 left in results/clip/clip.json, written where CLIP's weights are."""
     if not (RESULTS / "clip" / "clip.json").exists():
@@ -126,6 +133,7 @@ SPECIAL = {
     "json": lambda name, path, form, by="1": _signed(_read(name, path) * json.loads(by), form),
     "interval": lambda name, path, form: interval(_read(name, path), form),
     "rank": _rank,
+    "line": _line,
     "alarms": lambda comparisons: f"{0.05 * int(comparisons):.2f}",
     "clip": _clip,
 }

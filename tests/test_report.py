@@ -26,6 +26,7 @@ def test_filling_again_changes_nothing(path):
         ("best diff 'above 80'", "20 to 21"),
         ("json study/headline over\\ images/mean +.2f", "−0.89"),
         ("rank fxemoji/n07749582_lemon twin 'surface alone'", "1"),
+        ("line 15 val 13 2 3", "1.47"),
     ),
 )
 def test_a_marker_is_filled_from_the_results(key, expected):

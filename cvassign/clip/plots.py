@@ -209,8 +209,7 @@ def memory(entries: dict[str, dict], title: str) -> Figure:
     for ax, (name, m) in zip(axes[0], entries.items()):
         line, x = m["timeline"], range(len(m["timeline"]["ms"]))
         fixed = ([line[k] / 2**20] * len(x) for k in names[:2])
-        moving = ([b / 2**20 for b in line[k]] for k in names[2:])
-        ax.stackplot(x, *fixed, *moving, **look)
+        ax.stackplot(x, *fixed, *([b / 2**20 for b in line[k]] for k in names[2:]), **look)
         ax.set(title=f"{name}: peak {m['peak'] / 2**20:.1f} MiB", xlabel="allocator event")
     axes[0, 0].set_ylabel("MiB")
     return legend_below(fig, title)

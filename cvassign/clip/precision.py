@@ -322,12 +322,11 @@ def main(arguments: list[str] | None = None) -> Path:
     # Pictures are normalised to mean 0 and deviation 1 a channel; so is this noise, smoothed
     # because convolution weights answer to smooth patches, not to white noise.
     noise = torch.randn(5, 3, 28, 28, generator=torch.Generator().manual_seed(0))
-    batch = nn.functional.interpolate(noise, size=224, mode="bicubic")
+    batch = nn.functional.interpolate(noise, size=224, mode="bicubic").to(device)
     started = time.perf_counter()
     out = {"format": 2, **describe(device), "weights": words}
     out["input"] = "five smooth noise images 224 x 224, repeated to the batch size"
     print(f"weights: {words}, on {out['device']}", flush=True)
-    batch = batch.to(device)
     if batch.is_cuda:  # what a process takes before it has a network
         out["nvidia_smi"] = subprocess.getoutput("nvidia-smi")
     out["precisions"] = measure(model, batch, sizes, args.runs, args.limit)

@@ -164,8 +164,7 @@ def scores(curves: dict[str, Sequence[Tensor]]) -> dict:
     for name, (out, into) in area.items():
         row = {"deletion": 100 * out.mean().item(), "insertion": 100 * into.mean().item()}
         row["curves"] = [(100 * c.mean(0)).tolist() for c in curves[name]]
-        before = takewhile(name.__ne__, YARDSTICKS)
-        for other in filter(area.get, before):
+        for other in filter(area.get, takewhile(name.__ne__, YARDSTICKS)):
             lost, won = area[other]
             row[f"deletion gain{YARDSTICKS[other]}"] = vars(paired_bootstrap(out, lost))
             row[f"insertion gain{YARDSTICKS[other]}"] = vars(paired_bootstrap(won, into))

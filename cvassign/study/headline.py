@@ -15,26 +15,16 @@ from cvassign.experiments import MODELS, all_runs, experiment_runs
 from cvassign.results import RESULTS, Result, by_name, load_all, load_logits, write_json
 from cvassign.stats import Difference, paired_bootstrap, pooled
 
-COMPARED = {"one and three": (1, 3), "one and one": (1, 1), "three and three": (3, 3)}
-COMPARED |= {"two and three": (2, 3), "two and two": (2, 2)}
-COMPARED |= {"one and three, of 13": (1, 3, 13), "two and three, of 13": (2, 3, 13)}
-COMPARED |= {"one and three, of 6": (1, 3, 6), "one and three, of 3": (1, 3, 3)}
-COMPARED["one and one, of 3"] = 1, 1, 3
-
 
 def noise(results: Sequence[Result]) -> dict:
-    """What another seed does, by length of training and split, from all recipes with several seeds.
-
-    Returns:
-        {"15 epochs": {"val", "test": `stats.Noise`; "half widths": {"val", "test": of the 95 %
-        interval, by how many runs are compared with how many}; "recipes": their number}}."""
+    """What another seed does, from all recipes with several seeds, by length of training:
+    {"15 epochs": {"val", "test": `stats.Noise`; "recipes": their number}}."""
     several, found = [group for group in by_name(results) if len(group) > 1], {}
     for epochs in sorted({group[0].train.epochs for group in several}):
         groups = [group for group in several if group[0].train.epochs == epochs]
         of = {s: pooled([[getattr(r, s) for r in g] for g in groups]) for s in ("val", "test")}
-        widths = {s: {name: z.between(*n) for name, n in COMPARED.items()} for s, z in of.items()}
-        found[f"{epochs} epochs"] = {split: vars(z) for split, z in of.items()}
-        found[f"{epochs} epochs"] |= {"half widths": widths, "recipes": len(groups)}
+        of = {split: vars(z) for split, z in of.items()}
+        found[f"{epochs} epochs"] = of | {"recipes": len(groups)}
     return found
 
 

@@ -119,8 +119,7 @@ def corrupt(images: Tensor, name: str, severity: int, seed: int = 0) -> Tensor:
     # torchvision's noise takes no generator: the global one is lent, seeded, and given back.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        parts = [damage(part / 255, *strength) for part in images.split(CHUNK)]
-    return _to_uint8(torch.cat(parts))
+        return _to_uint8(torch.cat([damage(p / 255, *strength) for p in images.split(CHUNK)]))
 
 
 def study(

@@ -157,8 +157,7 @@ def collect(classifier: imagenet.Classifier) -> tuple[dict, dict]:
     for part, some in pictures.items():
         print(f"features of {len(some)} pictures: {part}", flush=True)
         x[part] = trunk.logits([p.path for p in some])
-    measured = torch.cat([x["validation"], x["test"]])
-    kept = originals(x["train"], pictures["train"], measured)
+    kept = originals(x["train"], pictures["train"], torch.cat([x["validation"], x["test"]]))
     x["train"], pictures["train"] = x["train"][kept], [*compress(pictures["train"], kept)]
     print(f"left out: {kept.count(False)} near copies")
     return pictures, x
