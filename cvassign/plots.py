@@ -105,8 +105,8 @@ def loss_grid(
     # The steep first epochs would flatten all that is to be compared.
     late = [v for r in results for k in ("train_loss", "val_loss") for v in r.history[k][2:]]
     ax.set_ylim(top=max(late, default=None))
-    fig.supylabel("cross-entropy (nats), first two epochs cut", fontsize=9)
-    return legend_below(fig, title)
+    fig.supylabel("cross-entropy (nats)", fontsize=9)
+    return legend_below(fig, f"{title} (first two epochs cut)")
 
 
 @styled
