@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from cvassign.clip.zero_shot import DTYPES, PRECISIONS, convert, read_state, rn50
+from cvassign.clip.zero_shot import DTYPES, PRECISIONS, convert, load, rn50
 from cvassign.command import Parser
 from cvassign.device import describe, pick_device
 from cvassign.files import replacing
@@ -284,20 +284,12 @@ def measure(
 
 
 def image_encoder(file: str | None) -> tuple[nn.Module, str]:
-    """CLIP's RN50 image encoder, and words for its weights: from OpenAI's archive or a state dict,
-    of the whole or of this tower (else ValueError), or at random."""
+    """CLIP's RN50 image encoder, at random or of a file that `load` takes, and its weights' name."""
     if not file:
         torch.manual_seed(0)
         return rn50().visual, "random initialisation, seed 0"
-    state = read_state(Path(file))
-    tower = {k.removeprefix("visual."): v for k, v in state.items() if k.startswith("visual.")}
-    visual = rn50().visual
-    try:
-        visual.load_state_dict(tower or state)
-    except RuntimeError as error:
-        got = " ".join(str(error).split())[:300]
-        raise ValueError(f"{file}: expected CLIP RN50 or its image tower, got {got}") from error
-    return visual, f"from {Path(file).name}"
+    encoder = load(file)
+    return encoder.model.visual.to(memory_format=torch.contiguous_format), encoder.name
 
 
 def main(arguments: list[str] | None = None) -> Path:
