@@ -158,8 +158,7 @@ def warp(images: Tensor, matrix: Tensor) -> Tensor:
     x, y = (source + (S - 1) / 2).round().long().unbind(1)
     inside = (x >= 0) & (x < S) & (y >= 0) & (y < S)
     index = (y.clamp(0, S - 1) * S + x.clamp(0, S - 1)).flatten(1)[:, None]  # (B, 1, S²)
-    fetched = images.flatten(2).gather(2, index.expand(-1, 3, -1)).view_as(images)
-    return fetched * inside[:, None]
+    return images.flatten(2).gather(2, index.expand(-1, 3, -1)).view_as(images) * inside[:, None]
 
 
 def blend(images: Tensor, degenerate: Tensor | int, amount: Tensor) -> Tensor:

@@ -184,15 +184,22 @@ def _run(preset: str, experiment: str, model: str, row: Row, seed: int) -> Run:
 
 
 def experiment_runs(experiment: str, model: str, preset: str) -> list[Run]:
-    """The runs of one experiment for one model, all seeds; a control belongs to one model only."""
+    """The runs of one experiment for one model; a control belongs to one model only. Reference and
+    best recipe have all their seeds in every table."""
     asked = {"experiment": experiment, "model": model, "preset": preset}
     for (what, value), known in zip(asked.items(), (EXPERIMENTS, MODELS, PRESETS)):
         if value not in known:
             raise ValueError(f"{what} must be one of {tuple(known)}, got {value!r}")
     p, rows = PRESETS[preset], EXPERIMENTS[experiment].rows
     rows = [r for r in (rows(p) if callable(rows) else rows)[: p.rows] if model in r.models]
-    seeds = range(p.seeds.get(experiment) or p.seeds.get((experiment, model), 1))
-    return [_run(preset, experiment, model, row, seed) for row in rows for seed in seeds]
+    seeds, found = p.seeds.get(experiment) or p.seeds.get((experiment, model), 1), []
+    for row in rows:
+        first = _run(preset, experiment, model, row, 0)
+        n = max(
+            seeds, p.seeds.get("best" if first.keep_logits else first.name[len(model) + 1 :], 1)
+        )
+        found += [first, *(_run(preset, experiment, model, row, seed) for seed in range(1, n))]
+    return found
 
 
 def all_runs(preset: str, section: str = "", model: str | None = None) -> list[Run]:

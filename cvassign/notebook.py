@@ -59,13 +59,6 @@ class Rows(list):
         super().__init__(results)
         self.missing = missing
 
-    def with_seeds(self, other: Sequence[Result]) -> "Rows":
-        """These results, and of `other` the further seeds of runs that are among them."""
-        have = {(r.run.name, r.run.seed) for r in self}
-        names = {name for name, _ in have}
-        more = [r for r in other if r.run.name in names and (r.run.name, r.run.seed) not in have]
-        return Rows([*self, *more], self.missing)
-
 
 class Stored:
     """The results that a notebook reads; `models` are trained in smoke mode or for RETRAIN."""
@@ -142,8 +135,7 @@ def pick_images(logits: Tensor, labels: Tensor) -> Tensor:
     two mistakes of which the model is most sure."""
     predicted, sure = logits.argmax(1), logits.softmax(1).amax(1)
     right = [((labels == c) & (predicted == c)).float().argmax() for c in range(10)]
-    wrong = torch.where(predicted != labels, sure, 0.0).topk(2).indices
-    return torch.stack([*right, *wrong])
+    return torch.stack([*right, *torch.where(predicted != labels, sure, 0.0).topk(2).indices])
 
 
 def table(results: Rows, diff: Rows | None = None):

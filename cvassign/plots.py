@@ -102,9 +102,8 @@ def loss_grid(
         band(ax, *_loss(group, "train"), MODEL_COLOURS[model], **look)
         band(ax, *_loss(group, "val"), MODEL_COLOURS[model], label=f"{model}, validation")
         whole_ticks(ax)
-    # The steep first epochs would flatten all that is to be compared.
     late = [v for r in results for k in ("train_loss", "val_loss") for v in r.history[k][2:]]
-    ax.set_ylim(top=max(late, default=None))
+    ax.set_ylim(top=max(late, default=None))  # the steep first epochs would flatten all else
     fig.supylabel("cross-entropy (nats)", fontsize=9)
     return legend_below(fig, f"{title} (first two epochs cut)")
 

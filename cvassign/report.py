@@ -47,11 +47,7 @@ FIELDS = {
 
 @cache
 def _rows(experiment: str, model: str) -> dict[str, list[Result]]:
-    """The results of an experiment's rows, of reference and best recipe with all their seeds."""
-    rows = by_label(load_all(experiment_runs(experiment, model, "full")))
-    whole = [load_all(experiment_runs(e, model, "full")) for e in ("reference", "best")]
-    whole = {group[0].run.name: group for group in whole}
-    return {label: whole.get(g[0].run.name, g) for label, g in rows.items()}
+    return by_label(load_all(experiment_runs(experiment, model, "full")))
 
 
 def _values(experiment: str, model: str, *label_field: str) -> tuple[list[float], str]:

@@ -71,13 +71,3 @@ def test_the_first_preset_that_has_results_is_shown(stored, tmp_path):
     results.save(made_result(experiment_runs("patch", "vit", "full")[0]), tmp_path)
     assert [(r.run.preset, r.label) for r in stored("patch")] == [("full", "patch 2")]
     assert {run.preset for run in stored.runs("vit", "flip")} == {"full"}  # none has
-
-
-def test_further_seeds_join_the_run_that_is_shown_and_no_other(stored):
-    patch, reference = stored("patch"), experiment_runs("reference", "vit", "full")
-    shown = made_result(experiment_runs("patch", "vit", "full")[1])  # the reference, seed 0
-    rows = notebook.Rows([shown], patch.missing)
-    more = [made_result(run) for run in (*reference, patch[-1].run)]
-    found = rows.with_seeds(more)
-    assert [r.run.seed for r in found] == [run.seed for run in reference]
-    assert found.missing == patch.missing and len(found) > 1

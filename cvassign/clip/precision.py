@@ -284,7 +284,7 @@ def measure(
 
 
 def image_encoder(file: str | None) -> tuple[nn.Module, str]:
-    """CLIP's RN50 image encoder, at random or of a file that `load` takes, and its weights' name."""
+    """CLIP's RN50 image encoder, at random or of a file that `load` takes, and words for which."""
     if not file:
         torch.manual_seed(0)
         return rn50().visual, "random initialisation, seed 0"
@@ -315,18 +315,16 @@ def main(arguments: list[str] | None = None) -> Path:
     # because convolution weights answer to smooth patches, not to white noise.
     noise = torch.randn(5, 3, 28, 28, generator=torch.Generator().manual_seed(0))
     batch = nn.functional.interpolate(noise, size=224, mode="bicubic").to(device)
-    started = time.perf_counter()
     out = {"format": 2, **describe(device), "weights": words}
     out["input"] = "five smooth noise images 224 x 224, repeated to the batch size"
     print(f"weights: {words}, on {out['device']}", flush=True)
     if batch.is_cuda:  # what a process takes before it has a network
         out["nvidia_smi"] = subprocess.getoutput("nvidia-smi")
     out["precisions"] = measure(model, batch, sizes, args.runs, args.limit)
-    out["seconds"] = round(time.perf_counter() - started, 1)
     path = args.out / f"precision_{device.type}.json"
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(out) + "\n", encoding="utf-8")
-    print(f"{path} in {out['seconds']} s")
+    print(path)
     return path
 
 

@@ -104,8 +104,7 @@ def load(path: Path | str | None = None, precision: str = "fp32", device: str = 
     open_clip; without a path from the file that CVASSIGN_CLIP names, else the asset "clip-rn50",
     else by open_clip's own download, which knows a mirror.
 
-    AssetError when the weights cannot be had; ValueError for a file that is missing or no such one.
-    """
+    AssetError when the weights cannot be had; ValueError for a missing or a wrong file."""
     path = path or assets.named("CVASSIGN_CLIP")
     model, file = rn50(), Path(path or _published())
     try:
