@@ -116,8 +116,7 @@ class MultiHeadDiffAttention(nn.Module):
         self.proj = nn.Linear(embed_dim, embed_dim)
         # A tensor, so that torch.compile can share one graph among the layers: a Python number
         # that differs from layer to layer would be compiled for each. Not learned, not stored.
-        start = torch.tensor(lambda_init_of(layer))
-        self.register_buffer("lambda_init", start, persistent=False)
+        self.register_buffer("lambda_init", torch.tensor(lambda_init_of(layer)), persistent=False)
 
     def current_lambda(self) -> Tensor:
         """λ = exp(λq1·λk1) - exp(λq2·λk2) + λ_init: one scalar a layer, shared by its heads."""

@@ -191,8 +191,7 @@ class ZeroShot:
 
     def logits(self, images: list[Image.Image | Path | str]) -> Tensor:
         """Logits (n, K): logit_scale x cosine."""
-        found = self._pictures(images, "pictures", 16)
-        return self.encoder.logit_scale * found @ self.weights.T
+        return self.encoder.logit_scale * self._pictures(images, "pictures", 16) @ self.weights.T
 
     def topk(self, images: list[Image.Image | Path | str], k: int = 5) -> list[list[tuple]]:
         """The k best names of each picture: [(name, probability), …]."""
